@@ -1,0 +1,38 @@
+"""Random changes of an image and its mask together, and of the image's colours."""
+
+import os
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a newer version over the network
+
+import albumentations as A
+import cv2
+
+
+def training_augmentation() -> A.Compose:
+    """
+    The paper's rotation, flips and scaling, and mild colour changes for other cameras and light.
+
+    Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its values.
+    What lies outside the picture is black skin-free border, as in a dermoscope's dark corners: mirrored borders would show
+    second lesions.
+    """
+    return A.Compose(
+        [
+            A.HorizontalFlip(),
+            A.VerticalFlip(),
+            A.Affine(
+                rotate=(-180, 180),
+                scale=(0.75, 1.35),
+                translate_percent=(-0.08, 0.08),
+                shear=(-6, 6),
+                interpolation=cv2.INTER_LINEAR,
+                mask_interpolation=cv2.INTER_NEAREST,
+                fill=0,
+                fill_mask=0,
+                p=0.9,
+            ),
+            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.25, hue=0.02, p=0.8),
+            A.RandomGamma(gamma_limit=(80, 125), p=0.2),
+            A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+        ]
+    )

@@ -1,0 +1,92 @@
+"""What Trainer needs to train EFP: examples, parameter groups, and a score that never gathers logits."""
+
+import numpy as np
+import torch
+from transformers import EvalPrediction
+
+from .augmentation import training_augmentation
+from .image_io import as_boolean_mask
+from .image_processing_efp import EFPImageProcessor, to_upright_rgb
+from .metrics import dice, jaccard, threshold_jaccard
+from .modeling_efp import EFPForSegmentation
+
+
+class LesionTransform:
+    """
+    Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
+
+    The mask must be a 0/255 mask of its image's size. Image and mask are augmented together at the dataset's size, then
+    resized by the same processor that serves inference.
+    """
+
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False):
+        self.processor = processor
+        self.augmentation = training_augmentation() if augment else None
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
+        images, masks = [], []
+        for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
+            image = np.array(to_upright_rgb(image))
+            mask = as_boolean_mask(np.asarray(mask.convert("L")), image_id).astype(np.uint8)
+            if image.shape[:2] != mask.shape:
+                raise ValueError(
+                    f"{image_id}: image is {image.shape[0]}×{image.shape[1]}, mask {mask.shape[0]}×{mask.shape[1]}. "
+                    "A mask must have the size of its image."
+                )
+            if self.augmentation is not None:
+                # from torch's global state, which Trainer seeds, gives to each worker, and restores on resume
+                self.augmentation.set_random_seed(int(torch.randint(2**31, ())))
+                augmented = self.augmentation(image=image, mask=mask)
+                image, mask = augmented["image"], augmented["mask"]
+            images.append(image)
+            masks.append(mask)
+        return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+
+
+def parameter_groups(
+    model: EFPForSegmentation, encoder_learning_rate: float, learning_rate: float, weight_decay: float
+) -> list[dict]:
+    """Encoder and decoder with their own learning rates; no weight decay on biases and batch norms."""
+    groups = {}
+    for name, parameter in model.named_parameters():
+        is_encoder, decays = name.startswith("encoder."), parameter.ndim > 1
+        group = groups.setdefault(
+            (is_encoder, decays),
+            {
+                "params": [],
+                "lr": encoder_learning_rate if is_encoder else learning_rate,
+                "weight_decay": weight_decay if decays else 0.0,
+            },
+        )
+        group["params"].append(parameter)
+    return list(groups.values())
+
+
+def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
+    """
+    For `preprocess_logits_for_metrics`: logits `(batch_size, 1, height, width)` and labels → TP, FP, FN, TN of each
+    image at the size of the labels, `(batch_size, 4)`; ignored pixels (neither 0 nor 1) are in none of them.
+    """
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    mask = logits.squeeze(1) > 0  # probability 0.5
+    lesion, skin = labels == 1, labels == 0
+    counts = (mask & lesion, mask & skin, ~mask & lesion, ~mask & skin)
+    return torch.stack([count.sum((1, 2)) for count in counts], dim=1)
+
+
+class SegmentationScore:
+    """For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches."""
+
+    def __init__(self):
+        self.counts = []
+
+    def __call__(self, evaluated: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
+        self.counts.append(torch.as_tensor(evaluated.predictions).cpu().numpy())
+        if not compute_result:
+            return {}
+        counts, self.counts = np.concatenate(self.counts), []
+        return {
+            "jaccard": float(jaccard(counts).mean()),
+            "threshold_jaccard": float(threshold_jaccard(counts).mean()),
+            "dice": float(dice(counts).mean()),
+        }

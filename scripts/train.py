@@ -1,0 +1,173 @@
+"""Train EFP on lesion images.
+
+    python scripts/train.py --data synthetic --output_dir runs/first           # a first run, about a minute
+    python scripts/train.py --data ISIC_FOLDER --output_dir runs/efp --encoder tf_efficientnet_lite0
+    python scripts/train.py --data MY_FOLDER --output_dir runs/mine --checkpoint checkpoints/efp-isic
+    accelerate launch --num_processes 2 scripts/train.py …                     # several processes or GPUs
+
+The best epoch by validation J is saved in `--output_dir` in Hub layout. Stopped runs go on with
+`--resume_from_checkpoint True`. Every argument of `TrainingArguments` can be given as well.
+"""
+
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+from transformers import HfArgumentParser, Trainer, TrainingArguments, set_seed
+
+from efp_hf import EFPForSegmentation, EFPImageProcessor
+from efp_hf.encoders import new_model
+from efp_hf.isic import load_lesions
+from efp_hf.results import append_row, provenance
+from efp_hf.synthetic import write_synthetic_isic
+from efp_hf.training import LesionTransform, SegmentationScore, logits_to_counts, parameter_groups
+
+
+@dataclass
+class EFPArguments:
+    data: str = field(metadata={"help": "ISIC or own folder, the Hub id of a dataset, or 'synthetic'."})
+    encoder: str = field(
+        default="tf_efficientnet_lite0",
+        metadata={"help": "'paper' (from scratch), a timm model, or the Hub id of a Transformers backbone."},
+    )
+    encoder_weights: bool = field(default=True, metadata={"help": "Start the encoder from ImageNet weights."})
+    checkpoint: str | None = field(
+        default=None, metadata={"help": "Fine-tune this EFP folder or Hub id; the model arguments are then not used."}
+    )
+    image_size: int = field(default=256, metadata={"help": "Height and width of the model's input."})
+    encoder_learning_rate: float = field(
+        default=3e-4, metadata={"help": "For the encoder; learning_rate is the rest's."}
+    )
+    cross_scale: bool = field(default=True, metadata={"help": "Cross-scale enhancement (the paper's)."})
+    spatial_attention: bool = field(default=True, metadata={"help": "Spatial attention (the paper's)."})
+    dice_weight: float = field(default=1.0, metadata={"help": "λ1 of the loss."})
+    bce_weight: float = field(default=1.0, metadata={"help": "λ2 of the loss."})
+    split_seed: int = field(default=0, metadata={"help": "Of the 70/10/20 split, where the data has none."})
+    results: str = field(default="results/training.csv", metadata={"help": "CSV file that gets a row for this run."})
+    overwrite: bool = field(default=False, metadata={"help": "Train into an output_dir that is not empty."})
+
+
+TRAINING_DEFAULTS = {
+    "num_train_epochs": 30,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,  # below 1: a share of all steps
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "jaccard",
+    "logging_steps": 20,
+    "report_to": "none",
+    "remove_unused_columns": False,
+    "batch_eval_metrics": True,
+    "seed": 0,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+}
+
+
+def parse() -> tuple[EFPArguments, TrainingArguments]:
+    parser = HfArgumentParser((EFPArguments, TrainingArguments), description=__doc__.split("\n")[0])
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    return parser.parse_args_into_dataclasses()
+
+
+def check_output(arguments: EFPArguments, training_arguments: TrainingArguments) -> None:
+    output = Path(training_arguments.output_dir)
+    if output.exists() and any(output.iterdir()):
+        if not (arguments.overwrite or training_arguments.resume_from_checkpoint):
+            sys.exit(
+                f"{output} is not empty. Choose another --output_dir, go on with --resume_from_checkpoint True, "
+                "or pass --overwrite True."
+            )
+
+
+def main() -> None:
+    arguments, training_arguments = parse()
+    check_output(arguments, training_arguments)
+    row = provenance()  # of the code that trains: the commit may move on while it does
+    set_seed(training_arguments.seed)
+    resume = training_arguments.resume_from_checkpoint
+    resume = resume.lower() == "true" or resume if resume else None
+
+    with training_arguments.main_process_first(desc="reading the images"):
+        if arguments.data == "synthetic":
+            root = Path(training_arguments.output_dir).parent / "synthetic-images"
+            arguments.data = str(root if root.exists() else write_synthetic_isic(root, num_images=160))
+        data = load_lesions(arguments.data, seed=arguments.split_seed)
+
+    if arguments.checkpoint:
+        model = EFPForSegmentation.from_pretrained(arguments.checkpoint)
+    else:
+        model = new_model(
+            arguments.encoder,
+            pretrained=arguments.encoder_weights,
+            use_cross_scale=arguments.cross_scale,
+            use_spatial_attention=arguments.spatial_attention,
+            dice_weight=arguments.dice_weight,
+            bce_weight=arguments.bce_weight,
+        )
+    model.to(memory_format=torch.channels_last)
+    processor = EFPImageProcessor(size={"height": arguments.image_size, "width": arguments.image_size})
+
+    trainer = Trainer(
+        model,
+        training_arguments,
+        train_dataset=data["train"].with_transform(LesionTransform(processor, augment=True)),
+        eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
+        processing_class=processor,
+        compute_metrics=SegmentationScore(),
+        preprocess_logits_for_metrics=logits_to_counts,
+        optimizers=(
+            torch.optim.AdamW(
+                parameter_groups(
+                    model,
+                    arguments.encoder_learning_rate,
+                    training_arguments.learning_rate,
+                    training_arguments.weight_decay,
+                )
+            ),
+            None,
+        ),
+    )
+    start = time.monotonic()
+    trainer.train(resume_from_checkpoint=resume)
+    seconds = time.monotonic() - start
+    score = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(training_arguments.output_dir)  # no pickled training arguments beside the weights
+        processor.save_pretrained(training_arguments.output_dir)
+        append_row(
+            arguments.results,
+            {
+                **row,
+                "data": Path(arguments.data).name,
+                "images": "/".join(str(len(data[split])) for split in data),
+                "seed": training_arguments.seed,
+                "epochs": training_arguments.num_train_epochs,
+                "batch_size": training_arguments.train_batch_size * training_arguments.gradient_accumulation_steps,
+                "precision": "bf16" if training_arguments.bf16 else "float32",
+                **{
+                    name: value
+                    for name, value in asdict(arguments).items()
+                    if name not in ("data", "results", "overwrite")
+                },
+                "learning_rate": training_arguments.learning_rate,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "minutes_this_session": round(seconds / 60, 1),
+                **{
+                    f"validation_{name}": round(score[f"eval_{name}"], 4)
+                    for name in ("jaccard", "threshold_jaccard", "dice")
+                },
+            },
+        )
+        print(f"saved {training_arguments.output_dir}; validation J {score['eval_jaccard']:.4f}")
+
+
+if __name__ == "__main__":
+    main()
