@@ -114,6 +114,17 @@ class EFPConfig(PreTrainedConfig):
                 "Without it the Dice coefficient of an empty mask is 0 / 0."
             )
 
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in Transformers, but a checkpoint of another architecture is refused instead of half-loaded."""
+        found = config_dict.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise ValueError(
+                f"The checkpoint must be of model_type {cls.model_type!r}, got {found!r}. "
+                "Load it with the AutoModel classes of Transformers."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
     @property
     def num_logits(self) -> int:
         """Channels of the logits: 1 with two labels, else one a label."""

@@ -1,6 +1,8 @@
 """Reads image and mask files, or says by name why it cannot."""
 
+import os
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,15 @@ from .image_processing_efp import to_upright_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
+
+
+def is_image_file(path: Path) -> bool:
+    """By its ending; not hidden, and not one of the super-pixel pictures that some ISIC archives hold."""
+    return (
+        path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and not path.stem.endswith("_superpixels")
+    )
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -107,3 +118,13 @@ def as_boolean_mask(grey: np.ndarray, name: str | Path) -> np.ndarray:
             "Binarise it, and save it as PNG, not as JPEG."
         )
     return lesion
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all."""
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -15,7 +15,15 @@ from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 from tqdm.contrib.concurrent import thread_map
 
-from .image_io import IMAGE_SUFFIXES, open_image, read_image, read_mask, upright_size
+from .image_io import (
+    IMAGE_SUFFIXES,
+    is_image_file,
+    open_image,
+    read_image,
+    read_mask,
+    upright_size,
+    write_atomically,
+)
 
 SPLITS = ("train", "validation", "test")
 FOLDERS = {
@@ -195,15 +203,6 @@ def find_pairs(image_folder: Path, mask_folder: Path) -> list[tuple[str, Path, P
     return list(pairs.values())
 
 
-def is_image_file(path: Path) -> bool:
-    """By its ending; not hidden, and not one of the super-pixel pictures that some ISIC archives hold."""
-    return (
-        path.suffix.lower() in IMAGE_SUFFIXES
-        and not path.name.startswith(".")
-        and not path.stem.endswith("_superpixels")
-    )
-
-
 def check_and_cache(pairs: list[tuple[str, Path, Path]], max_side: int | None, cache: Path) -> list[dict]:
     """
     One entry a pair: `image_id`, `image` and `mask` (files at most `max_side` large), `hash`.
@@ -250,16 +249,6 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
         write_atomically(Path(files["mask"]), lambda path: reduced_mask.save(path, "PNG"))
     return {**files, "hash": perceptual_hash(image)}
-
-
-def write_atomically(path: Path, write) -> None:
-    """`write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all."""
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
-    try:
-        write(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def perceptual_hash(image: Image.Image) -> str:

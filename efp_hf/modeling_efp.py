@@ -8,6 +8,7 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
+from safetensors import SafetensorError
 from torch import nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
@@ -226,6 +227,32 @@ class EFPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is already a mean over the images: Trainer has to divide it by the accumulation steps.
     accepts_loss_kwargs = False
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
+        """
+        As in Transformers, but weights that are missing are an error, not a warning above random numbers.
+
+        `ignore_mismatched_sizes=True` still gives a new head for another number of labels.
+
+        Raises:
+            ValueError: a checkpoint without some of the model's weights, or with a file that is damaged.
+        """
+        try:
+            model, loading_info = super().from_pretrained(
+                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
+            )
+        except SafetensorError as error:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: the weights are damaged ({error}). Download or copy them again."
+            ) from error
+        missing = sorted(loading_info["missing_keys"])
+        if missing:
+            raise ValueError(
+                f"{pretrained_model_name_or_path}: {len(missing)} weights of the model are not in the checkpoint, "
+                f"{missing[0]} for one. It is damaged, or its configuration belongs to other weights."
+            )
+        return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

@@ -80,7 +80,9 @@ class LesionSegmentation(evaluate.Metric):
         if predictions is not None or references is not None:
             self.add_batch(predictions=predictions, references=references)
         if self.writer is None:
-            raise ValueError("There is nothing to score. Call `add` or `add_batch`, or pass predictions and references.")
+            raise ValueError(
+                "There is nothing to score. Call `add` or `add_batch`, or pass predictions and references."
+            )
         return super().compute(num_resamples=num_resamples, confidence=confidence, seed=seed)
 
     def _compute(self, predictions, references, num_resamples, confidence, seed):

@@ -1,0 +1,233 @@
+"""Image files to mask files: one after the other, in batches, past the bad ones."""
+
+import csv
+import glob
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from scipy import ndimage
+from transformers.image_processing_utils import BatchFeature
+
+from .image_io import is_image_file, open_image, read_image, upright_size, write_atomically
+from .image_processing_efp import EFPImageProcessor
+from .modeling_efp import EFPForSegmentation
+
+OUTLINE_COLOR = (0, 255, 80)
+DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
+COLUMNS = (
+    "image",
+    "height",
+    "width",
+    "lesion_pixels",
+    "lesion_share",
+    "top",
+    "left",
+    "bottom",
+    "right",
+    "mean_confidence",
+)
+
+
+def load_checkpoint(checkpoint: str | Path) -> tuple[EFPForSegmentation, EFPImageProcessor]:
+    """
+    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id.
+
+    Raises:
+        FileNotFoundError: a path that is no checkpoint folder.
+        ValueError: a damaged checkpoint or one of another architecture.
+    """
+    checkpoint = str(checkpoint)
+    looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
+    if looks_like_path and not (Path(checkpoint).expanduser() / "config.json").is_file():
+        raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
+    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
+    model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+    processor = EFPImageProcessor.from_pretrained(checkpoint)
+    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+
+
+@torch.inference_mode()
+def segment(
+    images: list,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    target_sizes: list[tuple[int, int]] | None = None,
+    **post_processing,
+) -> list[BatchFeature]:
+    """
+    Images → one `BatchFeature` an image: `segmentation` (0/1 mask) and `probabilities` (of the lesion), both
+    `(height, width)` of `target_sizes`, by default of the images.
+
+    `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
+    """
+    if target_sizes is None:
+        target_sizes = [image.size[::-1] for image in images]
+    inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
+    outputs = model(**inputs)
+    return processor.post_process_semantic_segmentation(
+        outputs, target_sizes=target_sizes, return_probabilities=True, **post_processing
+    )
+
+
+@dataclass
+class Prediction:
+    """What became of one file: `mask` (bool) and `probabilities` at the image's own size, or the `error`."""
+
+    path: Path
+    mask: np.ndarray | None = None
+    probabilities: np.ndarray | None = None
+    error: str | None = None
+
+
+def find_images(inputs: Iterable[str]) -> list[Path]:
+    """
+    The files that images, folders and globs name, in this order, each once. Mask files are left out of folders.
+
+    Raises:
+        FileNotFoundError: a folder or glob without images, or nothing at all.
+    """
+    files = {}
+    for name in inputs:
+        path = Path(name).expanduser()
+        if path.is_dir():
+            found = sorted(file for file in path.iterdir() if is_image_file(file) and not is_mask_name(file))
+            if not found:
+                raise FileNotFoundError(f"{name}: no image in the folder.")
+        elif glob.has_magic(str(name)) and not path.exists():
+            found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
+            if not found:
+                raise FileNotFoundError(f"{name}: no file matches.")
+        else:
+            found = [path]  # a missing file is reported with the other bad ones
+        files.update(dict.fromkeys(found))
+    if not files:
+        raise FileNotFoundError("No image was given. Pass image files, folders or globs.")
+    return list(files)
+
+
+def is_mask_name(path: Path) -> bool:
+    return path.stem.endswith("_segmentation")
+
+
+def predict_files(
+    files: list[Path],
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    batch_size: int = 8,
+    **post_processing,
+) -> Iterator[Prediction]:
+    """One [`Prediction`] a file, in order. The next batch is decoded while the model runs; a bad file stops nothing."""
+    with ThreadPoolExecutor() as readers:
+        batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
+        ahead = [readers.submit(read_for_model, path, processor) for path in batches[0]] if batches else []
+        for number, batch in enumerate(batches):
+            read = [future.result() for future in ahead]
+            following = batches[number + 1] if number + 1 < len(batches) else []
+            ahead = [readers.submit(read_for_model, path, processor) for path in following]
+            good = [item for item in read if not isinstance(item, str)]
+            results = iter(
+                segment(
+                    [image for image, _ in good], model, processor, [size for _, size in good], **post_processing
+                )
+                if good
+                else []
+            )
+            for path, item in zip(batch, read, strict=True):
+                if isinstance(item, str):
+                    yield Prediction(path, error=item)
+                    continue
+                result = next(results)
+                yield Prediction(
+                    path,
+                    mask=result["segmentation"].cpu().numpy().astype(bool),
+                    probabilities=result["probabilities"].cpu().numpy(),
+                )
+
+
+def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:
+    """The image, a large JPEG at reduced scale, with its own (height, width); or what is wrong with it."""
+    try:
+        with open_image(path) as header:
+            size = upright_size(header)
+        min_size = DECODING_MARGIN * max(processor.size["height"], processor.size["width"])
+        return read_image(path, min_size=min_size), size
+    except (OSError, ValueError) as error:
+        return str(error)
+
+
+def measure(prediction: Prediction) -> dict[str, str | int | float]:
+    """
+    The row of `COLUMNS` of a prediction: lesion area in pixels and as a share of the image, bounding box (half-open:
+    rows top..bottom-1, columns left..right-1) and the mean probability inside the lesion. Without a lesion box and
+    confidence are empty.
+    """
+    mask = prediction.mask
+    lesion_pixels = int(np.count_nonzero(mask))
+    row = {
+        "image": prediction.path.name,
+        "height": mask.shape[0],
+        "width": mask.shape[1],
+        "lesion_pixels": lesion_pixels,
+        "lesion_share": round(lesion_pixels / mask.size, 6),
+    }
+    if lesion_pixels:
+        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+        row["top"], row["bottom"] = int(rows[0]), int(rows[-1]) + 1
+        row["left"], row["right"] = int(columns[0]), int(columns[-1]) + 1
+        row["mean_confidence"] = round(float(prediction.probabilities[mask].mean()), 4)
+    return {column: row.get(column, "") for column in COLUMNS}
+
+
+def draw_overlay(image: Image.Image, mask: np.ndarray) -> Image.Image:
+    """The image with the lesion's outline, its width a 300th of the longer side."""
+    width = max(1, round(max(mask.shape) / 300))
+    outline = mask & ~ndimage.binary_erosion(mask, iterations=width)
+    pixels = np.array(image)
+    pixels[outline] = OUTLINE_COLOR
+    return Image.fromarray(pixels)
+
+
+def write_mask(mask: np.ndarray, path: Path) -> None:
+    """A mask as the challenge wants it: 8-bit grey PNG, 0 skin, 255 lesion."""
+    picture = Image.fromarray(mask.astype(np.uint8) * 255)
+    write_atomically(path, lambda partial: picture.save(partial, "PNG"))
+
+
+def write_predictions(predictions: Iterable[Prediction], output: Path, overlays: bool = False) -> list[Prediction]:
+    """
+    `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
+    row an image; → the predictions that failed. Files of the same name keep the first, the others fail.
+    """
+    failed, written = [], {}
+    table = output / "predictions.csv"
+
+    def write_table(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            for prediction in predictions:
+                image_id = prediction.path.stem
+                if prediction.error is None and image_id in written:
+                    prediction.error = (
+                        f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
+                    )
+                if prediction.error is not None:
+                    failed.append(prediction)
+                    continue
+                written[image_id] = prediction.path
+                write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
+                if overlays:
+                    overlay = draw_overlay(read_image(prediction.path), prediction.mask)
+                    write_atomically(
+                        output / f"{image_id}_overlay.jpg", lambda path, overlay=overlay: overlay.save(path, "JPEG")
+                    )
+                writer.writerow(measure(prediction))
+                file.flush()
+
+    write_atomically(table, write_table)
+    return failed
