@@ -131,9 +131,7 @@ def predict_files(
             ahead = [readers.submit(read_for_model, path, processor) for path in following]
             good = [item for item in read if not isinstance(item, str)]
             results = iter(
-                segment(
-                    [image for image, _ in good], model, processor, [size for _, size in good], **post_processing
-                )
+                segment([image for image, _ in good], model, processor, [size for _, size in good], **post_processing)
                 if good
                 else []
             )

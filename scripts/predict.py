@@ -21,7 +21,9 @@ DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("inputs", nargs="+", metavar="IMAGE|FOLDER|GLOB")
-    parser.add_argument("--output", type=Path, default=Path("masks"), help="folder for the masks (default: %(default)s)")
+    parser.add_argument(
+        "--output", type=Path, default=Path("masks"), help="folder for the masks (default: %(default)s)"
+    )
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
     parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
     parser.add_argument("--threshold", type=float, help="lesion above this probability (default: the checkpoint's)")

@@ -1,0 +1,78 @@
+"""A model or a folder of masks against the truth, image by image, at the masks' own size."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+
+from .image_io import as_boolean_mask, read_mask
+from .image_processing_efp import EFPImageProcessor, keep_largest_region
+from .metrics import boundary_f1, confusion_counts, hausdorff95, jaccard
+from .modeling_efp import EFPForSegmentation
+from .prediction import segment
+
+
+def truth_mask(row: dict) -> np.ndarray:
+    """The true mask of a dataset row as booleans."""
+    return as_boolean_mask(np.asarray(row["mask"].convert("L")), row["image_id"])
+
+
+def model_masks(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(image_id, mask, truth) of each row, the mask made by the model at the size of the truth."""
+    for start in range(0, len(dataset), batch_size):
+        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
+        truths = [truth_mask(row) for row in rows]
+        results = segment(
+            [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
+        )
+        for row, truth, result in zip(rows, truths, results, strict=True):
+            yield row["image_id"], result["segmentation"].cpu().numpy().astype(bool), truth
+
+
+def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """
+    (image_id, mask, truth) of each row, the mask read from `folder/<id>_segmentation.png`.
+
+    Raises:
+        FileNotFoundError, ValueError: by name: a mask that is missing, damaged, or of another size than the truth.
+    """
+    for row in dataset:
+        truth = truth_mask(row)
+        path = Path(folder) / f"{row['image_id']}_segmentation.png"
+        mask = read_mask(path)
+        if mask.shape != truth.shape:
+            raise ValueError(
+                f"{path}: mask is {mask.shape[0]}×{mask.shape[1]}, truth {truth.shape[0]}×{truth.shape[1]}. "
+                "Resize probabilities, not masks, to the size of the truth."
+            )
+        yield row["image_id"], mask, truth
+
+
+def boundary_scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """HD95 as a share of the image's diagonal, and the boundary F1, of one mask."""
+    return {"hd95": hausdorff95(mask, truth), "boundary_f1": boundary_f1(mask, truth)}
+
+
+def grid_jaccards(
+    dataset: Dataset,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    thresholds: list[float],
+    batch_size: int = 8,
+) -> dict[tuple[float, bool], float]:
+    """(threshold, largest_region) → mean J, from one pass of the model over the rows."""
+    counts = {(threshold, region): [] for threshold in thresholds for region in (False, True)}
+    for start in range(0, len(dataset), batch_size):
+        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
+        truths = [truth_mask(row) for row in rows]
+        results = segment([row["image"] for row in rows], model, processor, [truth.shape for truth in truths])
+        for truth, result in zip(truths, results, strict=True):
+            probabilities = result["probabilities"].cpu().numpy()
+            for threshold, region in counts:
+                mask = probabilities > threshold
+                mask = keep_largest_region(mask) if region else mask
+                counts[threshold, region].append(confusion_counts(mask, truth))
+    return {setting: float(jaccard(np.array(values)).mean()) for setting, values in counts.items()}

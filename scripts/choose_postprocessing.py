@@ -1,0 +1,66 @@
+"""Choose input size, threshold and region filter of a checkpoint on the validation split.
+
+    python scripts/choose_postprocessing.py runs/efp --data ISIC_FOLDER
+
+Writes the best setting by mean J into the checkpoint's `preprocessor_config.json`, and every setting that was tried to
+`results/postprocessing.csv`. The test split is not read.
+"""
+
+import argparse
+
+from tqdm import tqdm
+
+from efp_hf.isic import load_lesions
+from efp_hf.prediction import load_checkpoint
+from efp_hf.results import append_row, provenance, shorten
+from efp_hf.scoring import grid_jaccards
+
+THRESHOLDS = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("checkpoint", help="folder of the checkpoint, which is changed")
+    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    parser.add_argument("--split-seed", type=int, default=0)
+    parser.add_argument("--image-sizes", type=int, nargs="+", default=[192, 224, 256])
+    parser.add_argument("--results", default="results/postprocessing.csv")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    row = provenance()
+    validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
+    model, processor = load_checkpoint(arguments.checkpoint)
+
+    tried = {}
+    for image_size in tqdm(arguments.image_sizes, unit="size", disable=None):
+        processor.size = {"height": image_size, "width": image_size}
+        for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
+            tried[image_size, threshold, region] = value
+            append_row(
+                arguments.results,
+                {
+                    **row,
+                    "checkpoint": shorten(arguments.checkpoint),
+                    "validation_images": len(validation),
+                    "image_size": image_size,
+                    "threshold": threshold,
+                    "largest_region": region,
+                    "validation_jaccard": round(value, 5),
+                },
+            )
+    image_size, threshold, region = max(tried, key=tried.get)
+    processor.size = {"height": image_size, "width": image_size}
+    processor.threshold = threshold
+    processor.largest_region = region
+    processor.save_pretrained(arguments.checkpoint)
+    print(
+        f"{image_size}×{image_size}, threshold {threshold}, largest_region {region}: "
+        f"validation J {tried[image_size, threshold, region]:.4f}, in {arguments.checkpoint}"
+    )
+
+
+if __name__ == "__main__":
+    main()
