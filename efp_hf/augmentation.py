@@ -12,9 +12,9 @@ def training_augmentation() -> A.Compose:
     """
     The paper's rotation, flips and scaling, and mild colour changes for other cameras and light.
 
-    Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its values.
-    What lies outside the picture is black skin-free border, as in a dermoscope's dark corners: mirrored borders would show
-    second lesions.
+    Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its
+    values. What lies outside the picture is black and no lesion, as a dermoscope's dark corners are: mirrored borders
+    would show second lesions.
     """
     return A.Compose(
         [

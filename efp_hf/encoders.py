@@ -90,8 +90,6 @@ def imagenet_weights(name: str) -> dict[str, torch.Tensor]:
     weights = {}
     for (own_name, own), (packaged_name, tensor) in zip(expected.items(), packaged.items(), strict=True):
         if own.shape != tensor.shape or own_name.split(".")[-1] != packaged_name.split(".")[-1]:
-            raise ValueError(
-                f"{module_name}: {packaged_name} does not fit {name}'s {own_name}. Reinstall the package."
-            )
+            raise ValueError(f"{module_name}: {packaged_name} does not fit {name}'s {own_name}. Reinstall the package.")
         weights[own_name] = tensor
     return weights

@@ -83,7 +83,7 @@ class EFPImageProcessor(TorchvisionBackend):
     resample = PILImageResampling.BILINEAR
     image_mean = IMAGENET_DEFAULT_MEAN
     image_std = IMAGENET_DEFAULT_STD
-    size = {"height": 256, "width": 256}
+    size = {"height": 256, "width": 256}  # noqa: RUF012 - the form that Transformers reads
     default_to_square = True
     do_resize = True
     do_rescale = True

@@ -94,9 +94,9 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         F*_{i,j} = σ(W_{i,j} * F_i) + σ(W_{j,i} * F_j)        at the resolution of level i
         F*_i     = Σ_j a_{i,j} F*_{i,j},   Σ_j a_{i,j} = 1     adaptive weighting
 
-    σ(W_{i,j} * F_i) is the response of level i to its partner j. It is computed once, at the resolution of F_i, and used
-    twice: as it is for level i, and resized for level j. A batch norm lies between W and σ; after training it folds
-    into W, so that the function stays the paper's.
+    σ(W_{i,j} * F_i) is the response of level i to its partner j. It is computed once, at the resolution of F_i, and
+    used twice: as it is for level i, and resized for level j. A batch norm lies between W and σ; after training it
+    folds into W, so that the function stays the paper's.
 
     The paper asks for "an adaptive weighting mechanism" and does not give it: here the weights are a soft-max over the
     three pairs of a level, at every pixel, of a 1x1 convolution of each pair.
@@ -136,9 +136,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         for i, feature_map in enumerate(feature_maps):
             size = feature_map.shape[-2:]
             pairs = [responses[i][j] + self.bring_to(responses[j][i], j, i, size) for j in self.partners(i)]
-            weights = torch.cat([self.pair_scores[i](pair) for pair in pairs], dim=1).softmax(
-                dim=1
-            )  # (B, 3, H_i, W_i)
+            weights = torch.cat([self.pair_scores[i](pair) for pair in pairs], dim=1).softmax(dim=1)  # (B, 3, H_i, W_i)
             enhanced.append(sum(weights[:, k : k + 1] * pair for k, pair in enumerate(pairs)))
         return tuple(enhanced)
 
@@ -166,8 +164,8 @@ class EFPSpatialAttention(nn.Module):
     """
     M_s = σ(Conv2D(AvgPool(F*) ⊕ MaxPool(F*))), F_out = M_s ⊗ F*, with σ the sigmoid.
 
-    The paper calls the poolings global. Pooled over positions they would leave one number a channel and M_s would not be
-    a map; they are pooled over the channels.
+    The paper calls the poolings global. Pooled over positions they would leave one number a channel and M_s would not
+    be a map; they are pooled over the channels.
     """
 
     def __init__(self, config: EFPConfig):

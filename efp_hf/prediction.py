@@ -158,7 +158,7 @@ def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Imag
         return str(error)
 
 
-def measure(prediction: Prediction) -> dict[str, str | int | float]:
+def table_row(prediction: Prediction) -> dict[str, str | int | float]:
     """
     The row of `COLUMNS` of a prediction: lesion area in pixels and as a share of the image, bounding box (half-open:
     rows top..bottom-1, columns left..right-1) and the mean probability inside the lesion. Without a lesion box and
@@ -224,7 +224,7 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
                     write_atomically(
                         output / f"{image_id}_overlay.jpg", lambda path, overlay=overlay: overlay.save(path, "JPEG")
                     )
-                writer.writerow(measure(prediction))
+                writer.writerow(table_row(prediction))
                 file.flush()
 
     write_atomically(table, write_table)
