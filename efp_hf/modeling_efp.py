@@ -113,7 +113,10 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
             )
             for i in range(NUM_LEVELS)
         )
-        self.pair_scores = nn.ModuleList(nn.Conv2d(config.pyramid_size, 1, kernel_size=1) for _ in range(NUM_LEVELS))
+        # no bias: the soft-max over the pairs would not see it
+        self.pair_scores = nn.ModuleList(
+            nn.Conv2d(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
+        )
 
     @staticmethod
     def partners(i: int) -> list[int]:
@@ -204,15 +207,15 @@ class EFPFusion(nn.Module):
 
 @contextmanager
 def frozen_batch_statistics(model: nn.Module):
-    """Batch norms inside normalise as in training and leave their running statistics alone."""
-    tracking = [module for module in model.modules() if getattr(module, "track_running_stats", False)]
-    for module in tracking:
-        module.track_running_stats = False
+    """Inside, batch norms normalise as in training and their running mean and variance stay as they are."""
+    momenta = {module: module.momentum for module in model.modules() if isinstance(module, nn.BatchNorm2d)}
+    for module in momenta:
+        module.momentum = 0.0
     try:
         yield
     finally:
-        for module in tracking:
-            module.track_running_stats = True
+        for module, momentum in momenta.items():
+            module.momentum = momentum
 
 
 class EFPPreTrainedModel(PreTrainedModel):

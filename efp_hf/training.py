@@ -1,8 +1,9 @@
-"""What Trainer needs to train EFP: examples, parameter groups, and a score that never gathers logits."""
+"""A Trainer for EFP: augmented examples, two learning rates, and a score that never gathers logits."""
 
 import numpy as np
 import torch
-from transformers import EvalPrediction
+from datasets import DatasetDict
+from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from .augmentation import training_augmentation
 from .image_io import as_boolean_mask
@@ -90,3 +91,38 @@ class SegmentationScore:
             "threshold_jaccard": float(threshold_jaccard(counts).mean()),
             "dice": float(dice(counts).mean()),
         }
+
+
+def lesion_trainer(
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    data: DatasetDict,
+    arguments: TrainingArguments,
+    encoder_learning_rate: float,
+) -> Trainer:
+    """
+    A Trainer on the splits `train` (augmented) and `validation` of [`load_lesions`].
+
+    AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
+    the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
+    `remove_unused_columns=False` and `batch_eval_metrics=True`.
+
+    Raises:
+        ValueError: arguments without these two.
+    """
+    if arguments.remove_unused_columns or not arguments.batch_eval_metrics:
+        raise ValueError(
+            "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "
+            f"{arguments.remove_unused_columns} and {arguments.batch_eval_metrics}."
+        )
+    groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
+    return Trainer(
+        model,
+        arguments,
+        train_dataset=data["train"].with_transform(LesionTransform(processor, augment=True)),
+        eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
+        processing_class=processor,
+        compute_metrics=SegmentationScore(),
+        preprocess_logits_for_metrics=logits_to_counts,
+        optimizers=(torch.optim.AdamW(groups), None),
+    )

@@ -14,6 +14,7 @@ from pathlib import Path
 import evaluate
 from tqdm import tqdm
 
+from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
@@ -42,12 +43,16 @@ def main() -> None:
     try:
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
         if arguments.masks is not None:
-            scored, settings = arguments.masks, {"image_size": "", "threshold": "", "largest_region": ""}
+            scored, settings = (
+                arguments.masks,
+                dict.fromkeys(("weights", "image_size", "threshold", "largest_region"), ""),
+            )
             masks = folder_masks(dataset, arguments.masks)
         else:
             scored = arguments.checkpoint
             model, processor = load_checkpoint(arguments.checkpoint)
             settings = {
+                "weights": weights_digest(arguments.checkpoint),
                 "image_size": f"{processor.size['height']}x{processor.size['width']}",
                 "threshold": processor.threshold,
                 "largest_region": processor.largest_region,

@@ -15,14 +15,16 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import torch
-from transformers import HfArgumentParser, Trainer, TrainingArguments, set_seed
+from datasets import DatasetDict
+from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.encoders import new_model
 from efp_hf.isic import load_lesions
+from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance
 from efp_hf.synthetic import write_synthetic_isic
-from efp_hf.training import LesionTransform, SegmentationScore, logits_to_counts, parameter_groups
+from efp_hf.training import lesion_trainer
 
 
 @dataclass
@@ -87,24 +89,23 @@ def check_output(arguments: EFPArguments, training_arguments: TrainingArguments)
             )
 
 
-def main() -> None:
-    arguments, training_arguments = parse()
-    check_output(arguments, training_arguments)
-    row = provenance()  # of the code that trains: the commit may move on while it does
-    set_seed(training_arguments.seed)
-    resume = training_arguments.resume_from_checkpoint
-    resume = resume.lower() == "true" or resume if resume else None
+def load_data(arguments: EFPArguments, training_arguments: TrainingArguments) -> DatasetDict:
+    root = arguments.data
+    if root == "synthetic":
+        root = Path(training_arguments.output_dir).parent / "synthetic-images"
+        if not root.exists():
+            write_synthetic_isic(root, num_images=160)
+    try:
+        return load_lesions(root, seed=arguments.split_seed)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
 
-    with training_arguments.main_process_first(desc="reading the images"):
-        if arguments.data == "synthetic":
-            root = Path(training_arguments.output_dir).parent / "synthetic-images"
-            arguments.data = str(root if root.exists() else write_synthetic_isic(root, num_images=160))
-        data = load_lesions(arguments.data, seed=arguments.split_seed)
 
-    if arguments.checkpoint:
-        model = EFPForSegmentation.from_pretrained(arguments.checkpoint)
-    else:
-        model = new_model(
+def load_model(arguments: EFPArguments) -> EFPForSegmentation:
+    try:
+        if arguments.checkpoint:
+            return load_checkpoint(arguments.checkpoint)[0]
+        return new_model(
             arguments.encoder,
             pretrained=arguments.encoder_weights,
             use_cross_scale=arguments.cross_scale,
@@ -112,29 +113,23 @@ def main() -> None:
             dice_weight=arguments.dice_weight,
             bce_weight=arguments.bce_weight,
         )
-    model.to(memory_format=torch.channels_last)
-    processor = EFPImageProcessor(size={"height": arguments.image_size, "width": arguments.image_size})
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(str(error))
 
-    trainer = Trainer(
-        model,
-        training_arguments,
-        train_dataset=data["train"].with_transform(LesionTransform(processor, augment=True)),
-        eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
-        processing_class=processor,
-        compute_metrics=SegmentationScore(),
-        preprocess_logits_for_metrics=logits_to_counts,
-        optimizers=(
-            torch.optim.AdamW(
-                parameter_groups(
-                    model,
-                    arguments.encoder_learning_rate,
-                    training_arguments.learning_rate,
-                    training_arguments.weight_decay,
-                )
-            ),
-            None,
-        ),
-    )
+
+def main() -> None:
+    arguments, training_arguments = parse()
+    check_output(arguments, training_arguments)
+    row = provenance()  # of the code that trains: the commit may move on while it does
+    set_seed(training_arguments.seed)
+    resume = training_arguments.resume_from_checkpoint
+    resume = True if resume == "True" else resume  # the newest checkpoint of output_dir, or the one that is named
+
+    with training_arguments.main_process_first(desc="reading the images"):
+        data = load_data(arguments, training_arguments)
+    model = load_model(arguments).to(memory_format=torch.channels_last)
+    processor = EFPImageProcessor(size={"height": arguments.image_size, "width": arguments.image_size})
+    trainer = lesion_trainer(model, processor, data, training_arguments, arguments.encoder_learning_rate)
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - start

@@ -1,0 +1,74 @@
+"""Numbers of `results/` into the model card and the README."""
+
+import csv
+import hashlib
+import re
+from pathlib import Path
+
+LABELS = {
+    "jaccard": "Jaccard (J)",
+    "threshold_jaccard": "threshold Jaccard (TJ, the challenge's ranking)",
+    "dice": "Dice",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+    "accuracy": "pixel accuracy",
+    "pooled_iou": "lesion IoU, pooled over all pixels",
+    "pooled_dice": "lesion Dice, pooled over all pixels",
+    "pooled_mean_iou": "mean IoU of the two classes, pooled",
+    "hd95": "HD95, share of the image's diagonal (lower is better)",
+    "boundary_f1": "boundary F1",
+    "failure_rate": "failures: share of images with J < 0.65 (lower is better)",
+    "worst_decile_jaccard": "mean J of the worst tenth",
+}
+
+
+def weights_digest(checkpoint: str | Path) -> str:
+    """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
+    path = Path(checkpoint) / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
+
+
+def newest_score(results: Path, checkpoint: Path, split: str = "test") -> dict[str, str]:
+    """
+    The newest row of `results/scores.csv` about these very weights.
+
+    Raises:
+        ValueError: there is none.
+    """
+    digest = weights_digest(checkpoint)
+    with results.open(newline="", encoding="utf-8") as file:
+        rows = [row for row in csv.DictReader(file) if row["weights"] == digest and row["split"] == split]
+    if not rows:
+        raise ValueError(f"{results}: no row of the {split} split for {checkpoint} ({digest}). Run scripts/score.py.")
+    return rows[-1]
+
+
+def score_table(row: dict[str, str]) -> str:
+    """A Markdown table of a row: each score with its 95 % interval where it has one."""
+    lines = ["| score | value | 95 % interval |", "|---|---|---|"]
+    for name, label in LABELS.items():
+        interval = f"{float(row[f'{name}_low']):.3f} – {float(row[f'{name}_high']):.3f}" if f"{name}_low" in row else ""
+        lines.append(f"| {label} | {float(row[name]):.3f} | {interval} |")
+    lines.append("")
+    lines.append(
+        f"{row['images']} images of the {row['split']} split (seed {row['split_seed']}) of {row['data']}, each at its "
+        f"mask's own size; input {row['image_size']}, threshold {row['threshold']}, largest region only: "
+        f"{'yes' if row['largest_region'] == 'True' else 'no'}. Weights `{row['weights']}`, {row['date']}, "
+        f"commit `{row['commit']}`, {row['hardware']}; 10,000 bootstrap resamples over the images."
+    )
+    return "\n".join(lines)
+
+
+def fill(text: str, blocks: dict[str, str]) -> str:
+    """
+    `text` with each block between `<!-- name -->` and `<!-- /name -->` replaced.
+
+    Raises:
+        ValueError: a block that the text does not have.
+    """
+    for name, block in blocks.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        if not pattern.search(text):
+            raise ValueError(f"The text must have the lines <!-- {name} --> and <!-- /{name} -->.")
+        text = pattern.sub(lambda found, block=block: f"{found[1]}{block}\n{found[2]}", text)
+    return text

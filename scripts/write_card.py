@@ -1,0 +1,23 @@
+"""Write the numbers of `results/` into README.md, model_card.md and the checkpoint's own card.
+
+python scripts/write_card.py
+"""
+
+from pathlib import Path
+
+from efp_hf.card import fill, newest_score, score_table
+
+HERE = Path(__file__).resolve().parents[1]
+CHECKPOINT = HERE / "checkpoints" / "efp-isic"
+
+
+def main() -> None:
+    table = score_table(newest_score(HERE / "results" / "scores.csv", CHECKPOINT))
+    for name in ("README.md", "model_card.md"):
+        path = HERE / name
+        path.write_text(fill(path.read_text(), {"scores": table}))
+    (CHECKPOINT / "README.md").write_text((HERE / "model_card.md").read_text())
+
+
+if __name__ == "__main__":
+    main()

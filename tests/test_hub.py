@@ -1,0 +1,120 @@
+"""What other people's processes see: Auto classes, remote code, pipeline, the files of a checkpoint."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import REPOSITORY, tiny_model
+from PIL import Image
+from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
+
+from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
+
+SHIPPED_CODE = ("configuration_efp.py", "modeling_efp.py", "loss_efp.py", "image_processing_efp.py")
+CHECKPOINTS = sorted(path.parent for path in (REPOSITORY / "checkpoints").glob("*/config.json"))
+
+
+def test_auto_classes_know_efp(tiny_checkpoint):
+    assert type(AutoConfig.from_pretrained(tiny_checkpoint)) is EFPConfig
+    assert type(AutoModelForSemanticSegmentation.from_pretrained(tiny_checkpoint)) is EFPForSegmentation
+    assert type(AutoImageProcessor.from_pretrained(tiny_checkpoint)) is EFPImageProcessor
+
+
+def test_pipeline_gives_both_masks_at_the_images_own_size(tiny_checkpoint):
+    model = EFPForSegmentation.from_pretrained(tiny_checkpoint)
+    processor = EFPImageProcessor.from_pretrained(tiny_checkpoint)
+    segmenter = pipeline("image-segmentation", model=model, image_processor=processor)
+    image = Image.open(REPOSITORY / "examples" / "synthetic_1.jpg")
+    found = {result["label"]: np.asarray(result["mask"]) for result in segmenter(image)}
+    outputs = model.eval()(**processor(image, return_tensors="pt"))
+    mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0].numpy()
+    assert mask.shape == (image.height, image.width) and 0 < mask.mean() < 1
+    assert np.array_equal(found["lesion"], mask * 255)
+    assert np.array_equal(found["background"], (1 - mask) * 255)
+
+
+REMOTE = """
+import sys
+sys.modules["efp_hf"] = None  # importing it is an error from here on
+import json, torch
+from PIL import Image
+from transformers import AutoModelForSemanticSegmentation, AutoImageProcessor, pipeline
+folder, image = sys.argv[1:]
+model = AutoModelForSemanticSegmentation.from_pretrained(folder, trust_remote_code=True).eval()
+processor = AutoImageProcessor.from_pretrained(folder, trust_remote_code=True)
+image = Image.open(image)
+with torch.inference_mode():
+    outputs = model(**processor(image, return_tensors="pt"))
+mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
+model.save_pretrained(sys.argv[1] + "-again")
+labels = [result["label"] for result in pipeline("image-segmentation", model=model, image_processor=processor)(image)]
+print(json.dumps({"logits": outputs.logits.flatten()[::97].tolist(), "lesion": int(mask.sum()), "labels": labels}))
+"""
+
+
+@pytest.mark.parametrize("checkpoint", ["tiny", *CHECKPOINTS], ids=lambda value: getattr(value, "name", value))
+def test_checkpoint_works_in_a_process_without_the_package(tmp_path, tiny_checkpoint, checkpoint):
+    """From a copy that lies flat, as on the Hub, started far from the repository."""
+    source = tiny_checkpoint if checkpoint == "tiny" else checkpoint
+    folder = tmp_path / "downloaded"
+    folder.mkdir()
+    for path in Path(source).iterdir():
+        (folder / path.name).write_bytes(path.read_bytes())
+    photo = REPOSITORY / "examples" / "synthetic_1.jpg"
+    run = subprocess.run(
+        [sys.executable, "-c", REMOTE, str(folder), str(photo)], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert run.returncode == 0, run.stderr
+    remote = json.loads(run.stdout.splitlines()[-1])
+
+    model = EFPForSegmentation.from_pretrained(source).eval()
+    processor = EFPImageProcessor.from_pretrained(source)
+    image = Image.open(photo)
+    with torch.inference_mode():
+        outputs = model(**processor(image, return_tensors="pt"))
+    mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
+    assert remote["logits"] == pytest.approx(outputs.logits.flatten()[::97].tolist(), abs=1e-5)
+    assert remote["lesion"] == int(mask.sum())
+    assert set(remote["labels"]) <= {"background", "lesion"}
+    again = tmp_path / "downloaded-again"
+    assert all((again / name).is_file() for name in SHIPPED_CODE if name != "image_processing_efp.py")
+
+
+def test_saved_folder_holds_the_code_and_no_pickle(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    EFPImageProcessor().save_pretrained(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *SHIPPED_CODE,
+        "config.json",
+        "preprocessor_config.json",
+        "model.safetensors",
+    }
+
+
+@pytest.mark.skipif(not CHECKPOINTS, reason="no checkpoint in this clone")
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
+def test_shipped_checkpoint_holds_the_code_of_the_package(checkpoint):
+    for name in SHIPPED_CODE:
+        assert (checkpoint / name).read_text() == (REPOSITORY / "efp_hf" / name).read_text(), name
+    assert (checkpoint / "model.safetensors").stat().st_size <= 16e6
+    assert not [path for path in checkpoint.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
+    assert (checkpoint / "README.md").is_file()
+
+
+def test_shipped_files_import_nothing_of_the_training_side():
+    from transformers.dynamic_module_utils import get_imports
+
+    core = {"torch", "torchvision", "transformers", "huggingface_hub", "safetensors", "numpy", "PIL"}
+    for name in SHIPPED_CODE:
+        assert set(get_imports(REPOSITORY / "efp_hf" / name)) - set(sys.stdlib_module_names) <= core, name
+
+
+def test_importing_the_package_leaves_out_the_heavy_libraries():
+    heavy = ["albumentations", "datasets", "evaluate", "gradio"]
+    code = f"import sys, efp_hf; print([name for name in {heavy} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert run.stdout.strip() == "[]"

@@ -1,0 +1,197 @@
+import copy
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+from datasets import Dataset
+from PIL import Image
+from torch.utils.data import default_collate
+from transformers import EvalPrediction, Trainer, TrainingArguments
+
+from efp_hf import EFPImageProcessor
+from efp_hf.isic import FEATURES, load_isic
+from efp_hf.metrics import confusion_counts, dice, jaccard, threshold_jaccard
+from efp_hf.modeling_efp import EFPForSegmentation
+from efp_hf.training import (
+    LesionTransform,
+    SegmentationScore,
+    lesion_trainer,
+    logits_to_counts,
+    parameter_groups,
+)
+
+PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 32})
+
+
+@pytest.fixture(scope="module")
+def data(synthetic_root):
+    return load_isic(synthetic_root)
+
+
+def arguments(folder, **settings) -> TrainingArguments:
+    defaults = {
+        "output_dir": str(folder),
+        "per_device_train_batch_size": 4,
+        "max_steps": 4,
+        "learning_rate": 1e-3,
+        "report_to": "none",
+        "remove_unused_columns": False,
+        "batch_eval_metrics": True,
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "save_strategy": "no",
+    }
+    return TrainingArguments(**{**defaults, **settings})
+
+
+def trained(folder, data, resume=None, **settings) -> EFPForSegmentation:
+    torch.manual_seed(3)
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(folder, **settings), encoder_learning_rate=1e-3)
+    trainer.train(resume_from_checkpoint=resume)
+    return trainer.model
+
+
+def test_every_parameter_changes(tmp_path, data):
+    torch.manual_seed(3)
+    before = tiny_model().state_dict()
+    after = trained(tmp_path, data).state_dict()
+    same = [name for name in before if "num_batches" not in name and torch.equal(before[name], after[name])]
+    assert same == []
+
+
+def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, data):
+    settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
+    whole = trained(tmp_path / "whole", data, **settings).state_dict()
+    resumed = trained(
+        tmp_path / "resumed", data, resume=str(tmp_path / "whole" / "checkpoint-3"), **settings
+    ).state_dict()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+    first_half = EFPForSegmentation.from_pretrained(tmp_path / "whole" / "checkpoint-3").state_dict()
+    assert any(not torch.equal(whole[name], first_half[name]) for name in whole)
+
+
+def test_same_seed_trains_the_same_weights(tmp_path, data):
+    first, second = (trained(tmp_path / name, data).state_dict() for name in ("first", "second"))
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_gradient_accumulation_does_not_change_the_gradient(tmp_path, data):
+    """One step of SGD with rate 1 moves each weight by minus the mean gradient of the micro-batches."""
+    rows = data["train"].select(range(8)).with_transform(LesionTransform(PROCESSOR))
+    model = tiny_model()
+    start = copy.deepcopy(model).train()
+    expected = {name: torch.zeros_like(parameter) for name, parameter in start.named_parameters()}
+    for first in range(0, 8, 2):
+        start.zero_grad()
+        start(**default_collate([rows[first], rows[first + 1]])).loss.backward()
+        for name, parameter in start.named_parameters():
+            expected[name] += parameter.grad / 4
+
+    Trainer(
+        model,
+        arguments(
+            tmp_path,
+            per_device_train_batch_size=2,
+            gradient_accumulation_steps=4,
+            max_steps=1,
+            max_grad_norm=0.0,
+            lr_scheduler_type="constant",
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=rows,
+        optimizers=(torch.optim.SGD(model.parameters(), lr=1.0), None),
+    ).train()
+    before = dict(start.named_parameters())
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(before[name] - parameter, expected[name], atol=1e-5, rtol=1e-3, msg=name)
+
+
+def test_encoder_and_decoder_have_their_own_rates():
+    groups = parameter_groups(tiny_model(), encoder_learning_rate=1e-4, learning_rate=1e-2, weight_decay=0.1)
+    rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    model = tiny_model()
+    groups = parameter_groups(model, encoder_learning_rate=1e-4, learning_rate=1e-2, weight_decay=0.1)
+    rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
+    assert len(rate_of) == sum(1 for _ in model.parameters())
+    for name, parameter in model.named_parameters():
+        rate, decay = rate_of[id(parameter)]
+        assert rate == (1e-4 if name.startswith("encoder.") else 1e-2), name
+        assert decay == (0.0 if parameter.ndim == 1 else 0.1), name
+
+
+def test_evaluation_gathers_four_counts_an_image_and_no_logits(tmp_path, data):
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path), encoder_learning_rate=1e-3)
+    seen = []
+    compute = trainer.compute_metrics
+    trainer.compute_metrics = lambda evaluated, compute_result: (
+        seen.append(np.shape(evaluated.predictions)) or compute(evaluated, compute_result)
+    )
+    scores = trainer.evaluate()
+    assert sum(shape[0] for shape in seen) == len(data["validation"])
+    assert all(shape[1:] == (4,) for shape in seen)
+    assert 0 <= scores["eval_jaccard"] <= scores["eval_dice"] <= 1
+
+
+def test_trainer_without_its_two_settings_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="remove_unused_columns=False and batch_eval_metrics=True, got True and True"):
+        lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path, remove_unused_columns=True), 1e-3)
+
+
+def test_counts_of_logits_are_the_counts_of_their_masks():
+    logits, labels = torch.randn(3, 1, 8, 9), torch.randint(0, 2, (3, 8, 9))
+    for counts, image_logits, truth in zip(logits_to_counts(logits, labels), logits, labels, strict=True):
+        assert counts.tolist() == confusion_counts(image_logits[0].numpy() > 0, truth.numpy() == 1).tolist()
+    ignored = labels.clone()
+    ignored[:, :2] = 255
+    assert logits_to_counts(logits, ignored).sum(1).tolist() == [6 * 9] * 3
+
+
+def test_score_of_batches_is_the_mean_over_all_images():
+    counts = np.array([[6, 2, 2, 6], [1, 3, 0, 12], [0, 0, 0, 16], [4, 0, 0, 12], [2, 1, 1, 12]])
+    score = SegmentationScore()
+    assert score(EvalPrediction(counts[:2], None)) == {}
+    assert score(EvalPrediction(torch.tensor(counts[2:4]), None), compute_result=False) == {}
+    result = score(EvalPrediction(counts[4:], None), compute_result=True)
+    assert result == pytest.approx(
+        {
+            "jaccard": jaccard(counts).mean(),
+            "threshold_jaccard": threshold_jaccard(counts).mean(),
+            "dice": dice(counts).mean(),
+        }
+    )
+    assert score(EvalPrediction(counts[2:3], None), compute_result=True)["jaccard"] == 1.0  # nothing was kept
+
+
+def dataset(image: Image.Image, mask: Image.Image) -> Dataset:
+    return Dataset.from_dict({"image": [image], "mask": [mask], "image_id": ["mole"]}, features=FEATURES)
+
+
+def test_examples_are_what_the_processor_makes_of_them(data):
+    rows = data["train"]
+    example = rows.with_transform(LesionTransform(PROCESSOR))[0]
+    expected = PROCESSOR(rows[0]["image"], rows[0]["mask"], return_tensors="pt")
+    assert torch.equal(example["pixel_values"], expected["pixel_values"][0])
+    assert torch.equal(example["labels"], expected["labels"][0])
+    assert set(example["labels"].unique().tolist()) == {0, 1}
+
+
+def test_augmented_examples_differ_and_follow_the_seed(data):
+    rows = data["train"].with_transform(LesionTransform(PROCESSOR, augment=True))
+    torch.manual_seed(5)
+    first, second = rows[0], rows[0]
+    torch.manual_seed(5)
+    again = rows[0]
+    assert not torch.equal(first["pixel_values"], second["pixel_values"])
+    assert torch.equal(first["pixel_values"], again["pixel_values"])
+    assert torch.equal(first["labels"], again["labels"])
+
+
+def test_mask_that_does_not_fit_is_refused_with_its_id():
+    transform = LesionTransform(PROCESSOR)
+    with pytest.raises(ValueError, match="mole: image is 8×6, mask 6×8"):
+        dataset(Image.new("RGB", (6, 8)), Image.new("L", (8, 6))).with_transform(transform)[0]
+    with pytest.raises(ValueError, match=r"mole: a mask must hold 0 \(skin\) and 255 \(lesion\), got 17"):
+        dataset(Image.new("RGB", (6, 8)), Image.new("L", (6, 8), 17)).with_transform(transform)[0]
