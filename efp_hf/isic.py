@@ -315,3 +315,20 @@ def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, spl
 
 def to_dataset(entries: list[dict]) -> Dataset:
     return Dataset.from_dict({name: [entry[name] for entry in entries] for name in FEATURES}, features=FEATURES)
+
+
+def write_split(data: DatasetDict, path: str | Path) -> None:
+    """The sides of a split as CSV: `image_id`, `split`, sorted by id."""
+    sides = sorted((image_id, split) for split in data for image_id in data[split]["image_id"])
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("image_id", "split"), *sides])
+
+    write_atomically(Path(path), write)
+
+
+if __name__ == "__main__":
+    import sys
+
+    write_split(load_isic(sys.argv[1]), sys.argv[2])

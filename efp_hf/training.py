@@ -1,9 +1,11 @@
 """A Trainer for EFP: augmented examples, two learning rates, and a score that never gathers logits."""
 
+from zlib import crc32
+
 import numpy as np
 import torch
 from datasets import DatasetDict
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
 
 from .augmentation import training_augmentation
 from .image_io import as_boolean_mask
@@ -17,12 +19,15 @@ class LesionTransform:
     Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
 
     The mask must be a 0/255 mask of its image's size. Image and mask are augmented together at the dataset's size, then
-    resized by the same processor that serves inference.
+    resized by the same processor that serves inference. How an image is changed depends on `seed`, `epoch` and its id
+    alone: not on the number of processes, nor on whether the run was resumed.
     """
 
-    def __init__(self, processor: EFPImageProcessor, augment: bool = False):
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0):
         self.processor = processor
         self.augmentation = training_augmentation() if augment else None
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
 
     def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
         images, masks = [], []
@@ -35,13 +40,22 @@ class LesionTransform:
                     "A mask must have the size of its image."
                 )
             if self.augmentation is not None:
-                # from torch's global state, which Trainer seeds, gives to each worker, and restores on resume
-                self.augmentation.set_random_seed(int(torch.randint(2**31, ())))
+                self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
                 augmented = self.augmentation(image=image, mask=mask)
                 image, mask = augmented["image"], augmented["mask"]
             images.append(image)
             masks.append(mask)
         return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+
+
+class AugmentationEpoch(TrainerCallback):
+    """Tells a [`LesionTransform`] which epoch begins."""
+
+    def __init__(self, transform: LesionTransform):
+        self.transform = transform
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.transform.epoch.fill_(int(state.epoch + 1e-6))  # a resumed epoch begins at a fraction
 
 
 def parameter_groups(
@@ -115,14 +129,16 @@ def lesion_trainer(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "
             f"{arguments.remove_unused_columns} and {arguments.batch_eval_metrics}."
         )
+    augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     return Trainer(
         model,
         arguments,
-        train_dataset=data["train"].with_transform(LesionTransform(processor, augment=True)),
+        train_dataset=data["train"].with_transform(augmented),
         eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
         processing_class=processor,
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=logits_to_counts,
         optimizers=(torch.optim.AdamW(groups), None),
+        callbacks=[AugmentationEpoch(augmented)],
     )

@@ -119,7 +119,8 @@ def load_model(arguments: EFPArguments) -> EFPForSegmentation:
 
 def main() -> None:
     arguments, training_arguments = parse()
-    check_output(arguments, training_arguments)
+    if training_arguments.process_index == 0:
+        check_output(arguments, training_arguments)
     row = provenance()  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
     resume = training_arguments.resume_from_checkpoint

@@ -30,6 +30,10 @@ def test_pipeline_gives_both_masks_at_the_images_own_size(tiny_checkpoint):
     segmenter = pipeline("image-segmentation", model=model, image_processor=processor)
     image = Image.open(REPOSITORY / "examples" / "synthetic_1.jpg")
     found = {result["label"]: np.asarray(result["mask"]) for result in segmenter(image)}
+    by_path = pipeline("image-segmentation", model=str(tiny_checkpoint))(image)
+    assert {result["label"]: np.asarray(result["mask"]).sum() for result in by_path} == {
+        label: mask.sum() for label, mask in found.items()
+    }
     outputs = model.eval()(**processor(image, return_tensors="pt"))
     mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0].numpy()
     assert mask.shape == (image.height, image.width) and 0 < mask.mean() < 1

@@ -63,7 +63,7 @@ def test_split_depends_on_the_seed_and_not_on_the_order():
 def test_split_of_seed_zero_is_written_down():
     """Scores of different versions are only comparable on the same split."""
     drawn = draw_split(entries(10), {}, seed=0, splits=list(SPLITS))
-    assert [entry["image_id"][-1] for entry in drawn["test"]] == EXPECTED_TEST_IDS
+    assert [entry["image_id"][-1] for entry in drawn["test"]] == ["3", "9"]
 
 
 def test_patients_and_lesions_stay_together():
@@ -228,7 +228,7 @@ def strange_value(root: Path, image_id: str):
 
 def cut_image(root: Path, image_id: str):
     path = root / IMAGES / f"{image_id}.jpg"
-    path.write_bytes(path.read_bytes()[:600])
+    path.write_bytes(path.read_bytes()[:-300])
 
 
 def no_image(root: Path, image_id: str):

@@ -258,12 +258,12 @@ def test_model_learns_one_image():
     labels[:, 8:20, 10:28] = 1
     image += 2 * labels[:, None]
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-2)
-    for _ in range(60):
+    for _ in range(150):
         optimizer.zero_grad()
         loss = model(image, labels=labels).loss
         loss.backward()
         optimizer.step()
-    assert loss.item() < 0.2
+    assert loss.item() < 0.4  # from 1.4
     found = model(image).logits[:, 0] > 0
     assert (found & (labels == 1)).sum() / (found | (labels == 1)).sum() > 0.9
 

@@ -142,7 +142,7 @@ def test_masks_overlays_and_table_are_written(folder, loaded, tmp_path):
 def test_files_of_the_same_name_do_not_overwrite_each_other(folder, loaded, tmp_path):
     other = tmp_path / "other" / "mole_1.png"
     other.parent.mkdir()
-    draw_lesion(9, 30, 30)[0].save(other)
+    draw_lesion(9, 40, 32)[0].save(other)
     failed = write_predictions(predict_files([folder / "mole_1.jpg", other], *loaded), tmp_path)
     assert [prediction.path for prediction in failed] == [other]
     assert "its mask would overwrite that of" in failed[0].error

@@ -178,15 +178,43 @@ def test_examples_are_what_the_processor_makes_of_them(data):
     assert set(example["labels"].unique().tolist()) == {0, 1}
 
 
-def test_augmented_examples_differ_and_follow_the_seed(data):
-    rows = data["train"].with_transform(LesionTransform(PROCESSOR, augment=True))
-    torch.manual_seed(5)
-    first, second = rows[0], rows[0]
-    torch.manual_seed(5)
-    again = rows[0]
-    assert not torch.equal(first["pixel_values"], second["pixel_values"])
-    assert torch.equal(first["pixel_values"], again["pixel_values"])
-    assert torch.equal(first["labels"], again["labels"])
+def test_augmentation_follows_seed_epoch_and_image_alone(data):
+    def example(seed: int, epoch: int, rows) -> torch.Tensor:
+        transform = LesionTransform(PROCESSOR, augment=True, seed=seed)
+        transform.epoch.fill_(epoch)
+        return rows.with_transform(transform)[0]["pixel_values"]
+
+    rows = data["train"]
+    first = example(0, 0, rows)
+    assert torch.equal(first, example(0, 0, rows.select([0, 1])))
+    assert not torch.equal(first, example(0, 1, rows))
+    assert not torch.equal(first, example(1, 0, rows))
+
+
+def test_each_epoch_augments_anew_also_in_persistent_workers(tmp_path, data):
+    trainer = lesion_trainer(
+        tiny_model(),
+        PROCESSOR,
+        data,
+        arguments(
+            tmp_path,
+            dataloader_num_workers=1,
+            dataloader_persistent_workers=True,
+            num_train_epochs=2,
+            max_steps=-1,
+            per_device_train_batch_size=28,
+            train_sampling_strategy="sequential",
+        ),
+        encoder_learning_rate=1e-3,
+    )
+    batches = []
+    trainer.model.register_forward_pre_hook(
+        lambda module, args, kwargs: batches.append(kwargs["pixel_values"].clone()), with_kwargs=True
+    )
+    trainer.train()
+    assert len(batches) == 2
+    changed = (batches[0] - batches[1]).abs().amax((1, 2, 3)) > 1e-3
+    assert changed.all()
 
 
 def test_mask_that_does_not_fit_is_refused_with_its_id():
