@@ -1,0 +1,134 @@
+"""Every number of the architecture and of the loss."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import AutoConfig, PreTrainedConfig
+
+NUM_LEVELS = 4  # the paper's F1..F4
+
+
+@strict
+class EFPConfig(PreTrainedConfig):
+    r"""
+    Configuration of [`EFPForSegmentation`]. `EFPConfig()` is the paper's own network; `backbone_config` replaces its
+    encoder by any Transformers or timm backbone with four feature maps.
+
+    Args:
+        num_channels (`int`, defaults to 3):
+            Channels of the image.
+        backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            A backbone that gives four feature maps, finest first, each half the resolution of the one before. When it
+            is set, `hidden_sizes` and `depths` are not used.
+        hidden_sizes (`tuple[int]`, defaults to `(32, 64, 128, 256)`):
+            Channels of F1..F4 in the paper's encoder. The paper gives no widths.
+        depths (`tuple[int]`, defaults to `(2, 2, 2, 2)`):
+            Convolutions in each ConvBlock. The first one halves the resolution.
+        pyramid_size (`int`, defaults to 64):
+            Channels of every enhanced level.
+        use_cross_scale (`bool`, defaults to `True`):
+            Cross-scale enhancement of every pair of levels. `False`: a plain top-down feature pyramid.
+        cross_scale_kernel_size (`int`, defaults to 3):
+            Kernel of the paper's W_{i,j}. Odd.
+        use_spatial_attention (`bool`, defaults to `True`):
+            Spatial attention M_s on every level. `False`: the levels reach the head as they are.
+        attention_kernel_size (`int`, defaults to 7):
+            Kernel of the convolution that makes M_s. Odd.
+        hidden_act (`str`, defaults to `"relu"`):
+            The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
+        dice_weight (`float`, defaults to 1.0):
+            λ1 of the loss.
+        bce_weight (`float`, defaults to 1.0):
+            λ2 of the loss.
+        dice_smoothing (`float`, defaults to 1e-3):
+            Added above and below in the Dice coefficient, as a share of the image's area, so that it is defined for an
+            empty mask and independent of the image's size.
+        semantic_loss_ignore_index (`int`, defaults to 255):
+            Label of pixels that take no part in the loss.
+
+    With two labels (the default, `{0: "background", 1: "lesion"}`) the model has one logit a pixel, with more it has
+    one logit a label.
+
+    Raises:
+        ValueError: a tuple or a backbone that does not describe four levels, an even kernel, fewer than two labels, or
+            loss weights that are negative or both zero.
+    """
+
+    model_type = "efp"
+
+    num_channels: int = 3
+    backbone_config: dict | PreTrainedConfig | None = None
+    hidden_sizes: list[int] | tuple[int, ...] = (32, 64, 128, 256)
+    depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    pyramid_size: int = 64
+    use_cross_scale: bool = True
+    cross_scale_kernel_size: int = 3
+    use_spatial_attention: bool = True
+    attention_kernel_size: int = 7
+    hidden_act: str = "relu"
+    dice_weight: float | int = 1.0
+    bce_weight: float | int = 1.0
+    dice_smoothing: float = 1e-3
+    semantic_loss_ignore_index: int = 255
+
+    def __post_init__(self, **kwargs):
+        if isinstance(self.backbone_config, dict):
+            backbone_config = dict(self.backbone_config)
+            self.backbone_config = AutoConfig.for_model(backbone_config.pop("model_type"), **backbone_config)
+        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
+            self.id2label = {0: "background", 1: "lesion"}
+            self.label2id = {"background": 0, "lesion": 1}
+        super().__post_init__(**kwargs)
+        self._check()
+
+    def _check(self):
+        for name in ("hidden_sizes", "depths"):
+            value = getattr(self, name)
+            if len(value) != NUM_LEVELS or min(value) < 1:
+                raise ValueError(
+                    f"`{name}` must have {NUM_LEVELS} positive numbers, one for each of F1..F4, got {tuple(value)}."
+                )
+        if self.backbone_config is not None:
+            levels = self.backbone_config.out_indices or ()
+            if len(levels) != NUM_LEVELS:
+                raise ValueError(
+                    f"`backbone_config` must give {NUM_LEVELS} feature maps, got out_indices={tuple(levels)}. "
+                    "Pass for example out_indices=(1, 2, 3, 4)."
+                )
+        for name in ("cross_scale_kernel_size", "attention_kernel_size"):
+            if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
+                raise ValueError(f"`{name}` must be odd, got {getattr(self, name)}. Use for example 3.")
+        if self.pyramid_size < 1:
+            raise ValueError(f"`pyramid_size` must be positive, got {self.pyramid_size}.")
+        if self.num_labels < 2:
+            raise ValueError(
+                f"`num_labels` must be at least 2, got {self.num_labels}. "
+                "One lesion class is two labels: background and lesion."
+            )
+        if min(self.dice_weight, self.bce_weight) < 0 or self.dice_weight + self.bce_weight == 0:
+            raise ValueError(
+                "`dice_weight` and `bce_weight` must not be negative and not both be zero, "
+                f"got {self.dice_weight} and {self.bce_weight}."
+            )
+        if self.dice_smoothing <= 0:
+            raise ValueError(
+                f"`dice_smoothing` must be positive, got {self.dice_smoothing}. "
+                "Without it the Dice coefficient of an empty mask is 0 / 0."
+            )
+
+    @classmethod
+    def from_dict(cls, config_dict, **kwargs):
+        """As in Transformers, but a checkpoint of another architecture is refused instead of half-loaded."""
+        found = config_dict.get("model_type", cls.model_type)
+        if found != cls.model_type:
+            raise ValueError(
+                f"The checkpoint must be of model_type {cls.model_type!r}, got {found!r}. "
+                "Load it with the AutoModel classes of Transformers."
+            )
+        return super().from_dict(config_dict, **kwargs)
+
+    @property
+    def num_logits(self) -> int:
+        """Channels of the logits: 1 with two labels, else one a label."""
+        return 1 if self.num_labels == 2 else self.num_labels
+
+
+__all__ = ["EFPConfig"]
