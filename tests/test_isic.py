@@ -7,6 +7,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from conftest import REPOSITORY
 from PIL import Image
 
 from efp_hf import isic
@@ -310,10 +311,12 @@ def test_missing_column_is_refused_with_those_that_are_there(hub_folder):
 
 
 @pytest.mark.skipif(not (REAL_DATA / IMAGES).is_dir(), reason="the ISIC 2018 images are not on this machine")
-def test_real_split_keeps_every_known_group_together():
+def test_real_split_is_the_one_written_down_and_keeps_every_known_group_together():
     data = load_isic(REAL_DATA)
     assert {split: len(data[split]) for split in data} == {"train": 1816, "validation": 259, "test": 519}
     sides = split_of(data)
+    with (REPOSITORY / "results" / "split_isic2018.csv").open(newline="") as file:
+        assert {row["image_id"]: row["split"] for row in csv.DictReader(file)} == sides
     groups = isic.read_groups(REAL_DATA / "metadata.csv")
     by_group = {}
     for image_id, side in sides.items():
