@@ -1,7 +1,7 @@
 """Write a trained checkpoint into `checkpoints/`, with the code files of this version and nothing else.
 
-    python scripts/ship_checkpoint.py runs/efp-isic checkpoints/efp-isic
-    python scripts/ship_checkpoint.py checkpoints/efp-isic checkpoints/efp-isic    # after a change of the code files
+python scripts/ship_checkpoint.py runs/efp-isic checkpoints/efp-isic
+python scripts/ship_checkpoint.py checkpoints/efp-isic checkpoints/efp-isic    # after a change of the code files
 """
 
 import argparse
