@@ -57,6 +57,14 @@ def test_labels_with_ignored_pixels_are_kept():
     assert inputs["labels"].tolist() == [[[0, 1], [2, 255]]]
 
 
+@pytest.mark.parametrize("size", [5, 17, 40])
+def test_resizing_labels_makes_no_new_ones(size):
+    labels = np.array([[0, 2, 0], [255, 0, 2], [2, 2, 255]], dtype=np.uint8).repeat(4, 0).repeat(4, 1)
+    processor = EFPImageProcessor(size={"height": size, "width": size})
+    inputs = processor(Image.new("RGB", (12, 12)), labels, return_tensors="pt")
+    assert inputs["labels"].unique().tolist() == [0, 2, 255]
+
+
 def test_image_and_mask_are_resized_alike():
     """A lesion that is white in the image is where the mask says after both were resized."""
     lesion = np.zeros((60, 90), dtype=np.uint8)
