@@ -34,6 +34,14 @@ def test_mask_keeps_its_values_and_the_image_its_type():
         assert (image.dtype, image.shape, mask.shape) == (np.uint8, (64, 64, 3), (64, 64))
 
 
+def test_mask_gets_no_values_between_its_own():
+    image, mask = scene()
+    for seed in range(10):
+        augmentation = training_augmentation()
+        augmentation.set_random_seed(seed)
+        assert set(np.unique(augmentation(image=image, mask=mask * 9)["mask"])) <= {0, 9}
+
+
 def test_lesion_is_moved_turned_scaled_and_recoloured():
     areas, centres, colours = [], [], []
     for seed in range(40):

@@ -178,6 +178,17 @@ def test_examples_are_what_the_processor_makes_of_them(data):
     assert set(example["labels"].unique().tolist()) == {0, 1}
 
 
+def test_augmented_labels_lie_on_the_augmented_lesion():
+    lesion = np.zeros((64, 64), dtype=np.uint8)
+    lesion[14:38, 20:52] = 255
+    mask = Image.fromarray(lesion)
+    for seed in range(8):
+        transform = LesionTransform(PROCESSOR, augment=True, seed=seed)
+        example = dataset(mask.convert("RGB"), mask).with_transform(transform)[0]
+        bright, labels = example["pixel_values"][1] > 0, example["labels"] == 1
+        assert (bright & labels).sum() / (bright | labels).sum() > 0.8
+
+
 def test_augmentation_follows_seed_epoch_and_image_alone(data):
     def example(seed: int, epoch: int, rows) -> torch.Tensor:
         transform = LesionTransform(PROCESSOR, augment=True, seed=seed)
