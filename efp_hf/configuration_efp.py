@@ -72,6 +72,11 @@ class EFPConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs):
         if isinstance(self.backbone_config, dict):
             backbone_config = dict(self.backbone_config)
+            if "model_type" not in backbone_config:
+                raise ValueError(
+                    f"`backbone_config` must have a `model_type`, got {sorted(backbone_config)}. "
+                    "Pass for example model_type='timm_backbone'."
+                )
             self.backbone_config = AutoConfig.for_model(backbone_config.pop("model_type"), **backbone_config)
         if self.id2label is None and kwargs.get("num_labels", 2) == 2:
             self.id2label = {0: "background", 1: "lesion"}

@@ -1,16 +1,19 @@
 """Reads image and mask files, or says by name why it cannot."""
 
 import os
+import struct
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from .image_processing_efp import to_upright_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What Pillow raises for damaged files, its EXIF and TIFF readers among them
+DECODING_ERRORS = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
 
 
@@ -44,16 +47,19 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
         raise ValueError(f"{path}: the image has more than {max_pixels} pixels. Reduce it first.") from error
     except UnidentifiedImageError as error:
         raise ValueError(f"{path}: not an image that can be read. Save it as JPEG or PNG.") from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DECODING_ERRORS as error:
         raise ValueError(f"{path}: the image cannot be opened ({error}). Save it again as JPEG or PNG.") from error
     width, height = image.size
     if width * height > max_pixels:
         raise ValueError(f"{path}: the image has {height}×{width} pixels, more than {max_pixels}. Reduce it first.")
+    try:
+        num_frames = getattr(image, "n_frames", 1)
+        image.getexif()
+    except DECODING_ERRORS as error:
+        raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
     # the second picture of a phone's MPO file is a preview or a depth map: the first one is the photo
-    if getattr(image, "n_frames", 1) > 1 and image.format != "MPO":
-        raise ValueError(
-            f"{path}: the file holds {image.n_frames} images. Save the one that is meant as a single image."
-        )
+    if num_frames > 1 and image.format != "MPO":
+        raise ValueError(f"{path}: the file holds {num_frames} images. Save the one that is meant as a single image.")
     return image
 
 
@@ -79,11 +85,13 @@ def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = 
         if min_size is not None:
             image.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
         try:
+            image.load()
+        except DECODING_ERRORS as error:
+            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+        try:
             return to_upright_rgb(image)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        except (OSError, SyntaxError, EOFError) as error:
-            raise ValueError(f"{path}: the image is damaged or truncated ({error}). Copy it again.") from error
 
 
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -95,21 +103,24 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """
     with open_image(path, max_pixels) as image:
         try:
-            if image.mode not in ("1", "L"):
-                image = to_upright_rgb(image)
-            grey = np.asarray(image.convert("L"))
-        except (OSError, SyntaxError, EOFError) as error:
-            raise ValueError(f"{path}: the mask is damaged or truncated ({error}). Copy it again.") from error
-    return as_boolean_mask(grey, path)
+            image.load()
+        except DECODING_ERRORS as error:
+            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+        return as_boolean_mask(image, path)
 
 
-def as_boolean_mask(grey: np.ndarray, name: str | Path) -> np.ndarray:
+def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     """
-    A 0/255 grey mask as booleans.
+    A 0/255 mask picture as booleans, `(height, width)`, upright.
 
     Raises:
-        ValueError: a value other than 0 and 255, with `name` and the value.
+        ValueError: transparency, or a value other than 0 and 255; with `name` and the value.
     """
+    if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
+        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
+    if mask.mode.startswith(("I", "F")):
+        raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
+    grey = np.asarray(ImageOps.exif_transpose(mask).convert("L"))
     lesion = grey == 255
     strange = grey[~lesion & (grey != 0)]
     if strange.size:

@@ -36,6 +36,7 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 # Of 256. In ISIC 2018 the same photo in other colours or another crop is up to about 56 bits away; unrelated images of
 # small lesions begin at 40. Keeping too many images together costs nothing, a copy on two sides does.
 HASH_BITS_APART = 56
+HASHED_SIDE = 256
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
 
 
@@ -75,7 +76,7 @@ def load_isic(
         ValueError: by name: a missing or doubled mask, a damaged file, a mask of another size than its image or with
             values other than 0 and 255.
     """
-    root = Path(root).expanduser()
+    root = Path(root).expanduser().absolute()
     folders = find_folders(root)
     pairs = {split: find_pairs(root / images, root / masks) for split, (images, masks) in folders.items()}
     cache = Path(cache_dir or Path(config.HF_DATASETS_CACHE) / "efp_hf")
@@ -102,6 +103,9 @@ def load_hub_lesions(
     loaded = load_dataset(name, **kwargs)
     if "train" not in loaded:
         raise ValueError(f"{name}: a `train` split is needed, got {list(loaded)}.")
+    unknown = set(loaded) - set(SPLITS)
+    if unknown:
+        raise ValueError(f"{name}: splits must be among {', '.join(SPLITS)}, got {', '.join(loaded)}. Rename them.")
     splits = {}
     for split in [split for split in SPLITS if split in loaded]:
         dataset = loaded[split]
@@ -116,6 +120,7 @@ def load_hub_lesions(
         if "image_id" not in dataset.column_names:
             dataset = dataset.add_column("image_id", [f"{split}_{row:07d}" for row in range(len(dataset))])
         splits[split] = dataset.cast_column("image", ImageFeature()).cast_column("mask", ImageFeature())
+        splits[split] = splits[split].cast_column("image_id", Value("string"))
 
     missing = [split for split in SPLITS if split not in splits]
     if missing:
@@ -215,12 +220,12 @@ def check_and_cache(pairs: list[tuple[str, Path, Path]], max_side: int | None, c
     def check(pair: tuple[str, Path, Path]) -> dict:
         image_id, image_path, mask_path = pair
         state = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in pair[1:]]
-        key = hashlib.sha256(json.dumps([state, max_side, "v1"]).encode()).hexdigest()[:24]
+        key = hashlib.sha256(json.dumps([state, max_side, "v2"]).encode()).hexdigest()[:24]
         entry_path = cache / f"{key}.json"
         if entry_path.is_file():
             entry = json.loads(entry_path.read_text())
             if Path(entry["image"]).is_file() and Path(entry["mask"]).is_file():
-                return entry
+                return {**entry, "image_id": image_id}
         entry = {"image_id": image_id, **check_pair(image_path, mask_path, max_side, cache / key)}
         write_atomically(entry_path, lambda path: path.write_text(json.dumps(entry)))
         return entry
@@ -248,12 +253,15 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
         files = {"image": f"{cached}.jpg", "mask": f"{cached}.png"}
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
         write_atomically(Path(files["mask"]), lambda path: reduced_mask.save(path, "PNG"))
-    return {**files, "hash": perceptual_hash(image)}
+    # of the same decoding whatever `max_side` is: training and scoring have to draw the same split
+    return {**files, "hash": perceptual_hash(read_image(image_path, min_size=HASHED_SIDE))}
 
 
 def perceptual_hash(image: Image.Image) -> str:
     """256-bit perceptual hash (pHash of a 16×16 grid) as hexadecimal; alike for images that look alike."""
-    return str(imagehash.phash(image.convert("L").resize((256, 256), Image.Resampling.BILINEAR), hash_size=16))
+    return str(
+        imagehash.phash(image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR), hash_size=16)
+    )
 
 
 def near_duplicates(hashes: list[str], bits_apart: int = HASH_BITS_APART) -> list[tuple[int, int]]:
@@ -270,10 +278,14 @@ def read_groups(metadata: Path) -> dict[str, list[str]]:
     """image_id → its patient and lesion ids, from the ISIC archive's `metadata.csv`; empty without the file."""
     if not metadata.is_file():
         return {}
-    with metadata.open(newline="", encoding="utf-8") as file:
+    with metadata.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "isic_id" not in (rows.fieldnames or []):
+            raise ValueError(
+                f"{metadata}: no column 'isic_id', got {rows.fieldnames}. It names the images by their ids."
+            )
         return {
-            row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)]
-            for row in csv.DictReader(file)
+            row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)] for row in rows
         }
 
 
@@ -285,6 +297,13 @@ def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, spl
     of `seed` and their first image's id, so that the split is the same on every machine and with every library.
     """
     position = {entry["image_id"]: row for row, entry in enumerate(entries)}
+    if len(position) < len(entries):
+        raise ValueError(f"`image_id` must be different for each image, got {len(position)} ids for {len(entries)}.")
+    if groups and not position.keys() & groups.keys():
+        raise ValueError(
+            f"No image has its id in the metadata: {next(iter(position))} is not like {next(iter(groups))}. "
+            "Ids are file names without their ending."
+        )
     edges = near_duplicates([entry["hash"] for entry in entries])
     first_with = {}
     for image_id, row in position.items():

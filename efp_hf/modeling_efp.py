@@ -232,12 +232,14 @@ class EFPPreTrainedModel(PreTrainedModel):
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
         """
-        As in Transformers, but weights that are missing are an error, not a warning above random numbers.
+        As in Transformers, but weights that do not fit the configuration are an error: missing ones would be random,
+        and those that are left over belong to another network.
 
         `ignore_mismatched_sizes=True` still gives a new head for another number of labels.
 
         Raises:
-            ValueError: a checkpoint without some of the model's weights, or with a file that is damaged.
+            ValueError: a checkpoint without some of the model's weights, with weights that the model does not have or
+                of another shape, or with a file that is damaged.
         """
         try:
             model, loading_info = super().from_pretrained(
@@ -247,12 +249,23 @@ class EFPPreTrainedModel(PreTrainedModel):
             raise ValueError(
                 f"{pretrained_model_name_or_path}: the weights are damaged ({error}). Download or copy them again."
             ) from error
-        missing = sorted(loading_info["missing_keys"])
-        if missing:
+        except RuntimeError as error:
+            if "ignore_mismatched_sizes" not in str(error):
+                raise
             raise ValueError(
-                f"{pretrained_model_name_or_path}: {len(missing)} weights of the model are not in the checkpoint, "
-                f"{missing[0]} for one. It is damaged, or its configuration belongs to other weights."
-            )
+                f"{pretrained_model_name_or_path}: weights have another shape than the configuration says. "
+                "For a new head pass ignore_mismatched_sizes=True; else it belongs to other weights."
+            ) from error
+        for kind, words in (
+            ("missing_keys", "weights of the model are not in the checkpoint"),
+            ("unexpected_keys", "weights of the checkpoint are not in the model"),
+        ):
+            names = sorted(loading_info[kind])
+            if names:
+                raise ValueError(
+                    f"{pretrained_model_name_or_path}: {len(names)} {words}, {names[0]} for one. "
+                    "It is damaged, or its configuration belongs to other weights."
+                )
         return (model, loading_info) if output_loading_info else model
 
     @torch.no_grad()
@@ -270,7 +283,11 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
         # The recomputation in the backward pass must not move the batch norms' running statistics a second time.
-        if enable and not getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
+        if enable:
+            if getattr(gradient_checkpointing_func, "keywords", {}).get("use_reentrant", True):
+                raise ValueError(
+                    "`use_reentrant` must be False: images need no gradient, and the encoder would get none."
+                )
             gradient_checkpointing_func = partial(
                 gradient_checkpointing_func, context_fn=lambda: (nullcontext(), frozen_batch_statistics(self))
             )
@@ -287,6 +304,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
     >>> from efp_hf import EFPForSegmentation, EFPImageProcessor
     >>> model = EFPForSegmentation.from_pretrained("checkpoints/efp-isic").eval()
     >>> processor = EFPImageProcessor.from_pretrained("checkpoints/efp-isic")
+    >>> image = load_image("photo.jpg")  # of transformers.image_utils: upright, as the mask will be
     >>> outputs = model(**processor(image, return_tensors="pt"))
     >>> mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]
     ```

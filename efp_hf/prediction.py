@@ -14,7 +14,7 @@ from scipy import ndimage
 from transformers.image_processing_utils import BatchFeature
 
 from .image_io import is_image_file, open_image, read_image, upright_size, write_atomically
-from .image_processing_efp import EFPImageProcessor
+from .image_processing_efp import EFPImageProcessor, to_upright_rgb
 from .modeling_efp import EFPForSegmentation
 
 OUTLINE_COLOR = (0, 255, 80)
@@ -39,7 +39,7 @@ def load_checkpoint(checkpoint: str | Path) -> tuple[EFPForSegmentation, EFPImag
 
     Raises:
         FileNotFoundError: a path that is no checkpoint folder.
-        ValueError: a damaged checkpoint or one of another architecture.
+        ValueError: a damaged checkpoint, one of another architecture, or with other than two labels.
     """
     checkpoint = str(checkpoint)
     looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
@@ -47,24 +47,30 @@ def load_checkpoint(checkpoint: str | Path) -> tuple[EFPForSegmentation, EFPImag
         raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
     checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
     model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+    if model.config.num_labels != 2:
+        raise ValueError(
+            f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
+            "Use `EFPForSegmentation.from_pretrained` and the processor for others."
+        )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
     return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
 
 
 @torch.inference_mode()
 def segment(
-    images: list,
+    images: list[Image.Image],
     model: EFPForSegmentation,
     processor: EFPImageProcessor,
     target_sizes: list[tuple[int, int]] | None = None,
     **post_processing,
 ) -> list[BatchFeature]:
     """
-    Images → one `BatchFeature` an image: `segmentation` (0/1 mask) and `probabilities` (of the lesion), both
-    `(height, width)` of `target_sizes`, by default of the images.
+    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (0/1 mask) and `probabilities` (of the
+    lesion), both `(height, width)` of `target_sizes`, by default of the images.
 
     `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
     """
+    images = [to_upright_rgb(image) for image in images]
     if target_sizes is None:
         target_sizes = [image.size[::-1] for image in images]
     inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
@@ -203,9 +209,9 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
     """
     failed, written = [], {}
     table = output / "predictions.csv"
-
-    def write_table(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
+    rows = table.with_suffix(".csv.partial")  # becomes the table also where the run is interrupted: its masks are there
+    try:
+        with rows.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             for prediction in predictions:
@@ -225,7 +231,6 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
                         output / f"{image_id}_overlay.jpg", lambda path, overlay=overlay: overlay.save(path, "JPEG")
                     )
                 writer.writerow(table_row(prediction))
-                file.flush()
-
-    write_atomically(table, write_table)
+    finally:
+        rows.replace(table)
     return failed

@@ -22,13 +22,27 @@ def provenance() -> dict[str, str]:
     )
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "command": shlex.join(["python", *(shorten(argument) for argument in sys.argv)]),
+        "command": shlex.join(["python", *(shorten(argument) for argument in without_secrets(sys.argv))]),
         "commit": commit(),
         "efp_hf": __version__,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
         "hardware": device,
     }
+
+
+def without_secrets(arguments: list[str]) -> list[str]:
+    """Command-line arguments with `***` in place of the value of every `--…token`, `--…password` and `--…key`."""
+    kept = []
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        follows = bool(kept) and is_secret(kept[-1])
+        kept.append("***" if follows else f"{option}=***" if equals and is_secret(option) else argument)
+    return kept
+
+
+def is_secret(option: str) -> bool:
+    return option.startswith("--") and option.endswith(("token", "password", "key"))
 
 
 def shorten(argument: str) -> str:

@@ -15,7 +15,7 @@ from .prediction import segment
 
 def truth_mask(row: dict) -> np.ndarray:
     """The true mask of a dataset row as booleans."""
-    return as_boolean_mask(np.asarray(row["mask"].convert("L")), row["image_id"])
+    return as_boolean_mask(row["mask"], row["image_id"])
 
 
 def model_masks(

@@ -33,7 +33,7 @@ class LesionTransform:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
             image = np.array(to_upright_rgb(image))
-            mask = as_boolean_mask(np.asarray(mask.convert("L")), image_id).astype(np.uint8)
+            mask = as_boolean_mask(mask, image_id).astype(np.uint8)
             if image.shape[:2] != mask.shape:
                 raise ValueError(
                     f"{image_id}: image is {image.shape[0]}×{image.shape[1]}, mask {mask.shape[0]}×{mask.shape[1]}. "
@@ -122,8 +122,10 @@ def lesion_trainer(
     `remove_unused_columns=False` and `batch_eval_metrics=True`.
 
     Raises:
-        ValueError: arguments without these two.
+        ValueError: arguments without these two, or a model with other than two labels.
     """
+    if model.config.num_labels != 2:
+        raise ValueError(f"`model` must have two labels, skin and lesion, to be scored, got {model.config.num_labels}.")
     if arguments.remove_unused_columns or not arguments.batch_eval_metrics:
         raise ValueError(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "

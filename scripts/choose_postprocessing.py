@@ -7,6 +7,8 @@ Writes the best setting by mean J into the checkpoint's `preprocessor_config.jso
 """
 
 import argparse
+import sys
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -23,7 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="folder of the checkpoint, which is changed")
     parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
     parser.add_argument("--split-seed", type=int, default=0)
-    parser.add_argument("--image-sizes", type=int, nargs="+", default=[192, 224, 256])
+    parser.add_argument("--image-sizes", type=int, nargs="+", help="default: the checkpoint's own")
     parser.add_argument("--results", default="results/postprocessing.csv")
     return parser.parse_args()
 
@@ -31,11 +33,16 @@ def parse() -> argparse.Namespace:
 def main() -> None:
     arguments = parse()
     row = provenance()
-    validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
-    model, processor = load_checkpoint(arguments.checkpoint)
+    if not Path(arguments.checkpoint).is_dir():
+        sys.exit(f"{arguments.checkpoint}: no such folder. A checkpoint of the Hub has to be downloaded to be changed.")
+    try:
+        validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
+        model, processor = load_checkpoint(arguments.checkpoint)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
 
     tried = {}
-    for image_size in tqdm(arguments.image_sizes, unit="size", disable=None):
+    for image_size in tqdm(arguments.image_sizes or [processor.size["height"]], unit="size", disable=None):
         processor.size = {"height": image_size, "width": image_size}
         for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
             tried[image_size, threshold, region] = value

@@ -39,6 +39,10 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     arguments = parse()
+    if arguments.batch_size < 1:
+        sys.exit(f"`--batch-size` must be at least 1, got {arguments.batch_size}.")
+    if arguments.output.is_file():
+        sys.exit(f"{arguments.output} is a file. Choose another --output.")
     if arguments.output.exists() and any(arguments.output.iterdir()) and not arguments.overwrite:
         sys.exit(f"{arguments.output} is not empty. Choose another --output, or pass --overwrite.")
     try:

@@ -39,6 +39,8 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    if arguments.batch_size < 1:
+        sys.exit(f"`--batch-size` must be at least 1, got {arguments.batch_size}.")
     row = provenance()
     try:
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)

@@ -11,7 +11,7 @@ The best epoch by validation J is saved in `--output_dir` in Hub layout. Stopped
 
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.encoders import new_model
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance
+from efp_hf.results import append_row, provenance, shorten
 from efp_hf.synthetic import write_synthetic_isic
 from efp_hf.training import lesion_trainer
 
@@ -38,7 +38,9 @@ class EFPArguments:
     checkpoint: str | None = field(
         default=None, metadata={"help": "Fine-tune this EFP folder or Hub id; the model arguments are then not used."}
     )
-    image_size: int = field(default=256, metadata={"help": "Height and width of the model's input."})
+    image_size: int | None = field(
+        default=None, metadata={"help": "Height and width of the model's input; 256, or the checkpoint's."}
+    )
     encoder_learning_rate: float = field(
         default=3e-4, metadata={"help": "For the encoder; learning_rate is the rest's."}
     )
@@ -82,7 +84,7 @@ def parse() -> tuple[EFPArguments, TrainingArguments]:
 def check_output(arguments: EFPArguments, training_arguments: TrainingArguments) -> None:
     output = Path(training_arguments.output_dir)
     if output.exists() and any(output.iterdir()):
-        if not (arguments.overwrite or training_arguments.resume_from_checkpoint):
+        if not arguments.overwrite and training_arguments.resume_from_checkpoint in (None, "False"):
             sys.exit(
                 f"{output} is not empty. Choose another --output_dir, go on with --resume_from_checkpoint True, "
                 "or pass --overwrite True."
@@ -101,11 +103,21 @@ def load_data(arguments: EFPArguments, training_arguments: TrainingArguments) ->
         sys.exit(str(error))
 
 
-def load_model(arguments: EFPArguments) -> EFPForSegmentation:
+MODEL_ARGUMENTS = ("encoder", "encoder_weights", "cross_scale", "spatial_attention", "dice_weight", "bce_weight")
+
+
+def load_model(arguments: EFPArguments) -> tuple[EFPForSegmentation, EFPImageProcessor]:
+    """The model to train and its processor: those of `--checkpoint`, or new ones."""
+    size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     try:
         if arguments.checkpoint:
-            return load_checkpoint(arguments.checkpoint)[0]
-        return new_model(
+            for name in MODEL_ARGUMENTS:
+                if getattr(arguments, name) != getattr(EFPArguments, name):
+                    sys.exit(f"`--{name}` must not be given with --checkpoint, which says it itself. Leave one out.")
+            model, processor = load_checkpoint(arguments.checkpoint)
+            processor.size = size or processor.size
+            return model, processor
+        model = new_model(
             arguments.encoder,
             pretrained=arguments.encoder_weights,
             use_cross_scale=arguments.cross_scale,
@@ -113,6 +125,7 @@ def load_model(arguments: EFPArguments) -> EFPForSegmentation:
             dice_weight=arguments.dice_weight,
             bce_weight=arguments.bce_weight,
         )
+        return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))
 
@@ -124,12 +137,13 @@ def main() -> None:
     row = provenance()  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
     resume = training_arguments.resume_from_checkpoint
-    resume = True if resume == "True" else resume  # the newest checkpoint of output_dir, or the one that is named
+    # the newest checkpoint of output_dir, or the one that is named
+    resume = {"True": True, "False": None}.get(resume, resume)
 
     with training_arguments.main_process_first(desc="reading the images"):
         data = load_data(arguments, training_arguments)
-    model = load_model(arguments).to(memory_format=torch.channels_last)
-    processor = EFPImageProcessor(size={"height": arguments.image_size, "width": arguments.image_size})
+    model, processor = load_model(arguments)
+    model.to(memory_format=torch.channels_last)
     trainer = lesion_trainer(model, processor, data, training_arguments, arguments.encoder_learning_rate)
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
@@ -148,11 +162,15 @@ def main() -> None:
                 "epochs": training_arguments.num_train_epochs,
                 "batch_size": training_arguments.train_batch_size * training_arguments.gradient_accumulation_steps,
                 "precision": "bf16" if training_arguments.bf16 else "float32",
-                **{
-                    name: value
-                    for name, value in asdict(arguments).items()
-                    if name not in ("data", "results", "overwrite")
-                },
+                **{name: getattr(arguments, name) for name in ("encoder", "encoder_weights")},
+                "checkpoint": arguments.checkpoint and shorten(arguments.checkpoint),
+                "image_size": processor.size["height"],
+                "encoder_learning_rate": arguments.encoder_learning_rate,
+                "cross_scale": model.config.use_cross_scale,
+                "spatial_attention": model.config.use_spatial_attention,
+                "dice_weight": model.config.dice_weight,
+                "bce_weight": model.config.bce_weight,
+                "split_seed": arguments.split_seed,
                 "learning_rate": training_arguments.learning_rate,
                 "parameters": sum(parameter.numel() for parameter in model.parameters()),
                 "minutes_this_session": round(seconds / 60, 1),

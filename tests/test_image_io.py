@@ -61,8 +61,8 @@ BAD_FILES = {
     "missing.jpg": (lambda path: None, "missing.jpg: no such file"),
     "empty.jpg": (lambda path: path.touch(), "empty.jpg: the file is empty"),
     "text.jpg": (lambda path: path.write_text("not a picture"), "text.jpg: not an image that can be read"),
-    "cut.jpg": (truncated, r"cut.jpg: the image is damaged or truncated"),
-    "cut.png": (truncated, r"cut.png: the image is damaged or truncated"),
+    "cut.jpg": (truncated, r"cut.jpg: the file is damaged or truncated"),
+    "cut.png": (truncated, r"cut.png: the file is damaged or truncated"),
     "moving.gif": (animated, "moving.gif: the file holds 2 images"),
     "pages.tif": (animated, "pages.tif: the file holds 2 images"),
     "float.tif": (lambda path: Image.new("F", (4, 4)).save(path), "float.tif: `image` must have 8 or 16 bits"),
@@ -116,12 +116,41 @@ def test_mask_with_another_value_is_refused_with_the_value(tmp_path, value):
     with pytest.raises(ValueError, match=rf"mask.png: a mask must hold 0 \(skin\) and 255 \(lesion\), got {value}"):
         read_mask(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=f"ISIC_1: .* got {value}"):
-        as_boolean_mask(grey, "ISIC_1")
+        as_boolean_mask(Image.fromarray(grey), "ISIC_1")
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA"])
+def test_transparent_mask_is_refused(tmp_path, mode):
+    """Its transparent pixels would be white to one reader and black to the other."""
+    Image.new(mode, (4, 4)).save(tmp_path / "mask.png")
+    with pytest.raises(ValueError, match="mask.png: a mask must not be transparent"):
+        read_mask(tmp_path / "mask.png")
+    opaque = Image.new("L", (4, 4), 255).convert(mode)
+    assert as_boolean_mask(opaque, "opaque").all()
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, about the damage
+def test_random_damage_is_read_or_refused_by_name(tmp_path):
+    generator = np.random.default_rng(0)
+    for suffix in ("jpg", "png", "tif", "webp"):
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        noise().save(tmp_path / f"whole.{suffix}", exif=exif)
+        whole = (tmp_path / f"whole.{suffix}").read_bytes()
+        for _ in range(150):
+            damaged = bytearray(whole)
+            for position in generator.integers(0, min(len(whole), 300), 6):
+                damaged[position] = generator.integers(256)
+            (tmp_path / f"damaged.{suffix}").write_bytes(damaged)
+            try:
+                assert read_image(tmp_path / f"damaged.{suffix}").mode == "RGB"
+            except ValueError as error:
+                assert f"damaged.{suffix}" in str(error)
 
 
 def test_truncated_mask_is_refused_by_name(tmp_path):
     truncated(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match="mask.png: the mask is damaged or truncated"):
+    with pytest.raises(ValueError, match="mask.png: the file is damaged or truncated"):
         read_mask(tmp_path / "mask.png")
 
 

@@ -82,6 +82,7 @@ def test_image_and_mask_are_resized_alike():
         (Image.new("RGB", (8, 6)), np.zeros((8, 6), np.uint8), "image is 6×8, mask 8×6. A mask must have the size"),
         ([Image.new("RGB", (8, 8))] * 2, [np.zeros((8, 8), np.uint8)], "one mask an image, got 1 for 2"),
         (np.random.rand(8, 8, 3), None, r"must hold 0..255, got floats in \[0, 1\]"),
+        (np.full((8, 8, 3), 4000, dtype=np.int32), None, r"must hold 0..255, got 4000..4000"),
     ],
 )
 def test_inputs_that_do_not_fit_are_refused(images, masks, words):

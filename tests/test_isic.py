@@ -128,6 +128,25 @@ def test_metadata_of_the_archive_is_read(root):
     assert {sides[image_id] for image_id in ids[:20]} == {"train"}
 
 
+def test_metadata_that_names_no_image_is_refused(root):
+    (root / "metadata.csv").write_text("isic_id,patient_id\nISIC_9000000.jpg,p\n")
+    with pytest.raises(ValueError, match="No image has its id in the metadata: ISIC_9000000 is not like"):
+        load_isic(root)
+    (root / "metadata.csv").write_text("name,patient_id\nISIC_9000000,p\n")
+    with pytest.raises(ValueError, match="no column 'isic_id', got"):
+        load_isic(root)
+
+
+def test_metadata_saved_by_a_spreadsheet_is_read(tmp_path):
+    (tmp_path / "metadata.csv").write_text("\ufeffisic_id,patient_id,lesion_id\na,p,\n", encoding="utf-8")
+    assert isic.read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
+
+
+def test_doubled_ids_are_refused():
+    with pytest.raises(ValueError, match="`image_id` must be different for each image, got 1 ids for 2"):
+        draw_split([{"image_id": "a", "hash": value} for value in different_hashes(2)], {}, 0, list(SPLITS))
+
+
 def test_too_few_images_for_a_split_are_refused():
     with pytest.raises(ValueError, match="2 images are too few, or too alike, for a"):
         draw_split(entries(2), {}, seed=0, splits=list(SPLITS))
@@ -198,6 +217,32 @@ def test_large_originals_are_reduced_once(tmp_path, monkeypatch):
     assert np.array_equal(load_isic(tmp_path, max_side=100)["train"][0]["image"], reduced["image"])
 
 
+def test_split_does_not_depend_on_the_size_that_is_asked_for(tmp_path):
+    """A JPEG is decoded at another scale for training than for scoring; its hash must not be."""
+    from efp_hf.synthetic import draw_lesion
+
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    for seed in range(10):
+        image, mask = draw_lesion(seed, 60, 90)
+        image.resize((1800, 1200)).save(tmp_path / "images" / f"{seed}.jpg")
+        mask.resize((1800, 1200), Image.Resampling.NEAREST).save(tmp_path / "masks" / f"{seed}.png")
+    pairs = isic.find_pairs(tmp_path / "images", tmp_path / "masks")
+    hashes = [
+        [entry["hash"] for entry in isic.check_and_cache(pairs, max_side, tmp_path / "cache")]
+        for max_side in (None, 512, 100)
+    ]
+    assert hashes[0] == hashes[1] == hashes[2]
+
+
+def test_relative_folder_means_the_one_it_meant(root, monkeypatch):
+    monkeypatch.chdir(root.parent)
+    data = load_isic(root.name)
+    monkeypatch.chdir(root)
+    assert data["train"][0]["image"].size == (64, 64)
+    assert load_isic(root)["train"][0]["image"].size == (64, 64)
+
+
 def test_changed_file_is_read_again(root):
     before = load_isic(root)
     image_id = before["train"]["image_id"][0]
@@ -249,7 +294,7 @@ def no_mask_folder(root: Path, image_id: str):
         (double_image, "ISIC_9000003: two images"),
         (other_size, "ISIC_9000003: image is 64×64, mask 64×60. A mask must have the size of its image"),
         (strange_value, r"ISIC_9000003_segmentation.png: a mask must hold 0 \(skin\) and 255 \(lesion\), got 3"),
-        (cut_image, "ISIC_9000003.jpg: the image is damaged or truncated"),
+        (cut_image, "ISIC_9000003.jpg: the file is damaged or truncated"),
         (no_image, f"{IMAGES}: no image in the folder"),
         (no_mask_folder, f"{MASKS}: no such folder"),
     ],

@@ -332,6 +332,25 @@ def test_missing_weights_are_an_error_and_not_random_numbers(tmp_path):
         EFPForSegmentation.from_pretrained(tmp_path)
 
 
+def test_weights_of_another_network_are_refused(tmp_path):
+    tiny_model().save_pretrained(tmp_path)
+    config = EFPConfig.from_pretrained(tmp_path)
+    config.use_spatial_attention = False
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="8 weights of the checkpoint are not in the model, attention.0"):
+        EFPForSegmentation.from_pretrained(tmp_path)
+    config.use_spatial_attention, config.pyramid_size = True, 5
+    config.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="weights have another shape than the configuration says"):
+        EFPForSegmentation.from_pretrained(tmp_path)
+
+
+def test_reentrant_checkpointing_is_refused():
+    """It gave the encoder no gradient and said nothing."""
+    with pytest.raises(ValueError, match="`use_reentrant` must be False"):
+        tiny_model().activation_checkpointing_enable({"use_reentrant": True})
+
+
 def test_damaged_weights_are_named(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     weights = tmp_path / "model.safetensors"

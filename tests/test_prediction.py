@@ -4,6 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from conftest import tiny_model
 from PIL import Image
 
 from efp_hf.prediction import (
@@ -116,6 +117,16 @@ def test_bad_file_stops_nothing_and_says_why(folder, loaded):
     assert "gone.jpg: no such file" in predictions[5].error
 
 
+def test_turned_photo_is_segmented_like_its_upright_twin(tmp_path, loaded):
+    upright = draw_lesion(1, 40, 64)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as turned:
+        found = segment([turned], *loaded)[0]["segmentation"]
+    assert torch.equal(found, segment([upright], *loaded)[0]["segmentation"])
+
+
 # Writing
 
 
@@ -147,6 +158,18 @@ def test_files_of_the_same_name_do_not_overwrite_each_other(folder, loaded, tmp_
     assert [prediction.path for prediction in failed] == [other]
     assert "its mask would overwrite that of" in failed[0].error
     assert Image.open(tmp_path / "mole_1_segmentation.png").size == (64, 64)
+
+
+def test_interrupted_run_keeps_the_rows_of_its_masks(folder, loaded, tmp_path):
+    def interrupted():
+        yield from predict_files([folder / "mole_0.jpg"], *loaded)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(interrupted(), tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
+    assert (tmp_path / "mole_0_segmentation.png").is_file()
 
 
 def test_row_counts_a_drawing():
@@ -191,6 +214,12 @@ def test_folder_without_a_checkpoint_is_refused(tmp_path):
         load_checkpoint(tmp_path)
     with pytest.raises(FileNotFoundError, match="nowhere: no checkpoint there"):
         load_checkpoint(tmp_path / "nowhere")
+
+
+def test_checkpoint_with_more_labels_is_refused(tmp_path):
+    tiny_model(num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must have two labels, skin and lesion, got 3"):
+        load_checkpoint(tmp_path)
 
 
 def test_loaded_model_is_in_evaluation_mode(loaded):

@@ -30,6 +30,11 @@ def test_provenance_names_command_versions_and_hardware(monkeypatch):
     assert all(row[name] for name in ("date", "efp_hf", "torch", "transformers", "hardware"))
 
 
+def test_secrets_are_not_written(monkeypatch):
+    monkeypatch.setattr("sys.argv", ["train.py", "--hub_token", "hf_1", "--seed", "3", "--token=hf_2", "--key", "hf_3"])
+    assert provenance()["command"] == "python train.py --hub_token '***' --seed 3 '--token=***' --key '***'"
+
+
 def test_paths_of_the_machine_are_not_written():
     assert shorten("/home/somebody/images") == "images"
     assert shorten(str(Path.cwd() / "runs" / "efp")) == "runs/efp"

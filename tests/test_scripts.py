@@ -73,6 +73,7 @@ def test_predict_does_not_touch_an_output_folder_that_is_not_empty(run_script, t
         (["nothing*.jpg"], "nothing*.jpg: no file matches"),
         (["photo.jpg", "--threshold", "50"], "`threshold` must be a probability between 0 and 1, got 50.0"),
         (["photo.jpg", "--checkpoint", "nowhere"], "nowhere: no checkpoint there"),
+        (["photo.jpg", "--batch-size", "-1"], "`--batch-size` must be at least 1, got -1"),
     ],
 )
 def test_predict_refuses_impossible_arguments_before_it_writes(run_script, tmp_path, tiny_checkpoint, arguments, words):
@@ -124,8 +125,26 @@ def test_train_saves_a_checkpoint_in_hub_layout_and_a_row(run_script, tmp_path, 
 
 @pytest.mark.slow
 def test_train_fine_tunes_a_checkpoint(run_script, tmp_path, synthetic_root, tiny_checkpoint):
-    assert run_script("train.py", "--data", synthetic_root, *TRAIN, "--checkpoint", tiny_checkpoint) == 0
+    without_encoder = TRAIN[2:]
+    assert run_script("train.py", "--data", synthetic_root, *without_encoder, "--checkpoint", tiny_checkpoint) == 0
     assert EFPForSegmentation.from_pretrained(tmp_path / "runs" / "first").config.pyramid_size == 6
+
+
+def test_train_refuses_model_arguments_beside_a_checkpoint(run_script, synthetic_root, tiny_checkpoint):
+    arguments = ("--data", synthetic_root, "--output_dir", "runs/first", "--checkpoint", tiny_checkpoint)
+    message = run_script("train.py", *arguments, "--dice_weight", "3")
+    assert "`--dice_weight` must not be given with --checkpoint" in message
+
+
+@pytest.mark.slow
+def test_fine_tuning_keeps_the_processor_of_the_checkpoint(run_script, tmp_path, synthetic_root, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    EFPImageProcessor(size={"height": 40, "width": 40}, threshold=0.4).save_pretrained(folder)
+    arguments = ("--use_cpu", "True", "--max_steps", "1", "--output_dir", "runs/first", "--results", "training.csv")
+    assert run_script("train.py", "--data", synthetic_root, "--checkpoint", "./copy", *arguments) == 0
+    saved = EFPImageProcessor.from_pretrained(tmp_path / "runs" / "first")
+    assert (saved.size["height"], saved.threshold) == (40, 0.4)
+    assert rows_of(tmp_path / "training.csv")[0]["image_size"] == "40"
 
 
 @pytest.mark.slow

@@ -110,8 +110,6 @@ def test_gradient_accumulation_does_not_change_the_gradient(tmp_path, data):
 
 
 def test_encoder_and_decoder_have_their_own_rates():
-    groups = parameter_groups(tiny_model(), encoder_learning_rate=1e-4, learning_rate=1e-2, weight_decay=0.1)
-    rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
     model = tiny_model()
     groups = parameter_groups(model, encoder_learning_rate=1e-4, learning_rate=1e-2, weight_decay=0.1)
     rate_of = {id(parameter): (group["lr"], group["weight_decay"]) for group in groups for parameter in group["params"]}
@@ -138,6 +136,11 @@ def test_evaluation_gathers_four_counts_an_image_and_no_logits(tmp_path, data):
 def test_trainer_without_its_two_settings_is_refused(tmp_path, data):
     with pytest.raises(ValueError, match="remove_unused_columns=False and batch_eval_metrics=True, got True and True"):
         lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path, remove_unused_columns=True), 1e-3)
+
+
+def test_model_with_more_labels_is_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="must have two labels, skin and lesion, to be scored, got 3"):
+        lesion_trainer(tiny_model(num_labels=3), PROCESSOR, data, arguments(tmp_path), 1e-3)
 
 
 def test_counts_of_logits_are_the_counts_of_their_masks():

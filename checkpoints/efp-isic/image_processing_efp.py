@@ -121,7 +121,8 @@ class EFPImageProcessor(TorchvisionBackend):
             width)`, int64: 0 background, 1 lesion. Masks are resized with nearest interpolation.
 
         Raises:
-            ValueError: masks of another number or size than the images, or floats in [0, 1] that would be scaled twice.
+            ValueError: masks of another number or size than the images, floats in [0, 1] that would be scaled
+                twice, or integers outside 0..255.
         """
         return super().preprocess(images, segmentation_maps, **kwargs)
 
@@ -138,6 +139,15 @@ class EFPImageProcessor(TorchvisionBackend):
         )
         if kwargs["do_rescale"] and any(image.is_floating_point() and image.max() <= 1 for image in images):
             raise ValueError("`images` must hold 0..255, got floats in [0, 1]. Pass do_rescale=False for those.")
+        for image in images:
+            if (
+                not image.is_floating_point()
+                and image.dtype != torch.uint8
+                and not 0 <= image.min() <= image.max() <= 255
+            ):
+                raise ValueError(
+                    f"`images` must hold 0..255, got {image.min()}..{image.max()}. Scale 16-bit images down first."
+                )
         data = {"pixel_values": self._preprocess(images, return_tensors=None, **kwargs)["pixel_values"]}
 
         if segmentation_maps is not None:
