@@ -28,6 +28,16 @@ def weights_digest(checkpoint: str | Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
 
 
+def trust_sentence(row: dict[str, str]) -> str:
+    """What a row of `results/trust.csv` says of the expected Jaccard, in a sentence."""
+    return (
+        f"On the {row['images']} images of the {row['split']} split, its rank correlation with the real Jaccard is "
+        f"{float(row['rank_correlation']):.2f}, and a low one finds the {row['failures']} failures (J < 0.65) with an "
+        f"area under the curve of {float(row['failure_auc']):.2f}. It is too sure of itself: {float(row['mean_expected']):.2f} "
+        f"expected, {float(row['mean_real']):.2f} real in the mean."
+    )
+
+
 def newest_score(results: Path, checkpoint: Path, split: str = "test") -> dict[str, str]:
     """
     The newest row of `results/scores.csv` about these very weights.

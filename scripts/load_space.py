@@ -140,6 +140,8 @@ def main() -> int:
         "p95_s": round(statistics.quantiles(answered, n=20)[-1], 3),
         "max_s": round(answered[-1], 3),
         "segment_12mp_median_s": round(statistics.median(large), 3),
+        "memory_first_half_median_mb": round(statistics.median(first)),
+        "memory_second_half_median_mb": round(statistics.median(second)),
         "memory_first_half_max_mb": round(max(first)),
         "memory_second_half_max_mb": round(max(second)),
         "memory_end_mb": round(memory[-1][1]),

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
@@ -59,6 +60,7 @@ def main() -> None:
             "split_seed": arguments.split_seed,
             "images": len(dataset),
             "checkpoint": checkpoint,
+            "weights": weights_digest(arguments.checkpoint),
             "image_size": f"{processor.size['height']}x{processor.size['width']}",
             "threshold": processor.threshold,
             "largest_region": processor.largest_region,

@@ -1,7 +1,7 @@
 import pytest
 from conftest import REPOSITORY
 
-from efp_hf.card import LABELS, fill, newest_score, score_table, weights_digest
+from efp_hf.card import LABELS, fill, newest_score, score_table, trust_sentence, weights_digest
 from efp_hf.results import append_row
 
 CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
@@ -46,4 +46,5 @@ def test_block_is_replaced_and_nothing_else():
 def test_printed_numbers_are_those_of_the_results(name):
     text = (REPOSITORY / name).read_text()
     table = score_table(newest_score(REPOSITORY / "results" / "scores.csv", CHECKPOINT))
-    assert fill(text, {"scores": table}) == text
+    trust = trust_sentence(newest_score(REPOSITORY / "results" / "trust.csv", CHECKPOINT))
+    assert fill(text, {"scores": table, "trust": trust}) == text
