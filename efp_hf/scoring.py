@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from datasets import Dataset
+from transformers.image_processing_utils import BatchFeature
 
 from .image_io import as_boolean_mask, read_mask
 from .image_processing_efp import EFPImageProcessor, keep_largest_region
@@ -18,18 +19,25 @@ def truth_mask(row: dict) -> np.ndarray:
     return as_boolean_mask(row["mask"], row["image_id"])
 
 
-def model_masks(
+def segment_rows(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
-) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
-    """(image_id, mask, truth) of each row, the mask made by the model at the size of the truth."""
+) -> Iterator[tuple[str, BatchFeature, np.ndarray]]:
+    """(image_id, result of [`segment`] at the size of the truth, truth) of each row."""
     for start in range(0, len(dataset), batch_size):
         rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
         truths = [truth_mask(row) for row in rows]
         results = segment(
             [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
         )
-        for row, truth, result in zip(rows, truths, results, strict=True):
-            yield row["image_id"], result["segmentation"].cpu().numpy().astype(bool), truth
+        yield from zip((row["image_id"] for row in rows), results, truths, strict=True)
+
+
+def model_masks(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(image_id, mask, truth) of each row, the mask made by the model at the size of the truth."""
+    for image_id, result, truth in segment_rows(dataset, model, processor, batch_size, **post_processing):
+        yield image_id, result["segmentation"].cpu().numpy().astype(bool), truth
 
 
 def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
@@ -65,14 +73,10 @@ def grid_jaccards(
 ) -> dict[tuple[float, bool], float]:
     """(threshold, largest_region) → mean J, from one pass of the model over the rows."""
     counts = {(threshold, region): [] for threshold in thresholds for region in (False, True)}
-    for start in range(0, len(dataset), batch_size):
-        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        truths = [truth_mask(row) for row in rows]
-        results = segment([row["image"] for row in rows], model, processor, [truth.shape for truth in truths])
-        for truth, result in zip(truths, results, strict=True):
-            probabilities = result["probabilities"].cpu().numpy()
-            for threshold, region in counts:
-                mask = probabilities > threshold
-                mask = keep_largest_region(mask) if region else mask
-                counts[threshold, region].append(confusion_counts(mask, truth))
+    for _, result, truth in segment_rows(dataset, model, processor, batch_size):
+        probabilities = result["probabilities"].cpu().numpy()
+        for threshold, region in counts:
+            mask = probabilities > threshold
+            mask = keep_largest_region(mask) if region else mask
+            counts[threshold, region].append(confusion_counts(mask, truth))
     return {setting: float(jaccard(np.array(values)).mean()) for setting, values in counts.items()}

@@ -13,8 +13,7 @@ from .measures import check_image
 from .metrics import JACCARD_THRESHOLD, confusion_counts, jaccard
 from .metrics.scores import to_lesion
 from .modeling_efp import EFPForSegmentation
-from .prediction import segment
-from .scoring import truth_mask
+from .scoring import segment_rows
 
 REDUCED_SIDE = 256  # the shorter side of the image that is judged, as that of the training images below
 # An image reduced by a bilinear filter has 0.44 of the Laplacian's variance that a Lanczos filter leaves, one saved as
@@ -184,16 +183,10 @@ def expected_and_real_jaccards(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
 ) -> Iterator[tuple[str, float, float]]:
     """(image_id, expected Jaccard, Jaccard with the truth) of each row, at the size of the truth."""
-    for start in range(0, len(dataset), batch_size):
-        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        truths = [truth_mask(row) for row in rows]
-        results = segment(
-            [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
-        )
-        for row, truth, result in zip(rows, truths, results, strict=True):
-            mask = result["segmentation"].cpu().numpy().astype(bool)
-            expected = expected_jaccard(result["probabilities"].cpu().numpy(), mask)
-            yield row["image_id"], expected, float(jaccard(confusion_counts(mask, truth)))
+    for image_id, result, truth in segment_rows(dataset, model, processor, batch_size, **post_processing):
+        mask = result["segmentation"].cpu().numpy().astype(bool)
+        expected = expected_jaccard(result["probabilities"].cpu().numpy(), mask)
+        yield image_id, expected, float(jaccard(confusion_counts(mask, truth)))
 
 
 def rank_correlation(expected: np.ndarray, real: np.ndarray) -> float | None:
