@@ -64,7 +64,8 @@ def main() -> int:
     failed = write_predictions(
         tqdm(predictions, total=len(files), unit="image", disable=None), arguments.output, arguments.overlays
     )
-    print(f"{len(files) - len(failed)} masks in {arguments.output}")
+    num_masks = len(files) - len(failed)
+    print(f"{num_masks} mask{'s' if num_masks != 1 else ''} in {arguments.output}")
     for prediction in failed:
         print(f"failed: {prediction.error}", file=sys.stderr)
     return 1 if failed else 0
