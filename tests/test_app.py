@@ -39,7 +39,7 @@ CHROMIUM_OPTIONS = [
 TABS = ("Segment", "Measure", "Trust", "Compare", "Look inside", "Many images", "API")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.browser
 
 # Runs app.py with a note of every address that the process looks up or connects to.
 WATCHED_APP = """
