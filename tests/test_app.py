@@ -308,7 +308,7 @@ def test_bad_photo_is_refused_in_words_and_the_page_goes_on(page, tmp_path, cont
     (tmp_path / "bad.jpg").write_bytes(content)
     choose_photo(page, tmp_path / "bad.jpg")
     page.click("#run")
-    page.get_by_text(f"bad.jpg: {'the image is ' if 'damaged' in message else ''}{message}").wait_for()
+    page.get_by_text(f"bad.jpg: {'the file is ' if 'damaged' in message else ''}{message}").wait_for()
     page.reload()
     segment(page)
 
