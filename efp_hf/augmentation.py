@@ -10,7 +10,7 @@ import cv2
 
 def training_augmentation() -> A.Compose:
     """
-    The paper's rotation, flips and scaling, and mild colour changes for other cameras and light.
+    The paper's rotation, flips and scaling, and changes of colour and sharpness for other cameras and light.
 
     Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its
     values. What lies outside the picture is black and no lesion, as a dermoscope's dark corners are: mirrored borders
@@ -22,7 +22,7 @@ def training_augmentation() -> A.Compose:
             A.VerticalFlip(),
             A.Affine(
                 rotate=(-180, 180),
-                scale=(0.75, 1.35),
+                scale=(0.65, 1.45),
                 translate_percent=(-0.08, 0.08),
                 shear=(-6, 6),
                 interpolation=cv2.INTER_LINEAR,
@@ -31,8 +31,9 @@ def training_augmentation() -> A.Compose:
                 fill_mask=0,
                 p=0.9,
             ),
-            A.ColorJitter(brightness=0.2, contrast=0.2, saturation=0.25, hue=0.02, p=0.8),
+            A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
             A.RandomGamma(gamma_limit=(80, 125), p=0.2),
             A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+            A.ImageCompression(quality_range=(50, 95), p=0.1),
         ]
     )

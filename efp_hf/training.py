@@ -1,5 +1,7 @@
 """A Trainer for EFP: augmented examples, two learning rates, and a score that never gathers logits."""
 
+from collections.abc import Callable
+from functools import partial
 from zlib import crc32
 
 import numpy as np
@@ -77,6 +79,75 @@ def parameter_groups(
     return list(groups.values())
 
 
+class WeightAverage(TrainerCallback):
+    """
+    Exponential moving average of the weights, which is what is evaluated, saved and left in the model in the end.
+
+    After each step `average = decay · average + (1 - decay) · weight`, with a smaller decay in the first steps. The
+    averages lie in the optimizer's state, so that they are saved and resumed with it; at the end of an epoch weights
+    and averages change places, at the beginning of the next they change back. Batch norms' running statistics are
+    averages themselves and stay as they are.
+
+    Args:
+        decay: in (0, 1); 0.998 averages over the last 500 steps.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, decay: float):
+        if not 0 < decay < 1:
+            raise ValueError(f"`decay` must be between 0 and 1, got {decay}. Use for example 0.998.")
+        self.decay = decay
+        self.num_updates = 0
+        optimizer.register_step_post_hook(self.update)
+
+    @torch.no_grad()
+    def update(self, optimizer: torch.optim.Optimizer, *_) -> None:
+        self.num_updates += 1
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        for state, parameter in states_of(optimizer):
+            if "average" in state:
+                state["average"].lerp_(parameter, 1 - decay)
+            else:
+                state["average"] = parameter.clone()
+
+    @torch.no_grad()
+    def change_places(self, optimizer: torch.optim.Optimizer) -> None:
+        for state, parameter in states_of(optimizer):
+            if "average" in state:  # not before the first step
+                weight = parameter.clone()
+                parameter.copy_(state["average"])
+                state["average"].copy_(weight)
+
+    def on_epoch_begin(self, args, state, control, optimizer, **kwargs):
+        self.num_updates = state.global_step
+        self.change_places(optimizer)
+
+    def on_epoch_end(self, args, state, control, optimizer, **kwargs):
+        self.change_places(optimizer)
+
+
+def states_of(optimizer: torch.optim.Optimizer) -> list[tuple[dict, torch.nn.Parameter]]:
+    """The optimizer's state of each parameter, and the parameter."""
+    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
+    return [(optimizer.state[parameter], parameter) for parameter in parameters]
+
+
+def depthwise_in_float32(model: torch.nn.Module) -> None:
+    """
+    Keep depthwise convolutions in float32 where autocast computes the rest in bfloat16.
+
+    On processors their bfloat16 backward pass is up to ten times slower than the float32 one and takes back what the
+    other layers gain.
+    """
+    for module in model.modules():
+        if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
+            module.forward = partial(without_autocast, module.forward)
+
+
+def without_autocast(forward: Callable[[torch.Tensor], torch.Tensor], feature_map: torch.Tensor) -> torch.Tensor:
+    with torch.autocast(feature_map.device.type, enabled=False):
+        return forward(feature_map.float())
+
+
 def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
     """
     For `preprocess_logits_for_metrics`: logits `(batch_size, 1, height, width)` and labels → TP, FP, FN, TN of each
@@ -113,16 +184,19 @@ def lesion_trainer(
     data: DatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
+    average_decay: float | None = None,
 ) -> Trainer:
     """
     A Trainer on the splits `train` (augmented) and `validation` of [`load_lesions`].
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
-    `remove_unused_columns=False` and `batch_eval_metrics=True`.
+    `remove_unused_columns=False` and `batch_eval_metrics=True`. With `average_decay` averaged weights are evaluated and
+    saved ([`WeightAverage`]).
 
     Raises:
-        ValueError: arguments without these two, or a model with other than two labels.
+        ValueError: arguments without these two, a model with other than two labels, or weights that are averaged but
+            saved or evaluated within an epoch.
     """
     if model.config.num_labels != 2:
         raise ValueError(f"`model` must have two labels, skin and lesion, to be scored, got {model.config.num_labels}.")
@@ -133,6 +207,14 @@ def lesion_trainer(
         )
     augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
+    optimizer = torch.optim.AdamW(groups)
+    callbacks = [AugmentationEpoch(augmented)]
+    if average_decay:
+        if "steps" in (arguments.save_strategy, arguments.eval_strategy):
+            raise ValueError("`arguments` must save and evaluate by the epoch where `average_decay` is given.")
+        callbacks.append(WeightAverage(optimizer, average_decay))
+    if arguments.bf16 and arguments.use_cpu:
+        depthwise_in_float32(model)
     return Trainer(
         model,
         arguments,
@@ -141,6 +223,6 @@ def lesion_trainer(
         processing_class=processor,
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=logits_to_counts,
-        optimizers=(torch.optim.AdamW(groups), None),
-        callbacks=[AugmentationEpoch(augmented)],
+        optimizers=(optimizer, None),
+        callbacks=callbacks,
     )

@@ -19,6 +19,7 @@ from datasets import DatasetDict
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
+from efp_hf.card import weights_digest
 from efp_hf.encoders import new_model
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
@@ -48,6 +49,9 @@ class EFPArguments:
     spatial_attention: bool = field(default=True, metadata={"help": "Spatial attention (the paper's)."})
     dice_weight: float = field(default=1.0, metadata={"help": "λ1 of the loss."})
     bce_weight: float = field(default=1.0, metadata={"help": "λ2 of the loss."})
+    average_decay: float | None = field(
+        default=None, metadata={"help": "Save averaged weights, of this decay a step; for example 0.998."}
+    )
     split_seed: int = field(default=0, metadata={"help": "Of the 70/10/20 split, where the data has none."})
     results: str = field(default="results/training.csv", metadata={"help": "CSV file that gets a row for this run."})
     overwrite: bool = field(default=False, metadata={"help": "Train into an output_dir that is not empty."})
@@ -143,8 +147,11 @@ def main() -> None:
     with training_arguments.main_process_first(desc="reading the images"):
         data = load_data(arguments, training_arguments)
     model, processor = load_model(arguments)
+    starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
     model.to(memory_format=torch.channels_last)
-    trainer = lesion_trainer(model, processor, data, training_arguments, arguments.encoder_learning_rate)
+    trainer = lesion_trainer(
+        model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.average_decay
+    )
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - start
@@ -163,9 +170,10 @@ def main() -> None:
                 "batch_size": training_arguments.train_batch_size * training_arguments.gradient_accumulation_steps,
                 "precision": "bf16" if training_arguments.bf16 else "float32",
                 **{name: getattr(arguments, name) for name in ("encoder", "encoder_weights")},
-                "checkpoint": arguments.checkpoint and shorten(arguments.checkpoint),
+                "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
                 "image_size": processor.size["height"],
                 "encoder_learning_rate": arguments.encoder_learning_rate,
+                "average_decay": arguments.average_decay,
                 "cross_scale": model.config.use_cross_scale,
                 "spatial_attention": model.config.use_spatial_attention,
                 "dice_weight": model.config.dice_weight,

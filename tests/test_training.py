@@ -16,6 +16,8 @@ from efp_hf.modeling_efp import EFPForSegmentation
 from efp_hf.training import (
     LesionTransform,
     SegmentationScore,
+    WeightAverage,
+    depthwise_in_float32,
     lesion_trainer,
     logits_to_counts,
     parameter_groups,
@@ -46,9 +48,10 @@ def arguments(folder, **settings) -> TrainingArguments:
     return TrainingArguments(**{**defaults, **settings})
 
 
-def trained(folder, data, resume=None, **settings) -> EFPForSegmentation:
+def trained(folder, data, resume=None, average_decay=None, **settings) -> EFPForSegmentation:
     torch.manual_seed(3)
-    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(folder, **settings), encoder_learning_rate=1e-3)
+    settings = arguments(folder, **settings)
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, settings, 1e-3, average_decay)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.model
 
@@ -71,6 +74,69 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, dat
         assert torch.equal(whole[name], resumed[name]), name
     first_half = EFPForSegmentation.from_pretrained(tmp_path / "whole" / "checkpoint-3").state_dict()
     assert any(not torch.equal(whole[name], first_half[name]) for name in whole)
+
+
+def test_resumed_run_with_averages_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, data):
+    settings = {"save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 2, "average_decay": 0.9}
+    whole = trained(tmp_path / "whole", data, **settings).state_dict()
+    middle = min((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
+    resumed = trained(tmp_path / "resumed", data, resume=str(middle), **settings).state_dict()
+    for name in whole:
+        assert torch.equal(whole[name], resumed[name]), name
+
+
+def test_averages_follow_the_weights(tmp_path, data):
+    """At a constant gradient the weights fall by the rate a step: 1, 0.9, 0.8 … and their average lags behind."""
+    weight = torch.nn.Parameter(torch.tensor(1.0))
+    optimizer = torch.optim.SGD([weight], lr=0.1)
+    average = WeightAverage(optimizer, decay=0.5)
+    expected, value = None, 1.0
+    for step in range(1, 21):
+        weight.grad = torch.ones(())
+        optimizer.step()
+        value -= 0.1
+        decay = min(0.5, (1 + step) / (10 + step))
+        expected = value if expected is None else decay * expected + (1 - decay) * value
+    average.change_places(optimizer)
+    assert weight.item() == pytest.approx(expected)
+    average.change_places(optimizer)
+    assert weight.item() == pytest.approx(-1.0, abs=1e-6)
+
+
+def test_averages_are_what_is_left_and_saved(tmp_path, data):
+    settings = {"save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 1}
+    plain = trained(tmp_path / "plain", data, **settings).state_dict()
+    averaged = trained(tmp_path / "averaged", data, average_decay=0.9, **settings).state_dict()
+    assert not torch.equal(plain["classifier.weight"], averaged["classifier.weight"])
+    (folder,) = (tmp_path / "averaged").glob("checkpoint-*")
+    saved = EFPForSegmentation.from_pretrained(folder).state_dict()
+    assert all(torch.equal(saved[name], averaged[name]) for name in saved)
+
+
+def test_averages_within_an_epoch_are_refused(tmp_path, data):
+    with pytest.raises(ValueError, match="must save and evaluate by the epoch"):
+        trained(tmp_path, data, average_decay=0.9, save_strategy="steps", save_steps=2)
+
+
+@pytest.mark.parametrize("decay", [1.0, 1.5, -0.1])
+def test_impossible_decay_is_refused(decay):
+    with pytest.raises(ValueError, match="`decay` must be between 0 and 1"):
+        WeightAverage(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), decay)
+
+
+def test_depthwise_convolutions_stay_in_float32_under_autocast():
+    depthwise, dense = torch.nn.Conv2d(4, 4, 3, groups=4), torch.nn.Conv2d(4, 4, 3)
+    depthwise_in_float32(torch.nn.ModuleList([depthwise, dense]))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert dense(torch.ones(1, 4, 5, 5)).dtype == torch.bfloat16
+        assert depthwise(torch.ones(1, 4, 5, 5, dtype=torch.bfloat16)).dtype == torch.float32
+
+
+def test_bfloat16_run_on_a_processor_learns(tmp_path, data):
+    before = tiny_model().state_dict()
+    after = trained(tmp_path, data, bf16=True).state_dict()
+    assert all(torch.isfinite(value).all() for value in after.values())
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
 
 
 def test_same_seed_trains_the_same_weights(tmp_path, data):
