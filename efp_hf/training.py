@@ -7,13 +7,33 @@ from zlib import crc32
 import numpy as np
 import torch
 from datasets import DatasetDict
-from transformers import EvalPrediction, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from .augmentation import training_augmentation
 from .image_io import as_boolean_mask
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
 from .metrics import dice, jaccard, threshold_jaccard
-from .modeling_efp import EFPForSegmentation
+
+TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
+    "num_train_epochs": 30,
+    "per_device_train_batch_size": 16,
+    "per_device_eval_batch_size": 32,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "lr_scheduler_type": "cosine",
+    "warmup_steps": 0.05,  # below 1: a share of all steps
+    "eval_strategy": "epoch",
+    "save_strategy": "epoch",
+    "save_total_limit": 2,
+    "load_best_model_at_end": True,
+    "metric_for_best_model": "jaccard",
+    "logging_steps": 20,
+    "report_to": "none",
+    "remove_unused_columns": False,
+    "batch_eval_metrics": True,
+    "seed": 0,
+    "dataloader_pin_memory": torch.cuda.is_available(),
+}
 
 
 class LesionTransform:
@@ -61,12 +81,13 @@ class AugmentationEpoch(TrainerCallback):
 
 
 def parameter_groups(
-    model: EFPForSegmentation, encoder_learning_rate: float, learning_rate: float, weight_decay: float
+    model: PreTrainedModel, encoder_learning_rate: float, learning_rate: float, weight_decay: float
 ) -> list[dict]:
     """Encoder and decoder with their own learning rates; no weight decay on biases and batch norms."""
     groups = {}
-    for name, parameter in model.named_parameters():
-        is_encoder, decays = name.startswith("encoder."), parameter.ndim > 1
+    in_encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    for parameter in model.parameters():
+        is_encoder, decays = id(parameter) in in_encoder, parameter.ndim > 1
         group = groups.setdefault(
             (is_encoder, decays),
             {
@@ -179,7 +200,7 @@ class SegmentationScore:
 
 
 def lesion_trainer(
-    model: EFPForSegmentation,
+    model: PreTrainedModel,
     processor: EFPImageProcessor,
     data: DatasetDict,
     arguments: TrainingArguments,
@@ -187,7 +208,8 @@ def lesion_trainer(
     average_decay: float | None = None,
 ) -> Trainer:
     """
-    A Trainer on the splits `train` (augmented) and `validation` of [`load_lesions`].
+    A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
+    [`load_lesions`].
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs

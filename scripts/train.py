@@ -25,7 +25,7 @@ from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
 from efp_hf.synthetic import write_synthetic_isic
-from efp_hf.training import lesion_trainer
+from efp_hf.training import TRAINING_DEFAULTS, lesion_trainer
 
 
 @dataclass
@@ -55,28 +55,6 @@ class EFPArguments:
     split_seed: int = field(default=0, metadata={"help": "Of the 70/10/20 split, where the data has none."})
     results: str = field(default="results/training.csv", metadata={"help": "CSV file that gets a row for this run."})
     overwrite: bool = field(default=False, metadata={"help": "Train into an output_dir that is not empty."})
-
-
-TRAINING_DEFAULTS = {
-    "num_train_epochs": 30,
-    "per_device_train_batch_size": 16,
-    "per_device_eval_batch_size": 32,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.01,
-    "lr_scheduler_type": "cosine",
-    "warmup_steps": 0.05,  # below 1: a share of all steps
-    "eval_strategy": "epoch",
-    "save_strategy": "epoch",
-    "save_total_limit": 2,
-    "load_best_model_at_end": True,
-    "metric_for_best_model": "jaccard",
-    "logging_steps": 20,
-    "report_to": "none",
-    "remove_unused_columns": False,
-    "batch_eval_metrics": True,
-    "seed": 0,
-    "dataloader_pin_memory": torch.cuda.is_available(),
-}
 
 
 def parse() -> tuple[EFPArguments, TrainingArguments]:
