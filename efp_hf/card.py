@@ -33,8 +33,14 @@ def trust_sentence(row: dict[str, str]) -> str:
     return (
         f"On the {row['images']} images of the {row['split']} split, its rank correlation with the real Jaccard is "
         f"{float(row['rank_correlation']):.2f}, and a low one finds the {row['failures']} failures (J < 0.65) with an "
-        f"area under the curve of {float(row['failure_auc']):.2f}. It is too sure of itself: in the mean "
-        f"{float(row['mean_expected']):.2f} is expected and {float(row['mean_real']):.2f} is real."
+        f"area under the curve of {float(row['failure_auc']):.2f}; in the mean {float(row['mean_expected']):.2f} is "
+        f"expected and {float(row['mean_real']):.2f} is real."
+        + (
+            f" The probabilities' expected calibration error is {float(row['calibration_error']):.3f} over all pixels "
+            f"and {float(row['border_calibration_error']):.3f} over those near the true borders."
+            if row["calibration_error"]
+            else ""
+        )
     )
 
 

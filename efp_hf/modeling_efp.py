@@ -375,7 +375,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
-        logits = resize(self.classifier(fused), pixel_values.shape[-2:])
+        logits = resize(self.classifier(fused) / self.config.temperature, pixel_values.shape[-2:])
 
         loss = None
         if labels is not None:

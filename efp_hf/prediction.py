@@ -30,6 +30,7 @@ COLUMNS = (
     "bottom",
     "right",
     "mean_confidence",
+    "expected_jaccard",
 )
 
 
@@ -65,8 +66,8 @@ def segment(
     **post_processing,
 ) -> list[BatchFeature]:
     """
-    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (0/1 mask) and `probabilities` (of the
-    lesion), both `(height, width)` of `target_sizes`, by default of the images.
+    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (0/1 mask), `probabilities` (of the
+    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`.
 
     `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
     """
@@ -82,11 +83,15 @@ def segment(
 
 @dataclass
 class Prediction:
-    """What became of one file: `mask` (bool) and `probabilities` at the image's own size, or the `error`."""
+    """
+    What became of one file: `mask` (bool) and `probabilities` at the image's own size and the mask's
+    `expected_jaccard`, or the `error`.
+    """
 
     path: Path
     mask: np.ndarray | None = None
     probabilities: np.ndarray | None = None
+    expected_jaccard: float | None = None
     error: str | None = None
 
 
@@ -150,6 +155,7 @@ def predict_files(
                     path,
                     mask=result["segmentation"].cpu().numpy().astype(bool),
                     probabilities=result["probabilities"].cpu().numpy(),
+                    expected_jaccard=result["expected_jaccard"],
                 )
 
 
@@ -167,8 +173,8 @@ def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Imag
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:
     """
     The row of `COLUMNS` of a prediction: lesion area in pixels and as a share of the image, bounding box (half-open:
-    rows top..bottom-1, columns left..right-1) and the mean probability inside the lesion. Without a lesion box and
-    confidence are empty.
+    rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that the mask
+    is expected to have. Without a lesion box and confidence are empty.
     """
     mask = prediction.mask
     lesion_pixels = int(np.count_nonzero(mask))
@@ -184,6 +190,7 @@ def table_row(prediction: Prediction) -> dict[str, str | int | float]:
         row["top"], row["bottom"] = int(rows[0]), int(rows[-1]) + 1
         row["left"], row["right"] = int(columns[0]), int(columns[-1]) + 1
         row["mean_confidence"] = round(float(prediction.probabilities[mask].mean()), 4)
+    row["expected_jaccard"] = round(prediction.expected_jaccard, 4)
     return {column: row.get(column, "") for column in COLUMNS}
 
 

@@ -345,7 +345,7 @@ def coco_contour(mask: np.ndarray, file_name: str) -> dict:
 def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
     mask, probabilities = find_lesion(photo, processor, threshold, largest_region)
-    row = table_row(Prediction(photo.path, mask, probabilities))
+    row = table_row(Prediction(photo.path, mask, probabilities, expected_jaccard(probabilities, mask)))
     return {
         **{name: None if value == "" else value for name, value in row.items()},
         "threshold": processor.threshold if threshold is None else threshold,

@@ -1,19 +1,15 @@
 """How far a mask can be trusted: the Jaccard that its probabilities promise, and what is unusual about its image."""
 
-from collections.abc import Iterator
-
 import numpy as np
-from datasets import Dataset
+import torch
 from PIL import Image
 from scipy import ndimage, stats
 from skimage.color import rgb2lab
 
-from .image_processing_efp import EFPImageProcessor
+from . import image_processing_efp
 from .measures import check_image
-from .metrics import JACCARD_THRESHOLD, confusion_counts, jaccard
+from .metrics import JACCARD_THRESHOLD
 from .metrics.scores import to_lesion
-from .modeling_efp import EFPForSegmentation
-from .scoring import segment_rows
 
 REDUCED_SIDE = 256  # the shorter side of the image that is judged, as that of the training images below
 # An image reduced by a bilinear filter has 0.44 of the Laplacian's variance that a Lanczos filter leaves, one saved as
@@ -37,17 +33,8 @@ CUT_FROM = 0.01  # of the image's border pixels, so that a mask that just touche
 
 def expected_jaccard(probabilities: np.ndarray, mask: np.ndarray) -> float:
     """
-    The Jaccard that this mask will have with the truth if the probabilities are right, from them alone.
-
-    The expected overlap over the expected union: Σ p inside the mask, over the mask's pixels + Σ p outside. It is the
-    Jaccard's counterpart of the soft Dice confidence (Borges et al. 2024, arXiv:2402.10665), which is close to the true
-    expectation for independent pixels. Two things it does not know: probabilities that are too sure of themselves make
-    it too high, so they have to be calibrated (`results/trust.csv` has both means); and real pixels err together, so
-    that one image is further from its expectation than independent pixels would be.
-
-    An empty mask has the Jaccard 1 or 0: that there is no lesion, or that there is one. The sum would give 0 and
-    independent pixels ∏ (1 - p), which falls to 0 with the number of pixels; a lesion is a region and not a pixel, so
-    it is 1 - the highest probability, at any size of the image.
+    The expected Jaccard of a mask as the image processor computes it
+    ([`~efp_hf.image_processing_efp.expected_jaccard`]), of checked arrays.
 
     Args:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
@@ -56,13 +43,9 @@ def expected_jaccard(probabilities: np.ndarray, mask: np.ndarray) -> float:
     Raises:
         ValueError: arrays of other forms or of different sizes, or values outside [0, 1].
     """
-    mask, probabilities = to_lesion(mask, "mask"), check_probabilities(probabilities, mask)
-    num_lesion_pixels = np.count_nonzero(mask)
-    if num_lesion_pixels == 0:
-        return 1 - float(probabilities.max())
-    overlap = float(probabilities.sum(where=mask, dtype=np.float64))
-    outside = float(probabilities.sum(where=~mask, dtype=np.float64))
-    return overlap / (num_lesion_pixels + outside)
+    mask = to_lesion(mask, "mask")
+    probabilities = check_probabilities(probabilities, mask)
+    return image_processing_efp.expected_jaccard(torch.as_tensor(probabilities), torch.as_tensor(mask))
 
 
 def check_probabilities(probabilities: np.ndarray, mask: np.ndarray) -> np.ndarray:
@@ -177,16 +160,6 @@ def skin_contrast(image: np.ndarray, mask: np.ndarray) -> float | None:
     if not ring.any():
         return None
     return float(np.linalg.norm(rgb2lab(image[mask]).mean(0) - rgb2lab(image[ring]).mean(0)))
-
-
-def expected_and_real_jaccards(
-    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
-) -> Iterator[tuple[str, float, float]]:
-    """(image_id, expected Jaccard, Jaccard with the truth) of each row, at the size of the truth."""
-    for image_id, result, truth in segment_rows(dataset, model, processor, batch_size, **post_processing):
-        mask = result["segmentation"].cpu().numpy().astype(bool)
-        expected = expected_jaccard(result["probabilities"].cpu().numpy(), mask)
-        yield image_id, expected, float(jaccard(confusion_counts(mask, truth)))
 
 
 def rank_correlation(expected: np.ndarray, real: np.ndarray) -> float | None:

@@ -1,9 +1,10 @@
-"""Choose input size, threshold and region filter of a checkpoint on the validation split.
+"""Choose input size, temperature, threshold and region filter of a checkpoint on the validation split.
 
     python scripts/choose_postprocessing.py runs/efp --data ISIC_FOLDER
 
-Writes the best setting by mean J into the checkpoint's `preprocessor_config.json`, and every setting that was tried to
-`results/postprocessing.csv`. The test split is not read.
+At each size the temperature that calibrates the probabilities is fitted first. Writes the best setting by mean J into
+the checkpoint's `config.json` (temperature) and `preprocessor_config.json` (the rest), and every setting that was tried
+to `results/postprocessing.csv`. The test split is not read.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from efp_hf.calibration import fit_temperature, pixel_probabilities
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
@@ -44,8 +46,10 @@ def main() -> None:
     tried = {}
     for image_size in tqdm(arguments.image_sizes or [processor.size["height"]], unit="size", disable=None):
         processor.size = {"height": image_size, "width": image_size}
+        model.config.temperature = 1.0
+        model.config.temperature = round(fit_temperature(pixel_probabilities(validation, model, processor)), 3)
         for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
-            tried[image_size, threshold, region] = value
+            tried[image_size, model.config.temperature, threshold, region] = value
             append_row(
                 arguments.results,
                 {
@@ -53,19 +57,22 @@ def main() -> None:
                     "checkpoint": shorten(arguments.checkpoint),
                     "validation_images": len(validation),
                     "image_size": image_size,
+                    "temperature": model.config.temperature,
                     "threshold": threshold,
                     "largest_region": region,
                     "validation_jaccard": round(value, 5),
                 },
             )
-    image_size, threshold, region = max(tried, key=tried.get)
+    best = max(tried, key=tried.get)
+    image_size, model.config.temperature, threshold, region = best
     processor.size = {"height": image_size, "width": image_size}
     processor.threshold = threshold
     processor.largest_region = region
     processor.save_pretrained(arguments.checkpoint)
+    model.config.save_pretrained(arguments.checkpoint)
     print(
-        f"{image_size}×{image_size}, threshold {threshold}, largest_region {region}: "
-        f"validation J {tried[image_size, threshold, region]:.4f}, in {arguments.checkpoint}"
+        f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
+        f"largest_region {region}: validation J {tried[best]:.4f}, in {arguments.checkpoint}"
     )
 
 

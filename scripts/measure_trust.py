@@ -1,10 +1,11 @@
-"""Measure how well the expected Jaccard of a mask predicts the real one.
+"""Measure how far a checkpoint's probabilities can be believed.
 
     python scripts/measure_trust.py --data ISIC_FOLDER                     # the shipped checkpoint on the test split
     python scripts/measure_trust.py --data ISIC_FOLDER --split validation --checkpoint runs/mine
 
-Prints the rank correlation of the two, the area under the ROC curve for finding the failures, and both means, and
-appends a row to `results/trust.csv`.
+How well the expected Jaccard of a mask predicts the real one (rank correlation, area under the ROC curve for finding
+the failures, both means), and the expected calibration error over all pixels and near the true borders. Appends a row
+to `results/trust.csv` and the bins of the reliability diagram to `results/reliability.csv`.
 """
 
 import argparse
@@ -13,11 +14,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from efp_hf.calibration import border_band, calibration_error, count_bins
 from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
-from efp_hf.trust import expected_and_real_jaccards, summarize_trust
+from efp_hf.scoring import segment_rows
+from efp_hf.trust import summarize_trust
 
 HERE = Path(__file__).resolve().parents[1]
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
@@ -36,18 +40,31 @@ def parse() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse()
+    if arguments.batch_size < 1:
+        sys.exit(f"`--batch-size` must be at least 1, got {arguments.batch_size}.")
     row = provenance()
     try:
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
         model, processor = load_checkpoint(arguments.checkpoint)
-        jaccards = expected_and_real_jaccards(dataset, model, processor, arguments.batch_size)
-        jaccards = list(tqdm(jaccards, total=len(dataset), unit="image", disable=None))
+        expected, real, bins = [], [], {"all": 0, "border": 0}
+        rows = segment_rows(dataset, model, processor, arguments.batch_size)
+        for _, result, truth in tqdm(rows, total=len(dataset), unit="image", disable=None):
+            mask, probabilities = result["segmentation"].numpy(force=True), result["probabilities"].numpy(force=True)
+            expected.append(result["expected_jaccard"])
+            real.append(float(jaccard(confusion_counts(mask.astype(bool), truth))))
+            band = border_band(truth)
+            bins["all"] = bins["all"] + count_bins(probabilities, truth)
+            bins["border"] = bins["border"] + count_bins(probabilities[band], truth[band])
     except (OSError, ValueError) as error:
         sys.exit(str(error))
-    _, expected, real = zip(*jaccards, strict=True)
-    trust = {name: "" if value is None else round(value, 6) for name, value in summarize_trust(expected, real).items()}
+    trust = {
+        **summarize_trust(expected, real),
+        "calibration_error": calibration_error(bins["all"]),
+        "border_calibration_error": calibration_error(bins["border"]),
+    }
+    trust = {name: "" if value is None else round(value, 6) for name, value in trust.items()}
 
-    checkpoint = shorten(str(arguments.checkpoint))
+    checkpoint, weights = shorten(str(arguments.checkpoint)), weights_digest(arguments.checkpoint)
     print(f"{checkpoint}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
     for name, value in trust.items():
         print(f"{name:24} {value}")
@@ -60,13 +77,30 @@ def main() -> None:
             "split_seed": arguments.split_seed,
             "images": len(dataset),
             "checkpoint": checkpoint,
-            "weights": weights_digest(arguments.checkpoint),
+            "weights": weights,
             "image_size": f"{processor.size['height']}x{processor.size['width']}",
+            "temperature": model.config.temperature,
             "threshold": processor.threshold,
             "largest_region": processor.largest_region,
             **trust,
         },
     )
+    for region, counts in bins.items():
+        for number, (num_pixels, probability, lesion) in enumerate(counts):
+            append_row(
+                arguments.results.with_name("reliability.csv"),
+                {
+                    **row,
+                    "split": arguments.split,
+                    "weights": weights,
+                    "temperature": model.config.temperature,
+                    "pixels_of": region,
+                    "bin": number,
+                    "pixels": int(num_pixels),
+                    "mean_probability": round(probability / num_pixels, 6) if num_pixels else "",
+                    "lesion_share": round(lesion / num_pixels, 6) if num_pixels else "",
+                },
+            )
 
 
 if __name__ == "__main__":

@@ -69,3 +69,9 @@ def test_configuration_of_another_architecture_is_refused(tmp_path):
     ResNetConfig().save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="must be of model_type 'efp', got 'resnet'"):
         EFPConfig.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, float("nan")])
+def test_impossible_temperature_is_refused(temperature):
+    with pytest.raises(ValueError, match="`temperature` must be positive"):
+        EFPConfig(temperature=temperature)

@@ -1,4 +1,5 @@
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ from PIL import Image
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from efp_hf import EFPImageProcessor
-from efp_hf.image_processing_efp import keep_largest_region, to_upright_rgb
+from efp_hf.image_processing_efp import expected_jaccard, keep_largest_region, to_upright_rgb
 
 SURE = 40.0
 
@@ -213,3 +214,21 @@ def test_another_number_of_target_sizes_is_refused():
         EFPImageProcessor().post_process_semantic_segmentation(
             outputs_of(torch.rand(2, 1, 2, 2)), target_sizes=[(4, 4)]
         )
+
+
+def test_expected_jaccard_of_a_drawing():
+    """Inside 0.9 + 0.7 of 2 pixels, outside 0.2 + 0.4: overlap 1.6 over a union of 2 + 0.6."""
+    probabilities = torch.tensor([[0.9, 0.2], [0.7, 0.4]])
+    assert expected_jaccard(probabilities, probabilities > 0.5) == pytest.approx(1.6 / 2.6)
+    assert expected_jaccard(probabilities, probabilities > 0.95) == pytest.approx(1 - 0.9)
+
+
+def test_probabilities_come_with_the_expected_jaccard_of_their_mask():
+    logits = torch.randn(2, 1, 8, 8)
+    results = EFPImageProcessor().post_process_semantic_segmentation(
+        SimpleNamespace(logits=logits), target_sizes=[(16, 12)] * 2, threshold=0.4, return_probabilities=True
+    )
+    for result in results:
+        expected = expected_jaccard(result["probabilities"], result["segmentation"].bool())
+        assert result["expected_jaccard"] == expected
+    assert results[0]["expected_jaccard"] != results[1]["expected_jaccard"]

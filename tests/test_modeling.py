@@ -3,8 +3,9 @@ import copy
 import pytest
 import torch
 from conftest import TINY, tiny_model
+from safetensors.torch import load_file
 from torch import nn
-from transformers import ResNetConfig, TimmBackboneConfig
+from transformers import ResNetConfig, SwinConfig, TimmBackboneConfig
 
 from efp_hf import EFPConfig, EFPForSegmentation
 from efp_hf.modeling_efp import (
@@ -427,3 +428,20 @@ def test_compiled_model_gives_the_same_logits_loss_and_gradients():
     torch.testing.assert_close(found.loss, expected.loss, atol=1e-5, rtol=1e-4)
     found.loss.backward()
     assert all(parameter.grad is not None for parameter in model.parameters())
+
+
+def test_temperature_divides_the_logits():
+    model, pixel_values = tiny_model(), torch.randn(1, 3, 32, 32)
+    logits = model(pixel_values).logits
+    model.config.temperature = 2.5
+    torch.testing.assert_close(model(pixel_values).logits, logits / 2.5)
+
+
+def test_saved_weights_have_the_names_that_trainer_reads(tmp_path):
+    """Transformers would rename a Swin's on saving; Trainer loads by the names of `state_dict()`."""
+    swin = SwinConfig(embed_dim=8, depths=[1] * 4, num_heads=[1] * 4, window_size=2, out_indices=(1, 2, 3, 4))
+    model = EFPForSegmentation(EFPConfig(backbone_config=swin, pyramid_size=8)).eval()
+    model.save_pretrained(tmp_path)
+    assert set(load_file(tmp_path / "model.safetensors")) == set(model.state_dict())
+    loaded, pixel_values = EFPForSegmentation.from_pretrained(tmp_path).eval(), torch.randn(1, 3, 64, 64)
+    assert torch.equal(loaded(pixel_values).logits, model(pixel_values).logits)

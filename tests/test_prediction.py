@@ -176,7 +176,7 @@ def test_row_counts_a_drawing():
     mask = np.array([[pixel == "#" for pixel in row] for row in ["....", ".##.", "..#.", "....", "...."]])
     probabilities = np.where(mask, 0.75, 0.25)
     probabilities[1, 1] = 0.9
-    assert table_row(Prediction(Path("a/mole.jpg"), mask, probabilities)) == {
+    assert table_row(Prediction(Path("a/mole.jpg"), mask, probabilities, 0.61234)) == {
         "image": "mole.jpg",
         "height": 5,
         "width": 4,
@@ -187,11 +187,12 @@ def test_row_counts_a_drawing():
         "bottom": 3,
         "right": 3,
         "mean_confidence": 0.8,
+        "expected_jaccard": 0.6123,
     }
 
 
 def test_row_without_a_lesion_has_no_box(tmp_path):
-    row = table_row(Prediction(tmp_path / "skin.jpg", np.zeros((4, 4), bool), np.zeros((4, 4))))
+    row = table_row(Prediction(tmp_path / "skin.jpg", np.zeros((4, 4), bool), np.zeros((4, 4)), 1.0))
     assert tuple(row) == COLUMNS
     assert (row["lesion_pixels"], row["lesion_share"]) == (0, 0)
     assert [row[name] for name in ("top", "left", "bottom", "right", "mean_confidence")] == [""] * 5

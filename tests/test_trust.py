@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from efp_hf.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
 from efp_hf.isic import load_isic
 from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.prediction import load_checkpoint
-from efp_hf.scoring import model_masks
+from efp_hf.scoring import model_masks, segment_rows
 from efp_hf.trust import (
     CUT_FROM,
     MAX_BRIGHTNESS,
@@ -22,7 +23,6 @@ from efp_hf.trust import (
     MIN_CONTRAST,
     MIN_LESION_SHARE,
     MIN_SHARPNESS,
-    expected_and_real_jaccards,
     expected_jaccard,
     failure_auc,
     image_features,
@@ -301,28 +301,32 @@ def test_pairs_that_are_not_one_an_image_are_refused(expected, real):
         summarize_trust(expected, real)
 
 
-def test_jaccards_of_a_model_are_those_of_its_masks(tiny_checkpoint, synthetic_root):
-    dataset = load_isic(synthetic_root, max_side=None)["test"]
-    model, processor = load_checkpoint(tiny_checkpoint)
-    rows = list(expected_and_real_jaccards(dataset, model, processor, batch_size=3, threshold=0.45))
-    masks = list(model_masks(dataset, model, processor, batch_size=3, threshold=0.45))
-    assert [image_id for image_id, _, _ in rows] == dataset["image_id"][:]
-    assert [real for _, _, real in rows] == [jaccard(confusion_counts(mask, truth)) for _, mask, truth in masks]
-    assert all(0 <= expected <= 1 for _, expected, _ in rows)
-
-
 def test_script_appends_a_row_with_the_summary(tiny_checkpoint, synthetic_root, tmp_path, monkeypatch, capsys):
     results = tmp_path / "trust.csv"
     arguments = ["--data", str(synthetic_root), "--checkpoint", str(tiny_checkpoint), "--results", str(results)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, "--split", "validation"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     dataset = load_isic(synthetic_root, max_side=None)["validation"]
-    _, expected, real = zip(*expected_and_real_jaccards(dataset, *load_checkpoint(tiny_checkpoint)), strict=True)
+    model, processor = load_checkpoint(tiny_checkpoint)
+    results_of_rows = [result for _, result, _ in segment_rows(dataset, model, processor)]
+    expected = [
+        expected_jaccard(result["probabilities"].numpy(), result["segmentation"].numpy().astype(bool))
+        for result in results_of_rows
+    ]
+    real = [jaccard(confusion_counts(mask, truth)) for _, mask, truth in model_masks(dataset, model, processor)]
+    pairs = list(pixel_probabilities(dataset, model, processor))
+    bins = sum(count_bins(probabilities, truth) for probabilities, truth in pairs)
     with results.open(newline="") as file:
         (row,) = csv.DictReader(file)
     assert (row["split"], row["images"], row["checkpoint"]) == ("validation", str(len(dataset)), "tiny")
     assert float(row["mean_expected"]) == pytest.approx(np.mean(expected), abs=1e-5)
     assert float(row["mean_real"]) == pytest.approx(np.mean(real), abs=1e-5)
+    assert float(row["calibration_error"]) == pytest.approx(calibration_error(bins), abs=1e-5)
+    assert row["border_calibration_error"] != row["calibration_error"]
+    with results.with_name("reliability.csv").open(newline="") as file:
+        reliability = list(csv.DictReader(file))
+    assert [row["pixels_of"] for row in reliability] == ["all"] * NUM_BINS + ["border"] * NUM_BINS
+    assert [int(row["pixels"]) for row in reliability[:NUM_BINS]] == bins[:, 0].tolist()
     assert f"{len(dataset)} images" in capsys.readouterr().out
     assert row["command"].startswith("python")
 

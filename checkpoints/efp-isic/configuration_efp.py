@@ -43,13 +43,16 @@ class EFPConfig(PreTrainedConfig):
             empty mask and independent of the image's size.
         semantic_loss_ignore_index (`int`, defaults to 255):
             Label of pixels that take no part in the loss.
+        temperature (`float`, defaults to 1.0):
+            Divides the logits, so that their sigmoid is a probability that can be believed. Fitted on validation
+            images after the training (`efp_hf.calibration`).
 
     With two labels (the default, `{0: "background", 1: "lesion"}`) the model has one logit a pixel, with more it has
     one logit a label.
 
     Raises:
-        ValueError: a tuple or a backbone that does not describe four levels, an even kernel, fewer than two labels, or
-            loss weights that are negative or both zero.
+        ValueError: a tuple or a backbone that does not describe four levels, an even kernel, fewer than two labels, a
+            temperature that is not positive, or loss weights that are negative or both zero.
     """
 
     model_type = "efp"
@@ -68,6 +71,7 @@ class EFPConfig(PreTrainedConfig):
     bce_weight: float | int = 1.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
+    temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
         if isinstance(self.backbone_config, dict):
@@ -113,6 +117,8 @@ class EFPConfig(PreTrainedConfig):
                 "`dice_weight` and `bce_weight` must not be negative and not both be zero, "
                 f"got {self.dice_weight} and {self.bce_weight}."
             )
+        if not self.temperature > 0:
+            raise ValueError(f"`temperature` must be positive, got {self.temperature}. 1 changes nothing.")
         if self.dice_smoothing <= 0:
             raise ValueError(
                 f"`dice_smoothing` must be positive, got {self.dice_smoothing}. "

@@ -51,6 +51,32 @@ def keep_largest_region(mask: np.ndarray) -> np.ndarray:
     return ndimage.binary_fill_holes(regions == 1 + sizes.argmax())
 
 
+def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
+    """
+    The Jaccard that this mask will have with the truth if the probabilities are right, from them alone.
+
+    The expected overlap over the expected union: Σ p inside the mask, over the mask's pixels + Σ p outside. It is the
+    Jaccard's counterpart of the soft Dice confidence (Borges et al. 2024, arXiv:2402.10665), which is close to the true
+    expectation for independent pixels. Two things it does not know: probabilities that are too sure of themselves make
+    it too high, so they have to be calibrated (`EFPConfig.temperature`); and real pixels err together, so that one
+    image is further from its expectation than independent pixels would be.
+
+    An empty mask has the Jaccard 1 or 0: that there is no lesion, or that there is one. The sum would give 0 and
+    independent pixels ∏ (1 - p), which falls to 0 with the number of pixels; a lesion is a region and not a pixel, so
+    it is 1 - the highest probability, at any size of the image.
+
+    Args:
+        probabilities: of the lesion, `(height, width)`, in [0, 1].
+        mask: boolean, of the same shape.
+    """
+    num_lesion_pixels = int(mask.sum())
+    if num_lesion_pixels == 0:
+        return 1 - float(probabilities.max())
+    overlap = float(probabilities[mask].sum(dtype=torch.float64))
+    outside = float(probabilities.sum(dtype=torch.float64)) - overlap
+    return overlap / (num_lesion_pixels + outside)
+
+
 class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
     threshold (`float`, *optional*, defaults to `self.threshold`):
@@ -199,9 +225,10 @@ class EFPImageProcessor(TorchvisionBackend):
             threshold: probability above which a pixel is lesion, instead of the processor's own. With more than two
                 labels the most probable label wins and there is no threshold.
             largest_region: keep the lesion's largest region and fill its holes, instead of the processor's own choice.
-            return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask) and
-                `probabilities`: float of the lesion, `(height, width)`; with more than two labels `(num_labels,
-                height, width)`.
+            return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask),
+                `probabilities` (float of the lesion, `(height, width)`) and `expected_jaccard` (of this mask, from
+                them alone). With more than two labels the probabilities are `(num_labels, height, width)` and there
+                is no expected Jaccard.
 
         Returns:
             One int64 mask `(height, width)` an image: 0 background, 1 lesion (or the label).
@@ -236,7 +263,10 @@ class EFPImageProcessor(TorchvisionBackend):
                     mask = torch.from_numpy(keep_largest_region(mask.cpu().numpy())).to(mask.device)
             else:
                 mask = image_probabilities.argmax(0)
-            results.append(BatchFeature({"segmentation": mask.long(), "probabilities": image_probabilities}))
+            result = BatchFeature({"segmentation": mask.long(), "probabilities": image_probabilities})
+            if is_binary and return_probabilities:
+                result["expected_jaccard"] = expected_jaccard(image_probabilities, mask)
+            results.append(result)
         return results if return_probabilities else [result["segmentation"] for result in results]
 
 

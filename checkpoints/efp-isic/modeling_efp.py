@@ -268,6 +268,13 @@ class EFPPreTrainedModel(PreTrainedModel):
                 )
         return (model, loading_info) if output_loading_info else model
 
+    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
+        """
+        As in Transformers, but with the names of `state_dict()`. Transformers would give the weights of some backbones
+        (Swin) the names of earlier releases, and Trainer then finds none of them when it resumes a run.
+        """
+        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, nn.Conv2d):
@@ -368,7 +375,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
-        logits = resize(self.classifier(fused), pixel_values.shape[-2:])
+        logits = resize(self.classifier(fused) / self.config.temperature, pixel_values.shape[-2:])
 
         loss = None
         if labels is not None:
