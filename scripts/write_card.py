@@ -6,17 +6,30 @@ python scripts/write_card.py
 from pathlib import Path
 
 from efp_hf.card import fill, newest_score, score_table, trust_sentence
+from efp_hf.report import ablation_table, comparison_table
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 
+def blocks() -> dict[str, str]:
+    """Name → Markdown of everything that is written into the cards."""
+    results = HERE / "results"
+    return {
+        "scores": score_table(newest_score(results / "scores.csv", CHECKPOINT)),
+        "trust": trust_sentence(newest_score(results / "trust.csv", CHECKPOINT)),
+        "pretrained": comparison_table(results, "pretrained"),
+        "scratch": comparison_table(results, "scratch"),
+        "ablation": ablation_table(results),
+    }
+
+
 def main() -> None:
-    table = score_table(newest_score(HERE / "results" / "scores.csv", CHECKPOINT))
-    trust = trust_sentence(newest_score(HERE / "results" / "trust.csv", CHECKPOINT))
+    written = blocks()
     for name in ("README.md", "model_card.md"):
         path = HERE / name
-        path.write_text(fill(path.read_text(), {"scores": table, "trust": trust}))
+        text = path.read_text()
+        path.write_text(fill(text, {block: written[block] for block in written if f"<!-- {block} -->" in text}))
     (CHECKPOINT / "README.md").write_text((HERE / "model_card.md").read_text())
 
 

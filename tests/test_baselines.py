@@ -54,7 +54,7 @@ def test_maskformer_says_lesion_where_its_own_post_processing_does(maskformer):
         outputs = maskformer.network(torch.randn(2, 3, 64, 64))
     # so that both classes win somewhere
     outputs.class_queries_logits = torch.randn_like(outputs.class_queries_logits)
-    outputs.masks_queries_logits = torch.randn_like(outputs.masks_queries_logits)
+    outputs.masks_queries_logits = 10 * torch.randn_like(outputs.masks_queries_logits)
     masks = MaskFormerImageProcessor().post_process_semantic_segmentation(outputs)
     expected = torch.stack([getattr(mask, "segmentation", mask) for mask in masks])
     logits = maskformer_logits(outputs)

@@ -1,7 +1,10 @@
+import json
+import runpy
+
 import pytest
 from conftest import REPOSITORY
 
-from efp_hf.card import LABELS, fill, newest_score, score_table, trust_sentence, weights_digest
+from efp_hf.card import LABELS, fill, newest_score, score_table, weights_digest
 from efp_hf.results import append_row
 
 CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
@@ -45,6 +48,19 @@ def test_block_is_replaced_and_nothing_else():
 @pytest.mark.parametrize("name", ["README.md", "model_card.md", "checkpoints/efp-isic/README.md"])
 def test_printed_numbers_are_those_of_the_results(name):
     text = (REPOSITORY / name).read_text()
-    table = score_table(newest_score(REPOSITORY / "results" / "scores.csv", CHECKPOINT))
-    trust = trust_sentence(newest_score(REPOSITORY / "results" / "trust.csv", CHECKPOINT))
-    assert fill(text, {"scores": table, "trust": trust}) == text
+    blocks = runpy.run_path(str(REPOSITORY / "scripts" / "write_card.py"))["blocks"]()
+    printed = {block: blocks[block] for block in blocks if f"<!-- {block} -->" in text}
+    assert {"scores", "trust", "pretrained", "scratch"} <= set(printed)
+    assert fill(text, printed) == text
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
+@pytest.mark.parametrize("name", ["scores.csv", "trust.csv"])
+def test_newest_rows_are_about_the_settings_of_the_checkpoint(name):
+    processor = json.loads((CHECKPOINT / "preprocessor_config.json").read_text())
+    row = newest_score(REPOSITORY / "results" / name, CHECKPOINT)
+    assert float(row["threshold"]) == processor["threshold"]
+    assert row["image_size"] == f"{processor['size']['height']}x{processor['size']['width']}"
+    if name == "trust.csv":
+        config = json.loads((CHECKPOINT / "config.json").read_text())
+        assert float(row["temperature"]) == config["temperature"]

@@ -1,0 +1,59 @@
+import numpy as np
+import pytest
+
+from efp_hf.comparison import Run, write_image_scores
+from efp_hf.report import ablation_table, comparison_table
+from efp_hf.results import append_row
+
+
+def write_run(results, run: Run, hits: list[int]) -> None:
+    """A run whose image k has `hits[k]` right lesion pixels of 10, so a Jaccard of `hits[k] / 10`."""
+    rows = [
+        {"image_id": str(k), "tp": hit, "fp": 0, "fn": 10 - hit, "tn": 90, "hd95": 0, "boundary_f1": 1}
+        for k, hit in enumerate(hits)
+    ]
+    write_image_scores(rows, results / "comparison" / f"{run.name}.csv")
+    row = {"track": run.track, "system": run.system, "variant": run.variant, "seed": run.seed}
+    row |= {"parameters": 2_500_000, "multiply_adds": 1_230_000_000, "core_minutes": 30.4, "epochs": 12}
+    row |= {"images_seen": 21792, "images": len(hits), "precision": "bf16", "hardware": "two cores"}
+    row |= {"failure_rate": np.mean([hit < 6.5 for hit in hits])}
+    append_row(results / "comparison.csv", row)
+
+
+def test_table_has_the_means_and_the_paired_difference(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp"), [8, 9, 10, 6])
+    write_run(tmp_path, Run("pretrained", "unet"), [7, 8, 9, 5])
+    table = comparison_table(tmp_path, "pretrained")
+    unet, efp = table.splitlines()[2:4]
+    assert unet.startswith("| U-Net | **0.725** [")
+    assert "| 0.600 |" in unet  # TJ: 7 + 8 + 9 of 40
+    assert "| -0.100 [-0.100 … -0.100] |" in unet
+    assert "| 2.5 M | 1.23 G | 30 | 1 | 78.5 / 84.2 |" in unet
+    assert efp.startswith("| EFP | **0.825** [") and "| – |" in efp
+    assert "Not yet trained in this track: U-Net + attention, SegFormer, MaskFormer." in table
+
+
+def test_seeds_are_averaged_for_each_image(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp", seed=0), [8, 8])
+    write_run(tmp_path, Run("pretrained", "efp", seed=1), [6, 6])
+    write_run(tmp_path, Run("pretrained", "unet"), [7, 7])
+    unet, efp = comparison_table(tmp_path, "pretrained").splitlines()[2:4]
+    assert "**0.700** [0.700 … 0.700]" in efp and "| 2 | 85.4 / 89.6 |" in efp
+    assert "| +0.000 [+0.000 … +0.000] |" in unet
+
+
+def test_tracks_and_variants_are_not_mixed(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp"), [8])
+    write_run(tmp_path, Run("pretrained", "efp", variant="no attention"), [5])
+    write_run(tmp_path, Run("scratch", "efp"), [2])
+    assert "**0.800**" in comparison_table(tmp_path, "pretrained")
+    assert "0.500" not in comparison_table(tmp_path, "pretrained")
+    assert "**0.200**" in comparison_table(tmp_path, "scratch")
+    ablation = ablation_table(tmp_path)
+    assert "| no attention | **0.500**" in ablation and "| -0.300 [" in ablation
+    assert "Not yet trained: no cross-scale" in ablation
+
+
+@pytest.mark.parametrize("table", [lambda path: comparison_table(path, "scratch"), ablation_table])
+def test_table_without_rows_says_how_to_get_them(tmp_path, table):
+    assert table(tmp_path).startswith("Nothing is measured yet: `python scripts/compare.py")
