@@ -11,11 +11,13 @@ import numpy as np
 import torch
 from PIL import Image
 from scipy import ndimage
+from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
 
 from .image_io import is_image_file, open_image, read_image, upright_size, write_atomically
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
 from .modeling_efp import EFPForSegmentation
+from .runtimes import load_exported, runtime_of
 
 OUTLINE_COLOR = (0, 255, 80)
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
@@ -34,33 +36,50 @@ COLUMNS = (
 )
 
 
-def load_checkpoint(checkpoint: str | Path) -> tuple[EFPForSegmentation, EFPImageProcessor]:
+def load_checkpoint(
+    checkpoint: str | Path, runtime: str | None = None
+) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
-    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id.
+    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
+    that [`export_model`](export.py) wrote.
+
+    Args:
+        runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
 
     Raises:
         FileNotFoundError: a path that is no checkpoint folder.
-        ValueError: a damaged checkpoint, one of another architecture, or with other than two labels.
+        ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
+            runtime.
+        ImportError: the runtime of an exported folder is not installed.
     """
     checkpoint = str(checkpoint)
     looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
     if looks_like_path and not (Path(checkpoint).expanduser() / "config.json").is_file():
         raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
     checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
-    model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+    found = runtime_of(checkpoint)
+    if runtime is not None and runtime != found:
+        raise ValueError(
+            f"{checkpoint}: the runtime must be the folder's own, {found}, got {runtime!r}. "
+            "Choose another folder, or make one with scripts/export.py."
+        )
+    is_exported = found != "torch"
+    model = load_exported(checkpoint) if is_exported else EFPForSegmentation.from_pretrained(checkpoint).eval()
     if model.config.num_labels != 2:
         raise ValueError(
             f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
             "Use `EFPForSegmentation.from_pretrained` and the processor for others."
         )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
-    return model.to("cuda" if torch.cuda.is_available() else "cpu"), processor
+    if not is_exported:
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, processor
 
 
 @torch.inference_mode()
 def segment(
     images: list[Image.Image],
-    model: EFPForSegmentation,
+    model: EFPForSegmentation | ExportedModel,
     processor: EFPImageProcessor,
     target_sizes: list[tuple[int, int]] | None = None,
     **post_processing,

@@ -4,11 +4,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
+from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
 
 from .image_io import as_boolean_mask, read_mask
-from .image_processing_efp import EFPImageProcessor, keep_largest_region
+from .image_processing_efp import EFPImageProcessor, keep_largest_region, to_upright_rgb
 from .metrics import boundary_f1, confusion_counts, hausdorff95, jaccard
 from .modeling_efp import EFPForSegmentation
 from .prediction import segment
@@ -80,3 +82,43 @@ def grid_jaccards(
             mask = keep_largest_region(mask) if region else mask
             counts[threshold, region].append(confusion_counts(mask, truth))
     return {setting: float(jaccard(np.array(values)).mean()) for setting, values in counts.items()}
+
+
+@torch.inference_mode()
+def compare_runtimes(
+    dataset: Dataset,
+    reference: tuple[EFPForSegmentation, EFPImageProcessor],
+    exported: tuple[ExportedModel, EFPImageProcessor],
+    batch_size: int = 8,
+) -> dict[str, float]:
+    """
+    How far an exported model is from its checkpoint on the rows of a dataset, each with its own processor, masks at the
+    truth's size.
+
+    Returns:
+        `jaccard_between` their masks (mean over the images) and `lowest_jaccard_between`, the
+        `largest_logit_difference`, and the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
+    """
+    between, with_truth, differences = [], [], []
+    for start in range(0, len(dataset), batch_size):
+        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
+        images, truths = [to_upright_rgb(row["image"]) for row in rows], [truth_mask(row) for row in rows]
+        logits, masks = [], []
+        for model, processor in (reference, exported):
+            outputs = model(**processor(images, return_tensors="pt").to(model.device, model.dtype))
+            found = processor.post_process_semantic_segmentation(outputs, [truth.shape for truth in truths])
+            logits.append(outputs.logits.float().cpu())
+            masks.append([mask.cpu().numpy().astype(bool) for mask in found])
+        differences.append(float((logits[0] - logits[1]).abs().max()))
+        between += [confusion_counts(mask, other) for mask, other in zip(*masks, strict=True)]
+        with_truth += [
+            [confusion_counts(mask, truth) for mask in pair] for *pair, truth in zip(*masks, truths, strict=True)
+        ]
+    means = jaccard(np.array(with_truth)).mean(axis=0)
+    return {
+        "jaccard_between": float(jaccard(np.array(between)).mean()),
+        "lowest_jaccard_between": float(jaccard(np.array(between)).min()),
+        "largest_logit_difference": max(differences),
+        "jaccard_reference": float(means[0]),
+        "jaccard_exported": float(means[1]),
+    }

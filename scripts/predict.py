@@ -2,6 +2,7 @@
 
     python scripts/predict.py photo.jpg
     python scripts/predict.py FOLDER 'more/*.png' --output masks --overlays
+    python scripts/predict.py photo.jpg --checkpoint exports/efp-isic-onnx --runtime onnx    # of scripts/export.py
 
 Writes `<id>_segmentation.png` (0 skin, 255 lesion, the size of the image) and `predictions.csv`. Files that cannot be
 read are named at the end, and the exit code is then 1.
@@ -14,6 +15,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from efp_hf.prediction import find_images, load_checkpoint, predict_files, write_predictions
+from efp_hf.runtimes import RUNTIMES
 
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-isic"
 
@@ -25,6 +27,7 @@ def parse() -> argparse.Namespace:
         "--output", type=Path, default=Path("masks"), help="folder for the masks (default: %(default)s)"
     )
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
+    parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
     parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
     parser.add_argument("--threshold", type=float, help="lesion above this probability (default: the checkpoint's)")
     parser.add_argument(
@@ -47,9 +50,9 @@ def main() -> int:
         sys.exit(f"{arguments.output} is not empty. Choose another --output, or pass --overwrite.")
     try:
         files = find_images(arguments.inputs)
-        model, processor = load_checkpoint(arguments.checkpoint)
+        model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime)
         processor._check_threshold(processor.threshold if arguments.threshold is None else arguments.threshold)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))
 
     arguments.output.mkdir(parents=True, exist_ok=True)

@@ -66,7 +66,7 @@ def main() -> None:
             metric.add(prediction=mask, reference=truth)
             for name, value in boundary_scores(mask, truth).items():
                 boundary[name].append(value)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))
     scores = metric.compute()
     scores.update({name: sum(values) / len(values) for name, values in boundary.items()})

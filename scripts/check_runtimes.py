@@ -1,0 +1,68 @@
+"""Compare exported models with their checkpoint on real images.
+
+    python scripts/check_runtimes.py exports/efp-isic-onnx exports/efp-isic-openvino --data ISIC_FOLDER
+
+Appends a row for each to `results/runtimes.csv`: J between the masks, the largest difference of logits, J with the
+truth.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from efp_hf.card import weights_digest
+from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.prediction import load_checkpoint
+from efp_hf.results import append_row, provenance, shorten
+from efp_hf.runtimes import runtime_of
+from efp_hf.scoring import compare_runtimes
+
+DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-isic"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("exported", nargs="+", type=Path, help="folders of scripts/export.py")
+    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    parser.add_argument("--split", default="validation", help=f"{', '.join(SPLITS)} (default: %(default)s)")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    parser.add_argument("--images", type=int, default=200, help="the first of the split (default: %(default)s)")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what was exported (default: the shipped one)")
+    parser.add_argument("--results", type=Path, default=Path("results/runtimes.csv"), help="gets a row (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    row = provenance()
+    try:
+        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
+        dataset = dataset.select(range(min(arguments.images, len(dataset))))
+        reference = load_checkpoint(arguments.checkpoint)
+        for folder in arguments.exported:
+            agreement = compare_runtimes(dataset, reference, load_checkpoint(folder))
+            size = reference[1].size
+            append_row(
+                arguments.results,
+                {
+                    **row,
+                    "data": Path(arguments.data).name,
+                    "split": arguments.split,
+                    "split_seed": arguments.split_seed,
+                    "images": len(dataset),
+                    "checkpoint": shorten(str(arguments.checkpoint)),
+                    "weights": weights_digest(arguments.checkpoint),
+                    "image_size": f"{size['height']}x{size['width']}",
+                    "exported": folder.name,
+                    "runtime": runtime_of(folder),
+                    "megabytes": round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 2),
+                    **{name: float(f"{value:.6g}") for name, value in agreement.items()},
+                },
+            )
+            print(f"{folder}: " + ", ".join(f"{name} {value:.6g}" for name, value in agreement.items()))
+    except (OSError, ValueError, ImportError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
