@@ -34,6 +34,7 @@ import gradio as gr
 from gradio_client.utils import is_http_url_like
 
 from efp_hf import space
+from efp_hf.card import weights_digest
 from efp_hf.prediction import load_checkpoint
 
 HERE = Path(__file__).resolve().parent
@@ -169,7 +170,7 @@ EFP, an enhanced feature pyramid, finds the lesion in a dermatoscopic photo, mea
 """
 RESEARCH_USE = """
 <p class="research-use"><strong>Research use, not a diagnosis.</strong> A mask says where a lesion is, not what it is.
-Photos stay on this server, are not recorded, and are deleted when the page is closed, or
+Photos stay on this server, are not recorded, and are deleted when the page is closed, at the latest
 after {minutes} minutes.</p>
 """
 COMPARE_HELP = """
@@ -210,8 +211,8 @@ Started with `--mcp`, the server offers the same functions as MCP tools at `/gra
 """
 
 
-def build_page(model, processor, url: str) -> gr.Blocks:
-    """The page and its API around one loaded model."""
+def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
+    """The page and its API around one loaded model; `weights` is the digest of its checkpoint."""
     sessions = defaultdict(set)  # session → its files and folders, to delete them when the page is closed
 
     def belongs_to(request: gr.Request, *paths) -> None:
@@ -224,19 +225,25 @@ def build_page(model, processor, url: str) -> gr.Blocks:
         def handler(*args, **kwargs):
             try:
                 return function(*args, **kwargs)
-            except (ValueError, OSError) as error:
-                raise gr.Error(escape(str(error)), duration=20, print_exception=False) from error
+            except (ValueError, OSError, TypeError, ArithmeticError) as error:
+                # the system's own errors name files of the server
+                words = getattr(error, "strerror", None) or str(error)
+                raise gr.Error(escape(words), duration=20, print_exception=False) from error
 
         return handler
 
     # -- the tabs
 
+    def remember(uploads, request: gr.Request):
+        """Files are the session's from their upload on, whether a handler takes them or not."""
+        belongs_to(request, *(uploads if isinstance(uploads, list) else [uploads] if uploads else []))
+
     @with_messages
-    def segment_upload(upload, threshold, largest_region, request: gr.Request):
+    def segment_upload(upload, threshold, largest_region):
         photo = space.segment_photo(upload, model, processor)
-        belongs_to(request, upload)
         return photo, *redraw(photo, threshold, largest_region)
 
+    @with_messages
     def redraw(photo, threshold, largest_region):
         if photo is None:
             return "", ""
@@ -254,7 +261,7 @@ def build_page(model, processor, url: str) -> gr.Blocks:
                 results[tab] = space.measures_html(measures)
             elif tab == "Trust":
                 results[tab] = space.trust_html(
-                    space.trust_photo(photo, *settings), space.trust_evidence(TRUST_RESULTS)
+                    space.trust_photo(photo, *settings), space.trust_evidence(TRUST_RESULTS, weights)
                 )
             elif tab == "Compare" and truth is not None:
                 results[tab] = space.comparison_html(space.compare_photo(photo, processor, truth, *settings[1:]))
@@ -263,11 +270,9 @@ def build_page(model, processor, url: str) -> gr.Blocks:
         return tuple(results.values())
 
     @with_messages
-    def compare_upload(photo, truth, threshold, largest_region, request: gr.Request):
+    def compare_upload(photo, truth, threshold, largest_region):
         if photo is None:
             raise ValueError("There is no lesion yet. Choose a photo and press Segment, then compare.")
-        if truth is not None:
-            belongs_to(request, truth)
         return space.comparison_html(space.compare_photo(photo, processor, truth, threshold, largest_region))
 
     @with_messages
@@ -280,7 +285,7 @@ def build_page(model, processor, url: str) -> gr.Blocks:
     ):
         progress(0, desc="Reading the files")
         folder = new_folder()
-        belongs_to(request, folder, *(uploads or ()))
+        belongs_to(request, folder)
         batch = space.segment_many(
             uploads,
             model,
@@ -546,6 +551,8 @@ def build_page(model, processor, url: str) -> gr.Blocks:
             button.click(writer(write_file), [photo, *settings], link, **private, **MODEL).success(
                 None, js=DOWNLOAD.format(id=f"file_{id}")
             )
+        for component in (upload, truth, files):
+            component.change(remember, component, None, queue=False, show_progress="hidden", **private)
         many.select(None, js=NAME_BY_TEXT, **private)
         page.unload(close_session)
 
@@ -615,7 +622,10 @@ def main() -> None:
     user, _, password = (arguments.auth or "").partition(":")
     if arguments.auth is not None and not (user and password):
         sys.exit("`--auth` must be USER:PASSWORD, both not empty.")
-    if arguments.mcp and find_spec("mcp") is None:
+    with_mcp = arguments.mcp or os.environ.get("GRADIO_MCP_SERVER", "False").lower() == "true"
+    if with_mcp and arguments.auth:
+        sys.exit("`--mcp` and `--auth` exclude each other: Gradio's MCP server knows no password. Leave one out.")
+    if with_mcp and find_spec("mcp") is None:
         sys.exit("`--mcp` needs the package mcp: pip install 'gradio[mcp]'")
     try:
         model, processor = load_checkpoint(arguments.checkpoint)
@@ -631,13 +641,15 @@ def main() -> None:
     gr.set_static_paths([EXAMPLES])
     if EXAMPLES.is_dir():  # the first run is slower than the others: not that of the first visitor
         space.draw_view(space.segment_photo(next(EXAMPLES.glob("*.jpg")), model, processor), processor)
-    page = build_page(model, processor, f"http://{arguments.host}:{arguments.port}")
+    page = build_page(
+        model, processor, f"http://{arguments.host}:{arguments.port}", weights_digest(arguments.checkpoint)
+    )
     page.queue(max_size=MAX_QUEUE)
     page.launch(
         server_name=arguments.host,
         server_port=arguments.port,
         auth=(user, password) if arguments.auth else None,
-        mcp_server=arguments.mcp or None,  # none: as the variable GRADIO_MCP_SERVER says
+        mcp_server=with_mcp,
         max_file_size=space.MAX_ZIP_BYTES,
         state_session_capacity=MAX_SESSIONS,
         run_history=False,

@@ -17,6 +17,10 @@ DECODING_ERRORS = (OSError, SyntaxError, EOFError, ValueError, TypeError, Lookup
 MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
 
 
+# Of Pillow's formats those that photos and masks come in. Some of the others start programs (EPS: Ghostscript).
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # MPO is opened as JPEG
+
+
 def is_image_file(path: Path) -> bool:
     """By its ending; not hidden, and not one of the super-pixel pictures that some ISIC archives hold."""
     return (
@@ -42,7 +46,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with warnings.catch_warnings():  # Pillow's own limit warns; ours below refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path)
+            image = Image.open(path, formats=FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: the image has more than {max_pixels} pixels. Reduce it first.") from error
     except UnidentifiedImageError as error:
@@ -53,14 +57,25 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     if width * height > max_pixels:
         raise ValueError(f"{path}: the image has {height}×{width} pixels, more than {max_pixels}. Reduce it first.")
     try:
-        num_frames = getattr(image, "n_frames", 1)
+        # the second picture of a phone's MPO file is a preview or a depth map: the first one is the photo
+        is_single = image.format == "MPO" or not has_second_frame(image)
         image.getexif()
     except DECODING_ERRORS as error:
         raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
-    # the second picture of a phone's MPO file is a preview or a depth map: the first one is the photo
-    if num_frames > 1 and image.format != "MPO":
-        raise ValueError(f"{path}: the file holds {num_frames} images. Save the one that is meant as a single image.")
+    if not is_single:
+        raise ValueError(f"{path}: the file holds several images. Save the one that is meant as a single image.")
     return image
+
+
+def has_second_frame(image: Image.Image) -> bool:
+    """Without counting them all: a TIFF of two megabytes can hold 20,000 pages, which takes Pillow a minute."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
 
 
 def upright_size(image: Image.Image) -> tuple[int, int]:

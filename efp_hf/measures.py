@@ -52,7 +52,8 @@ def measure_lesion(mask: np.ndarray, image: np.ndarray, pixels_per_mm: float | N
         - `area`: pixels of the lesion; `area_share`: of the image;
         - `feret_diameter_max`: the longest diameter in pixels; `perimeter_crofton`: the outline in pixels, right on
           average over all directions (disc: exact; upright rectangle: 5 % short);
-        - `compactness`: 4π · area / perimeter²; a disc has 1, other outlines less;
+        - `compactness`: 4π · area / perimeter²; a disc has about 1, other outlines less. The perimeter's 5 % count
+          twice here: an upright square has 0.88 and not π/4; a lesion of a few pixels can have more than 1;
         - `asymmetry_major`, `asymmetry_minor`: share of the area that stays uncovered when the lesion is folded about
           that principal axis, 0..1 (Stoecker et al. 1992, "Automatic detection of asymmetry in skin tumors"); the A of
           the ABCD rule asks for symmetry about the same two axes;

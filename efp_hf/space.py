@@ -5,8 +5,10 @@ import csv
 import io
 import json
 import shutil
+import struct
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -44,6 +46,9 @@ MAX_BATCH_BYTES = 500_000_000  # of one batch, unpacked
 PREVIEW_SIDE = 1024  # longer side of the pictures on the page
 THUMBNAIL_SIDE = 320
 MAX_ZIP_BYTES = 200_000_000
+MAX_DIRECTORY_BYTES = 1_000_000  # of a zip: some 5000 entries
+MAX_NAME_BYTES = 150  # of a file from a zip, without its ending; file systems allow 255
+PIXELS_PER_MM = (0.01, 10_000)
 BATCH_SIZE = 2  # images of a batch that are held at their own size
 
 TINT = 0.25  # share of the outline's colour inside the lesion
@@ -76,8 +81,8 @@ MEASURES = {
     "area": "pixels of the lesion",
     "area_share": "the lesion's share of the image",
     "feret_diameter_max": "longest diameter (scikit-image)",
-    "perimeter_crofton": "length of the outline (scikit-image)",
-    "compactness": "4π · area / perimeter²; a disc has 1, other outlines less",
+    "perimeter_crofton": "length of the outline (scikit-image); outlines along the axes up to 5 % short",
+    "compactness": "4π · area / perimeter²; a disc has about 1, other outlines less (a square 0.88: see perimeter)",
     "asymmetry_major": "share left uncovered when folded about the longer principal axis (A of the ABCD rule)",
     "asymmetry_minor": "the same about the shorter principal axis",
     "border_irregularity": "outline over that of the convex hull; 1 for convex outlines, others more",
@@ -360,8 +365,11 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
 def measure_photo(photo, processor, threshold=None, largest_region=None, pixels_per_mm: float | None = None) -> dict:
     """[`measure_lesion`] of the lesion at the photo's own size; `pixels_per_mm` adds millimetres."""
     check_photo(photo.path)
-    if pixels_per_mm is not None and not pixels_per_mm > 0:
-        raise ValueError(f"`pixels per mm` must be positive, got {pixels_per_mm}. Leave it empty if it is unknown.")
+    low, high = PIXELS_PER_MM
+    if pixels_per_mm is not None and not low <= pixels_per_mm <= high:
+        raise ValueError(
+            f"`pixels per mm` must be between {low} and {high}, got {pixels_per_mm}. Leave it empty if it is unknown."
+        )
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm)
 
@@ -496,14 +504,36 @@ def segment_many(
         ValueError: nothing to segment, too many files, a zip that is damaged, encrypted or unpacks to too much.
     """
     folder = Path(folder)
-    files, left_out = collect_files([Path(upload) for upload in uploads or ()], folder / "unpacked")
+    try:
+        # the same file chosen twice has one path
+        uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
+        files, refused, left_out = collect_files(uploads, folder / "unpacked")
+        return segment_files(files, refused, left_out, model, processor, folder, threshold, largest_region, progress)
+    finally:
+        for name in ("unpacked", "masks"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def segment_files(
+    files: list[Path],
+    refused: dict[Path, str],
+    left_out: int,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    folder: Path,
+    threshold: float | None,
+    largest_region: bool | None,
+    progress: Callable[[int, int], None],
+) -> Batch:
+    """The files that [`collect_files`] found → [`Batch`]; `refused` says of some of them already what is wrong."""
     output = folder / "masks"
     output.mkdir()
-    refused, accepted = {}, []
+    accepted = []
     for path in files:
         try:
-            check_photo(path)
-            accepted.append(path)
+            if path not in refused:
+                check_photo(path)
+                accepted.append(path)
         except ValueError as error:
             refused[path] = str(error)
 
@@ -533,8 +563,6 @@ def segment_many(
     with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
         for path in sorted(output.iterdir()):
             packed.write(path, path.name)
-    shutil.rmtree(output)
-    shutil.rmtree(folder / "unpacked", ignore_errors=True)
     return Batch(ordered, pictures, archive, left_out)
 
 
@@ -567,40 +595,77 @@ def draw_thumbnail(prediction: Prediction) -> tuple[Image.Image, str]:
     return draw_lesion(image, resize_mask(prediction.mask, image.size)), caption
 
 
-def collect_files(uploads: list[Path], folder: Path) -> tuple[list[Path], int]:
+def collect_files(uploads: list[Path], folder: Path) -> tuple[list[Path], dict[Path, str], int]:
     """
-    The image files of the uploads, zips unpacked into numbered folders in `folder`, and how many other files the zips
-    held. Names in a zip are cut to their last part: nothing is written outside of `folder`.
+    The image files of the uploads, zips unpacked into numbered folders in `folder`; what is wrong with those that a
+    zip did not give; and how many other files the zips held. Names in a zip are cut to their last part, long ones
+    shortened: nothing is written outside of `folder`.
 
     Raises:
         ValueError: as [`segment_many`].
     """
     if not uploads:
         raise ValueError("There is no file yet. Choose images, or a zip of images.")
-    files, left_out, num_bytes = [], 0, 0
+    files, refused, left_out, num_bytes = [], {}, 0, 0
     for upload in uploads:
         if upload.suffix.lower() != ".zip":
             files.append(upload)
             check_batch(len(files), num_bytes)
             continue
-        try:
-            with zipfile.ZipFile(upload) as packed:
-                members = [member for member in packed.infolist() if not member.is_dir()]
-                images = [member for member in members if is_batch_image(member.filename)]
-                left_out += len(members) - len(images)
-                check_batch(len(files) + len(images), num_bytes + sum(member.file_size for member in images))
-                for member in images:
-                    target = folder / f"{len(files):04d}" / Path(member.filename.replace("\\", "/")).name
-                    target.parent.mkdir(parents=True)
+        with open_zip(upload) as packed:
+            members = [member for member in packed.infolist() if not member.is_dir()]
+            images = [member for member in members if is_batch_image(member.filename)]
+            left_out += len(members) - len(images)
+            check_batch(len(files) + len(images), num_bytes + sum(member.file_size for member in images))
+            for member in images:
+                target = folder / f"{len(files):04d}" / short_name(member.filename)
+                target.parent.mkdir(parents=True)
+                files.append(target)
+                try:
                     num_bytes += unpack(packed, member, target, MAX_BATCH_BYTES - num_bytes)
-                    files.append(target)
-        except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError, OSError) as error:
-            raise ValueError(
-                f"{upload.name}: the zip is damaged, encrypted or of an unknown kind ({error}). Pack it again."
-            ) from error
+                except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+                    refused[target] = f"{target.name}: damaged, encrypted or packed in an unknown way ({error})."
     if not files:
         raise ValueError("There is no image in the zip. It must hold JPEG, PNG, TIFF, BMP or WebP files.")
-    return files, left_out
+    return files, refused, left_out
+
+
+def open_zip(path: Path) -> zipfile.ZipFile:
+    """
+    The zip, its directory read.
+
+    Raises:
+        ValueError: no zip, a damaged one, or one with a directory that is larger than `MAX_DIRECTORY_BYTES`.
+    """
+    try:
+        if directory_bytes(path) > MAX_DIRECTORY_BYTES:
+            raise ValueError(f"{path.name}: the zip has too many entries. A batch has at most {MAX_FILES} images.")
+        return zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, UnicodeDecodeError, OSError) as error:
+        raise ValueError(f"{path.name}: the zip is damaged or of an unknown kind. Pack it again.") from error
+
+
+def directory_bytes(path: Path) -> int:
+    """
+    Size of a zip's directory as its end record states it, read before the directory is: `zipfile` reads all of it into
+    memory. A zip in the format for more than 4 GB counts as too large.
+    """
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 66_000))  # the record, with the longest comment behind it
+        tail = file.read()
+    start = tail.rfind(b"PK\x05\x06")
+    if start < 0 or len(tail) - start < 22:
+        raise zipfile.BadZipFile("no end record")
+    if b"PK\x06\x07" in tail[max(0, start - 20) : start]:
+        return MAX_DIRECTORY_BYTES + 1
+    return struct.unpack_from("<I", tail, start + 12)[0]
+
+
+def short_name(name: str) -> str:
+    """The last part of a name in a zip, its stem cut so that the names of a mask and its overlay fit a file system."""
+    path = Path(name.replace("\\", "/"))
+    stem = path.stem.encode()[:MAX_NAME_BYTES].decode(errors="ignore")
+    return f"{stem}{path.suffix}"
 
 
 def is_batch_image(name: str) -> bool:
@@ -619,7 +684,16 @@ def check_batch(num_files: int, num_bytes: int) -> None:
 
 
 def unpack(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max_bytes: int) -> int:
-    """Unpacks one member and counts its bytes as they come: the sizes that a zip states need not be true."""
+    """
+    Unpacks one member, and counts its bytes as they come.
+
+    Raises:
+        NotImplementedError: packed by another method than the two of every photo zip: of the others `zipfile` unpacks a
+            whole megabyte at once, whatever that becomes.
+        ValueError: more than `max_bytes`.
+    """
+    if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise NotImplementedError("not stored or deflated")
     num_bytes = 0
     with packed.open(member) as source, target.open("wb") as file:
         while chunk := source.read(1 << 20):
@@ -728,17 +802,20 @@ def measures_html(measures: dict[str, float | None]) -> str:
     return table_html(caption, ("measure", "value", "with scale", "what it is"), rows, numbers=(1, 2))
 
 
-def trust_evidence(results: Path) -> str:
-    """What the newest row of the test split in `results/trust.csv` says of the estimate, or that there is none."""
+def trust_evidence(results: Path, weights: str) -> str:
+    """
+    What the newest row of the test split in `results/trust.csv` says of the estimate of these `weights` (of
+    [`~efp_hf.card.weights_digest`]), or that there is none.
+    """
     rows = []
     if results.is_file():
         with results.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if row["split"] == "test"]
+            rows = [row for row in csv.DictReader(file) if (row["split"], row["weights"]) == ("test", weights)]
     if not rows:
-        return "How well this estimate predicts the real Jaccard was not measured for this installation."
+        return "How well this estimate predicts the real Jaccard was not measured for this checkpoint."
     row = rows[-1]
     words = [
-        f"On the {row['images']} test images of {row['data']} ({row['checkpoint']}) the mean estimate was "
+        f"On the {row['images']} test images of {row['data']}, at threshold {row['threshold']}, the mean estimate was "
         f"{float(row['mean_expected']):.3f} and the mean Jaccard {float(row['mean_real']):.3f}."
     ]
     if row["rank_correlation"]:

@@ -12,6 +12,7 @@ from .metrics import JACCARD_THRESHOLD
 from .metrics.scores import to_lesion
 
 REDUCED_SIDE = 256  # the shorter side of the image that is judged, as that of the training images below
+MAX_REDUCED_SIDE = 1024  # the longer one: a strip of 10 pixels by 30,000 is not made larger
 # An image reduced by a bilinear filter has 0.44 of the Laplacian's variance that a Lanczos filter leaves, one saved as
 # JPEG of quality 75 has 0.73; after this smoothing 0.73 and 0.99 (medians over training images).
 SMOOTHING = 1.0  # standard deviation of the Gaussian, in those pixels
@@ -136,10 +137,13 @@ def image_features(image: np.ndarray, mask: np.ndarray) -> dict[str, float | Non
 
 
 def reduce(image: np.ndarray, mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Image and mask with a shorter side of `REDUCED_SIDE`. A lesion of less than a reduced pixel is gone."""
+    """
+    Image and mask with a shorter side of `REDUCED_SIDE`, a strip with less. A lesion of less than a reduced pixel is
+    gone.
+    """
     height, width = mask.shape
-    scale = REDUCED_SIDE / min(height, width)
-    size = (round(width * scale), round(height * scale))
+    scale = min(REDUCED_SIDE / min(height, width), MAX_REDUCED_SIDE / max(height, width))
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
     # by a whole factor first, which makes a photo of 12 megapixels several times faster
     image = Image.fromarray(image).resize(size, Image.Resampling.LANCZOS, reducing_gap=3.0)
     mask = Image.fromarray(mask.astype(np.uint8) * 255).resize(size, Image.Resampling.BOX, reducing_gap=3.0)

@@ -1,6 +1,7 @@
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from efp_hf.image_io import (
     as_boolean_mask,
@@ -63,8 +64,8 @@ BAD_FILES = {
     "text.jpg": (lambda path: path.write_text("not a picture"), "text.jpg: not an image that can be read"),
     "cut.jpg": (truncated, r"cut.jpg: the file is damaged or truncated"),
     "cut.png": (truncated, r"cut.png: the file is damaged or truncated"),
-    "moving.gif": (animated, "moving.gif: the file holds 2 images"),
-    "pages.tif": (animated, "pages.tif: the file holds 2 images"),
+    "moving.gif": (animated, "moving.gif: the file holds several images"),
+    "pages.tif": (animated, "pages.tif: the file holds several images"),
     "float.tif": (lambda path: Image.new("F", (4, 4)).save(path), "float.tif: `image` must have 8 or 16 bits"),
     "folder.jpg": (lambda path: path.mkdir(), "folder.jpg: no such file"),
 }
@@ -168,3 +169,22 @@ def test_file_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
     write_atomically(target, lambda partial: partial.write_text("after"))
     assert target.read_text() == "after"
+
+
+def test_pages_of_a_file_are_not_counted(tmp_path, monkeypatch):
+    """Counting reads them all, which takes a minute for a small file of many pages."""
+    path = tmp_path / "pages.tif"
+    page = Image.new("L", (4, 4))
+    page.save(path, save_all=True, append_images=[page] * 50)
+    read = []
+    monkeypatch.setattr(TiffImageFile, "_setup", lambda self, setup=TiffImageFile._setup: (read.append(1), setup(self)))
+    with pytest.raises(ValueError, match="several images"):
+        open_image(path)
+    assert len(read) < 5
+
+
+def test_formats_that_start_other_programs_are_refused(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n")
+    with pytest.raises(ValueError, match="photo.jpg: not an image that can be read"):
+        open_image(path)

@@ -1,6 +1,7 @@
 """The page's handlers: what is drawn, written and refused, without a browser."""
 
 import csv
+import importlib.util
 import io
 import json
 import os
@@ -16,7 +17,7 @@ import pytest
 import torch
 from PIL import Image
 
-from efp_hf import space
+from efp_hf import space, trust
 from efp_hf.image_io import read_mask
 from efp_hf.prediction import load_checkpoint
 from efp_hf.space import SegmentedPhoto
@@ -217,22 +218,24 @@ def test_trust_of_a_sure_mask_is_its_probability(tmp_path, loaded):
     assert all(isinstance(note, str) for note in trusted["notes"])
 
 
-TRUST_COLUMNS = "data,split,images,checkpoint,rank_correlation,failure_auc,failures,mean_expected,mean_real"
+TRUST_COLUMNS = "data,split,images,weights,threshold,rank_correlation,failure_auc,failures,mean_expected,mean_real"
 
 
 def test_evidence_is_the_newest_test_row(tmp_path):
     results = tmp_path / "trust.csv"
     results.write_text(
-        f"{TRUST_COLUMNS}\nisic,test,500,old,0.1,0.6,90,0.9,0.7\nisic,test,519,new,0.55,0.8,60,0.86,0.81\n"
-        "isic,validation,259,new,0.2,0.7,30,0.8,0.8\n"
+        f"{TRUST_COLUMNS}\nisic,test,500,ours,0.4,0.1,0.6,90,0.9,0.7\nisic,test,519,ours,0.45,0.55,0.8,60,0.86,0.81\n"
+        "isic,validation,259,ours,0.5,0.2,0.7,30,0.8,0.8\nisic,test,777,another,0.5,0.2,0.7,30,0.8,0.8\n"
     )
-    evidence = space.trust_evidence(results)
+    evidence = space.trust_evidence(results, "ours")
+    assert "threshold 0.45" in evidence
     assert "519 test images" in evidence and "0.55" in evidence and "80%" in evidence and "0.810" in evidence
-    assert "500" not in evidence and "259" not in evidence
+    assert not any(images in evidence for images in ("500", "259", "777"))
+    assert "not measured for this checkpoint" in space.trust_evidence(results, "unknown")
 
 
 def test_missing_evidence_is_said(tmp_path):
-    assert "not measured" in space.trust_evidence(tmp_path / "trust.csv")
+    assert "not measured" in space.trust_evidence(tmp_path / "trust.csv", "ours")
 
 
 def test_comparison_counts_hit_missed_and_false(tmp_path, loaded):
@@ -336,7 +339,7 @@ def test_zip_writes_nothing_outside_of_its_folder(tmp_path):
     packed = make_zip(
         tmp_path / "evil.zip", {"../../escaped.png": b"1", "/tmp/absolute.png": b"2", "..\\win.png": b"3"}
     )
-    files, _ = space.collect_files([packed], tmp_path / "deep" / "unpacked")
+    files, _, _ = space.collect_files([packed], tmp_path / "deep" / "unpacked")
     assert [file.name for file in files] == ["escaped.png", "absolute.png", "win.png"]
     assert all(file.resolve().is_relative_to(tmp_path / "deep" / "unpacked") for file in files)
 
@@ -350,7 +353,88 @@ def test_zip_that_unpacks_to_too_much_is_refused_before_it_is_unpacked(tmp_path,
     assert not (tmp_path / "unpacked").exists()
 
 
-def test_bytes_are_counted_where_a_zip_lies_about_its_size(tmp_path):
+def patch_zip(path: Path, old: bytes, new: bytes) -> Path:
+    """Every occurrence of `old` in the file replaced by `new`, of the same length."""
+    content = path.read_bytes()
+    assert old in content and len(old) == len(new)
+    path.write_bytes(content.replace(old, new))
+    return path
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_zip_of_another_method_that_lies_about_its_size_is_not_unpacked(tmp_path, loaded, method):
+    """Of these `zipfile` would unpack 300 MB at once, before anything could count them."""
+    path = tmp_path / "bomb.zip"
+    with zipfile.ZipFile(path, "w", method) as packed:
+        packed.writestr("zeros.png", bytes(3_000_000))
+    patch_zip(path, (3_000_000).to_bytes(4, "little"), (100).to_bytes(4, "little"))
+    (row,) = space.segment_many([path], *loaded, tmp_path).rows
+    assert "packed in an unknown way" in row["error"]
+
+
+def test_bad_member_of_a_zip_is_reported_in_its_row_and_stops_nothing(tmp_path, loaded, photo_file):
+    photo = photo_file.read_bytes()
+    path = tmp_path / "photos.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as packed:
+        packed.writestr("first.jpg", photo)
+        packed.writestr("damaged.jpg", b"MARK" + photo)
+        packed.writestr("last.jpg", photo)
+    patch_zip(path, b"MARK", b"KRAM")  # its checksum is wrong now
+    rows = space.segment_many([path], *loaded, tmp_path).rows
+    assert [bool(row["error"]) for row in rows] == [False, True, False]
+    assert rows[1]["error"].startswith("damaged.jpg: damaged, encrypted or packed in an unknown way")
+
+
+def test_damaged_compression_is_reported_in_its_row(tmp_path, loaded, photo_file):
+    path = make_zip(tmp_path / "photos.zip", {"good.jpg": photo_file.read_bytes(), "bad.png": b"x" * 5000})
+    with zipfile.ZipFile(path) as packed:
+        member = packed.getinfo("bad.png")
+    content = bytearray(path.read_bytes())
+    start = member.header_offset + 30 + len("bad.png")
+    content[start : start + member.compress_size] = b"\xff" * member.compress_size
+    path.write_bytes(content)
+    rows = space.segment_many([path], *loaded, tmp_path).rows
+    assert [bool(row["error"]) for row in rows] == [False, True]
+
+
+def test_long_names_in_a_zip_are_shortened(tmp_path, loaded, photo_file):
+    path = make_zip(tmp_path / "photos.zip", {"ö" * 130 + ".jpg": photo_file.read_bytes()})
+    batch = space.segment_many([path], *loaded, tmp_path)
+    assert [row["error"] for row in batch.rows] == [""]
+    assert batch.rows[0]["image"] == "ö" * 75 + ".jpg"
+
+
+def test_zip_with_a_large_directory_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    path = make_zip(tmp_path / "photos.zip", {f"{k}.txt": b"" for k in range(100)})
+    monkeypatch.setattr(space, "MAX_DIRECTORY_BYTES", 1000)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    with pytest.raises(ValueError, match="photos.zip: the zip has too many entries"):
+        space.open_zip(path)
+
+
+def test_directory_is_as_large_as_it_is(tmp_path):
+    path = make_zip(tmp_path / "photos.zip", {"a.txt": b"1", "bb.txt": b"2"})
+    with zipfile.ZipFile(path) as packed:
+        start = packed.start_dir
+    assert space.directory_bytes(path) == path.stat().st_size - 22 - start
+
+
+def test_same_file_chosen_twice_is_segmented_once(tmp_path, loaded, photo_file):
+    (row,) = space.segment_many([photo_file, photo_file], *loaded, tmp_path).rows
+    assert row["error"] == ""
+
+
+def test_refused_batch_leaves_no_file(tmp_path, loaded, photo_file, monkeypatch):
+    packed = make_zip(tmp_path / "photos.zip", {"one.jpg": photo_file.read_bytes()})
+    monkeypatch.setattr(space, "MAX_FILES", 1)
+    folder = tmp_path / "answer"
+    folder.mkdir()
+    with pytest.raises(ValueError, match="at most 1 images, got 2"):
+        space.segment_many([packed, photo_file], *loaded, folder)
+    assert not list(folder.iterdir())
+
+
+def test_bytes_are_counted_as_they_come(tmp_path):
     path = make_zip(tmp_path / "photos.zip", {"zeros.png": bytes(3_000_000)})
     with zipfile.ZipFile(path) as packed:
         with pytest.raises(ValueError, match="must unpack to at most"):
@@ -381,6 +465,93 @@ def test_unusable_zips_are_refused(tmp_path, content, message):
 def test_name_that_a_spreadsheet_would_run_is_quoted(tmp_path):
     space.write_table([space.error_row(Path("=cmd().png"), "bad")], tmp_path / "table.csv")
     assert "'=cmd().png" in (tmp_path / "table.csv").read_text()
+
+
+# -- Settings reach what is made with them
+
+
+@pytest.fixture
+def unsure_photo(tmp_path) -> SegmentedPhoto:
+    """A square of probability 0.7: lesion at the processor's threshold, skin at 0.9."""
+    return square_photo(tmp_path, inside=float(np.log(0.7 / 0.3)))
+
+
+def test_threshold_reaches_everything_that_is_made(tmp_path, loaded, unsure_photo):
+    _, processor = loaded
+    truth = tmp_path / "truth.png"
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((2, 2), (3, 1)))).save(truth)
+    made = {
+        "area": lambda threshold: space.measure_photo(unsure_photo, processor, threshold)["area"],
+        "notes": lambda threshold: space.trust_photo(unsure_photo, processor, threshold)["notes"],
+        "data": lambda threshold: space.lesion_data(unsure_photo, processor, threshold)["lesion_pixels"],
+        "contour": lambda threshold: space.lesion_data(unsure_photo, processor, threshold)["contour"]["annotations"],
+        "scores": lambda threshold: space.compare_photo(unsure_photo, processor, truth, threshold).scores["jaccard"],
+        "mask": lambda threshold: space.write_mask_file(unsure_photo, processor, tmp_path, threshold).read_bytes(),
+        "overlay": lambda threshold: space.write_overlay_file(
+            unsure_photo, processor, tmp_path, threshold
+        ).read_bytes(),
+        "file": lambda threshold: space.write_contour_file(unsure_photo, processor, tmp_path, threshold).read_bytes(),
+    }
+    for name, make in made.items():
+        assert make(0.5) != make(0.9), name
+
+
+# -- The page's own handlers
+
+
+@pytest.fixture(scope="module")
+def handlers(loaded, tmp_path_factory):
+    """The functions that the page's components call, by name."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+    spec = importlib.util.spec_from_file_location("app", REPOSITORY / "app.py")
+    app = sys.modules["app"] = importlib.util.module_from_spec(spec)  # Gradio looks its components' modules up
+    spec.loader.exec_module(app)
+    page = app.build_page(*loaded, "http://127.0.0.1:7860", weights="none")
+    return {getattr(block.fn, "__name__", ""): block.fn for block in page.fns.values()}
+
+
+def test_each_photo_is_segmented_anew(handlers, tmp_path):
+    pages = []
+    for number in (3, 4):
+        path = tmp_path / f"{number}.jpg"
+        draw_lesion(number, 40, 50)[0].save(path)
+        photo, view, _ = handlers["segment_upload"](str(path), 0.5, False)
+        assert photo.path == path
+        pages.append(view)
+    assert pages[0] != pages[1]
+
+
+def test_comparison_on_the_page_follows_the_threshold(handlers, tmp_path, unsure_photo):
+    truth = tmp_path / "truth.png"
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((2, 2), (3, 1)))).save(truth)
+    low, high = (handlers["compare_upload"](unsure_photo, str(truth), threshold, False) for threshold in (0.5, 0.9))
+    assert "1.000" in low and low != high
+
+
+def test_messages_are_text_and_name_no_folder_of_the_server(handlers, tmp_path):
+    import gradio as gr
+
+    path = tmp_path / "<img src=x onerror=alert(1)>.jpg"
+    path.write_bytes(b"no image")
+    with pytest.raises(gr.Error) as caught:
+        handlers["segment_upload"](str(path), 0.5, False)
+    assert "&lt;img src=x" in caught.value.message and "<img" not in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, float("nan"), -1.0, "forty"])
+def test_impossible_scale_is_said(handlers, photo_file, scale):
+    import gradio as gr
+
+    with pytest.raises(gr.Error) as caught:
+        handlers["measure"](str(photo_file), scale, 0.5, False)
+    assert caught.value.message
+
+
+def test_trust_of_a_strip_is_quick_and_small():
+    """Enlarged to 256 pixels of height this strip would have two billion pixels."""
+    image, mask = np.zeros((1, 30_000, 3), np.uint8), np.zeros((1, 30_000), bool)
+    assert trust.reduce(image, mask)[1].shape == (1, 1024)
 
 
 # -- Limits and privacy
