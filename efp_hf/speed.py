@@ -1,0 +1,161 @@
+"""What the rows of `results/speed_*.csv` say: the goals of the benchmark, and its block of the README."""
+
+import csv
+from dataclasses import dataclass
+from pathlib import Path
+
+from .benchmark import BARE_LOOP, EFP
+
+FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
+INT8_RUNTIMES = ("onnx int8", "openvino int8")
+NAMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "pipeline": "Transformers' pipeline"}
+PARTS = ("model", "job", "training", "metrics", "limit")
+
+
+def newest_run(results: Path, part: str) -> list[dict[str, str]]:
+    """The rows of a part's last run; none where there is no file."""
+    path = results / f"speed_{part}.csv"
+    if not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    return [row for row in rows if row["started"] == rows[-1]["started"]]
+
+
+def runtime_name(runtime: str) -> str:
+    first, _, rest = runtime.partition(" ")
+    return f"{NAMES.get(first, first)} {rest}".strip()
+
+
+@dataclass(frozen=True)
+class Goal:
+    """A number that is wanted; `value` is `None` where it was not measured."""
+
+    text: str
+    value: float | None
+    wanted: float
+    at_most: bool = False
+
+    def __str__(self) -> str:
+        goal = f"goal: at {'most' if self.at_most else 'least'} {self.wanted:g}"
+        if self.value is None:
+            return f"{self.text}: not measured ({goal})"
+        is_met = self.value <= self.wanted if self.at_most else self.value >= self.wanted
+        verdict = "met" if is_met else f"missed by {abs(self.value / self.wanted - 1):.0%}"
+        return f"{self.text}: {self.value:.3g} ({goal}, {verdict})"
+
+
+def best(rows: list[dict], column: str, lowest: bool = False) -> dict | None:
+    """The row with the highest or lowest number in the column, of those that have one."""
+    rows = [row for row in rows if row[column]]
+    return (min if lowest else max)(rows, key=lambda row: float(row[column])) if rows else None
+
+
+def number(row: dict | None, column: str) -> float | None:
+    return float(row[column]) if row and row[column] else None
+
+
+def goals(results: Path) -> list[Goal]:
+    """The goals of the parts that were measured: of EFP's best runtime, float and int8, of the better Trainer."""
+    found = []
+    model = [row for row in newest_run(results, "model") if row["system"] == EFP and row["batch_size"] == "1"]
+    for runtimes in (FLOAT_RUNTIMES, INT8_RUNTIMES):
+        fastest = best([row for row in model if row["runtime"] in runtimes], "median_ms", lowest=True)
+        if fastest:
+            name = runtime_name(fastest["runtime"])
+            text = f"EFP in {name}, batch 1, times as fast as SegFormer-B0 in"
+            found.append(Goal(f"{text} PyTorch", number(fastest, "over_segformer_torch"), 8))
+            found.append(Goal(f"{text} {name}", number(fastest, "over_segformer_same_runtime"), 2.5))
+    job = best([row for row in newest_run(results, "job") if row["system"] == EFP], "over_pipeline")
+    if job:
+        text = f"Photos to masks in {runtime_name(job['runtime'])}, times the images a second of the pipeline"
+        found.append(Goal(text, number(job, "over_pipeline"), 6))
+    trainers = [row for row in newest_run(results, "training") if row["loop"] != BARE_LOOP]
+    trainer = best(trainers, "share_of_bare_loop")
+    if trainer:
+        text = f"{trainer['loop']}, share of"
+        found.append(Goal(f"{text} its time that it waits for data", number(trainer, "waiting_share"), 0.05, True))
+        found.append(Goal(f"{text} the bare loop's images a second", number(trainer, "share_of_bare_loop"), 0.9))
+    metrics = [row for row in newest_run(results, "metrics") if row["scorer"] == "efp_hf"]
+    if metrics:
+        text = "Counts and scores of masks, times as fast as evaluate's mean_iou"
+        found.append(Goal(text, number(metrics[-1], "over_mean_iou"), 50))
+    return found
+
+
+def spread(row: dict, unit: str) -> str:
+    return f"{row[f'quartile1_{unit}']} – {row[f'quartile3_{unit}']}"
+
+
+def times(ratio: str) -> str:
+    return f"{float(ratio):.2f}×" if ratio else "–"
+
+
+def table(header: str, lines: list[list[str]]) -> str:
+    rule = "|".join("---" for _ in header.split("|"))
+    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
+def run_note(row: dict) -> str:
+    machine = ", ".join(
+        dict.fromkeys([row["processor"], row["hardware"]])
+    )  # the hardware is the GPU where there is one
+    return (
+        f"{machine}, {row['threads']} threads, load {row['load_average']} at the start, PyTorch {row['torch']}, "
+        f"Transformers {row['transformers']}, {row['date']}, commit `{row['commit']}`"
+    )
+
+
+def model_table(rows: list[dict]) -> str:
+    lines = [
+        [
+            row["system"],
+            runtime_name(row["runtime"]),
+            row["batch_size"],
+            row["median_ms"],
+            spread(row, "ms"),
+            times(row["over_segformer_torch"]),
+            times(row["over_segformer_same_runtime"]),
+        ]
+        for row in rows
+    ]
+    header = "system | runtime | batch | median ms | quartiles | SegFormer-B0 in PyTorch takes | in the same runtime"
+    return (
+        f"{table(header, lines)}\n\nThe model alone at {rows[0]['image_size']}², random weights but EFP's; U-Net with "
+        f"EFP's encoder. {run_note(rows[0])}."
+    )
+
+
+def job_table(rows: list[dict]) -> str:
+    lines = [
+        [
+            f"{row['system']}, {runtime_name(row['runtime'])}",
+            row["images"],
+            row["median_images_per_second"],
+            spread(row, "images_per_second"),
+            times(row["over_pipeline"]),
+            row["peak_mb"],
+        ]
+        for row in rows
+    ]
+    header = "photos of 12 megapixels to masks | photos | images a second | quartiles | speed-up | peak MB"
+    return f"{table(header, lines)}\n\nSegFormer-B0 with 256² input, EFP with its own. {run_note(rows[0])}."
+
+
+def speed_block(results: Path) -> str:
+    """The README's block: the model's table, the job's, and each goal with what was measured."""
+    runs = {part: newest_run(results, part) for part in PARTS}
+    if not any(runs.values()):
+        return "Nothing is measured yet: `python scripts/benchmark.py all`."
+    blocks = [write(runs[part]) for part, write in (("model", model_table), ("job", job_table)) if runs[part]]
+    lines = [f"- {goal}" for goal in goals(results)]
+    lines += [
+        f"- EFP in {runtime_name(row['runtime'])}, batch 1, {row['image_size']}²: {row['times_limit']} times what the "
+        f"machine's peaks allow ({row['compute_ms']} ms for the arithmetic, {row['memory_ms']} ms for the bytes)"
+        for row in runs["limit"]
+        if row["batch_size"] == "1" and row["image_size"] == "256"
+    ]
+    missing = [part for part in PARTS if not runs[part]]
+    if missing:
+        lines.append(f"- not measured yet: {', '.join(missing)}")
+    return "\n\n".join([*blocks, "\n".join(lines)])

@@ -1,0 +1,91 @@
+"""Draw the figures of what is measured in `results/`.
+
+    python scripts/draw_figures.py                       # accuracy, reliability, jaccards: results/figures/*.svg
+    python scripts/draw_figures.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
+
+What cannot be drawn yet is named with the command that measures it. The pictures with images of the data set go to
+another folder, `--output`, that git ignores.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from efp_hf.comparison import TRACKS
+from efp_hf.figures import (
+    accuracy_figure,
+    image_file,
+    jaccards_figure,
+    levels_figure,
+    masks_figure,
+    model_folders,
+    reliability_figure,
+    save_figure,
+)
+from efp_hf.isic import load_isic
+from efp_hf.prediction import load_checkpoint
+from efp_hf.report import TITLES
+
+HERE = Path(__file__).resolve().parents[1]
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, help="ISIC or own folder, for the figures that show images")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
+    parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="trained models (%(default)s)")
+    parser.add_argument("--seed", type=int, default=0, help="of the models whose masks are shown (%(default)s)")
+    parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoints" / "efp-isic", help="the shipped one")
+    parser.add_argument("--image", help="id of the test image of levels.png (default: the first)")
+    parser.add_argument("--output", type=Path, default=Path("figures"), help="of the figures with images (%(default)s)")
+    return parser.parse_args()
+
+
+def draw(path: Path, make: Callable[[], Figure]) -> None:
+    try:
+        save_figure(make(), path)
+    except (OSError, ValueError, ImportError) as error:
+        print(f"{path}: not drawn. {error}", flush=True)
+    else:
+        print(path, flush=True)
+
+
+def draw_images(arguments: argparse.Namespace) -> None:
+    """The figures that show images of the data set."""
+    dataset = load_isic(arguments.data, seed=arguments.split_seed)["test"]
+    for track in TRACKS:
+        path = arguments.output / f"masks_{track}.png"
+        folders = model_folders(track, arguments.runs, arguments.seed)
+        there = {system: folder for system, folder in folders.items() if (folder / "config.json").is_file()}
+        for system, folder in folders.items():
+            if system not in there:
+                print(f"{path}: without {TITLES[system]}, no model in {folder}", flush=True)
+        draw(path, partial(masks_figure, arguments.results, track, dataset, there, arguments.seed))
+
+    def draw_levels() -> Figure:
+        image = image_file(dataset, arguments.image or dataset["image_id"][0])
+        return levels_figure(image, *load_checkpoint(arguments.checkpoint))
+
+    draw(arguments.output / "levels.png", draw_levels)
+
+
+def main() -> None:
+    arguments = parse()
+    figures = arguments.results / "figures"
+    draw(figures / "accuracy.svg", partial(accuracy_figure, arguments.results))
+    draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, arguments.checkpoint))
+    draw(figures / "jaccards.svg", partial(jaccards_figure, arguments.results))
+    if arguments.data is not None:
+        try:
+            draw_images(arguments)
+        except (OSError, ValueError) as error:
+            sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()
