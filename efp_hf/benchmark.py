@@ -479,7 +479,7 @@ def score_with_mean_iou(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -
     """evaluate's mean_iou, loaded from the Hub or a folder with its script."""
     import evaluate
 
-    masks, truths = ([pair[side].astype(np.uint8) for pair in pairs] for side in (0, 1))
+    masks, truths = ([pair[side].view(np.uint8) for pair in pairs] for side in (0, 1))
     return evaluate.load(name).compute(predictions=masks, references=truths, num_labels=2, ignore_index=255)
 
 

@@ -1,6 +1,6 @@
 """Measure the speed of EFP and its peers side by side on this machine.
 
-    python scripts/benchmark.py all                # an hour or two; leave the machine alone meanwhile
+    python scripts/benchmark.py all                # two or three hours; leave the machine alone
     python scripts/benchmark.py model --runtimes torch onnx
     python scripts/benchmark.py job --images 100
     python scripts/benchmark.py all --quick        # a smoke run of a few minutes

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from efp_hf.card import fill, newest_score, score_table, trust_sentence
 from efp_hf.report import ablation_table, comparison_table
+from efp_hf.speed import speed_block
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKPOINT = HERE / "checkpoints" / "efp-isic"
@@ -21,6 +22,7 @@ def blocks() -> dict[str, str]:
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
         "ablation": ablation_table(results),
+        "speed": speed_block(results),
     }
 
 

@@ -45,7 +45,7 @@ def test_seconds_are_those_between_the_beginning_and_the_end_of_a_call(monkeypat
 
 
 def test_median_and_quartiles_of_known_numbers():
-    assert benchmark.median_and_spread([5, 1, 2, 4, 3]) == (3, 2, 4)
+    assert benchmark.median_and_spread([9, 1, 2, 4, 3]) == (3, 2, 4)
     columns = benchmark.spread_columns([0.004, 0.001, 0.002, 0.003], "ms", 1000)
     assert columns == {"median_ms": 2.5, "quartile1_ms": 1.75, "quartile3_ms": 3.25}
 
@@ -317,6 +317,10 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     write_run(tmp_path, "model", "1", benchmark.model_rows({key: [7] for key in seconds}, 1, 256))
     write_run(tmp_path, "model", "2", benchmark.model_rows(seconds, 1, 256))
     write_run(tmp_path, "metrics", "2", benchmark.metric_rows({"efp_hf": [1]}, {MEAN_IOU: "no network"}, 1000, 1024))
+    for num_images, rate in ((50, 7), (500, 9)):
+        jobs = {(EFP, "torch"): rate, (SEGFORMER, "pipeline"): 1}
+        jobs = {key: [{"images_per_second": value, "peak_mb": 900}] for key, value in jobs.items()}
+        write_run(tmp_path, "job", "2", benchmark.job_rows(jobs, num_images, photo_mb=4))
     measured = [{"images_per_second": 8, "waiting_share": 0.1}]
     bare = [{"images_per_second": 10, "waiting_share": 0}]
     write_run(tmp_path, "training", "2", benchmark.training_rows({"Trainer": measured, BARE_LOOP: bare}, 24, 16, 256))
@@ -324,10 +328,12 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     assert "| EFP | ONNX Runtime | 1 | 100.0 | 100.0 – 100.0 | 9.00× | 2.00× |" in block
     assert "7000" not in block
     assert "EFP in ONNX Runtime, batch 1, times as fast as SegFormer-B0 in PyTorch: 9 (goal: at least 8, met)" in block
-    assert "SegFormer-B0 in ONNX Runtime: 2 (goal: at least 2.5, missed by 20%)" in block
+    assert "SegFormer-B0 in the same runtime: 2 (goal: at least 2.5, missed by 20%)" in block
     assert "waits for data: 0.1 (goal: at most 0.05, missed by 100%)" in block
     assert "mean_iou: not measured (goal: at least 50)" in block
-    assert "not measured yet: job, limit" in block
+    assert "| EFP, PyTorch | 500 | 9.0 | 9.0 – 9.0 | 9.00× | 900 |" in block
+    assert "the images a second of the pipeline: 7 (goal: at least 6, met)" in block
+    assert block.endswith("- not measured yet: limit")
 
 
 def test_block_without_rows_says_how_to_get_them(tmp_path):
