@@ -21,7 +21,8 @@ from .modeling_efp import EFPForSegmentation
 from .runtimes import PACKAGES, require_packages
 
 FORMATS = tuple(PACKAGES)
-TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes any other
+TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
+EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
 
 
 def export_model(
@@ -35,13 +36,14 @@ def export_model(
 ) -> None:
     """
     Write a folder with the model for another runtime, the processor and the configuration, which
-    [`load_checkpoint`](prediction.py) loads. Batch size, height and width of the model stay free.
+    [`load_checkpoint`](prediction.py) loads. Batch size, height and width stay free (ExecuTorch: up to
+    `EXECUTORCH_LIMITS`).
 
     Args:
         folder: is there afterwards whole, or as it was before.
         to: "onnx", "openvino" or "executorch".
         calibration_images: quantize to int8, with the ranges that these images give; they should be training images.
-        half: weights of 16 bits.
+        half: weights of 16 bits, for ONNX and ExecuTorch the computation too.
         overwrite: replace an exported folder.
 
     Raises:
@@ -58,12 +60,12 @@ def export_model(
         quantizer = None
         if calibration_images is not None:
             quantizer = make_quantizer(to, list(calibration_inputs(calibration_images, processor)))
-        sizes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}  # an error where one would become a constant
-        config = AutoExportConfig.from_dict(
-            {"export_format": to, "dynamic_shapes": {"pixel_values": sizes}, "quantizer": quantizer}
-        )
+        options = {"dynamic_shapes": {"pixel_values": free_sizes(to)}, "quantizer": quantizer}
+        if to == "openvino":
+            options["compress_to_fp16"] = half  # it does not halve the convolutions of a model of 16 bits
+        config = AutoExportConfig.from_dict({"export_format": to, **options})
         model = traceable(model)
-        model = model.half() if half else model
+        model = model.half() if half and to != "openvino" else model
         pixel_values = torch.zeros(TRACED_SHAPE, dtype=model.dtype)
         exported = AutoHfExporter.from_config(config).export(model, {"pixel_values": pixel_values}, config)
         exported.save_pretrained(partial)
@@ -87,6 +89,14 @@ def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def free_sizes(to: str) -> dict:
+    """Axis of `pixel_values` → that its size is free; an export in which it would become a constant is an error."""
+    if to == "executorch":
+        most, longest = EXECUTORCH_LIMITS
+        return {0: Dim.DYNAMIC(max=most), 2: Dim.DYNAMIC(max=longest), 3: Dim.DYNAMIC(max=longest)}
+    return {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
 
 
 def traceable(model: EFPForSegmentation) -> EFPForSegmentation:
