@@ -113,6 +113,16 @@ class Prediction:
     expected_jaccard: float | None = None
     error: str | None = None
 
+    @classmethod
+    def of(cls, path: Path, result: BatchFeature) -> "Prediction":
+        """Of a file and its result of [`segment`]."""
+        return cls(
+            path,
+            mask=result["segmentation"].cpu().numpy().astype(bool),
+            probabilities=result["probabilities"].cpu().numpy(),
+            expected_jaccard=result["expected_jaccard"],
+        )
+
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
     """
@@ -169,13 +179,7 @@ def predict_files(
                 if isinstance(item, str):
                     yield Prediction(path, error=item)
                     continue
-                result = next(results)
-                yield Prediction(
-                    path,
-                    mask=result["segmentation"].cpu().numpy().astype(bool),
-                    probabilities=result["probabilities"].cpu().numpy(),
-                    expected_jaccard=result["expected_jaccard"],
-                )
+                yield Prediction.of(path, next(results))
 
 
 def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import transformers
 
+from .image_io import write_atomically
 from .version import __version__
 
 
@@ -74,6 +75,25 @@ def processor_name() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def read_rows(path: Path) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(rows: list[dict], path: Path) -> None:
+    """A CSV file of at least one row, whole or not at all; the columns are those of the first row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
 
 
 def append_row(path: str | Path, row: dict) -> None:

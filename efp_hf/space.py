@@ -1,7 +1,6 @@
 """What the web page does, as plain functions; `app.py` only wires them to the page and to its API."""
 
 import base64
-import csv
 import io
 import json
 import shutil
@@ -20,6 +19,7 @@ import numpy as np
 import torch
 from PIL import Image
 from skimage.measure import find_contours
+from transformers.image_processing_utils import BatchFeature
 
 from .image_io import is_image_file, open_image, read_image, read_mask, write_atomically
 from .image_processing_efp import EFPImageProcessor
@@ -37,7 +37,8 @@ from .prediction import (
     write_mask,
     write_predictions,
 )
-from .trust import expected_jaccard, image_notes
+from .results import read_rows, write_rows
+from .trust import image_notes
 
 MAX_FILE_BYTES = 50_000_000
 MAX_PIXELS = 50_000_000  # below `image_io.MAX_PIXELS`: several people share the machine
@@ -204,18 +205,29 @@ def find_lesion(
     largest_region: bool | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
+    """Mask (bool) and probabilities of [`post_process`]."""
+    result = post_process(photo, processor, threshold, largest_region, size)
+    return result["segmentation"].numpy().astype(bool), result["probabilities"].numpy()
+
+
+def post_process(
+    photo: SegmentedPhoto,
+    processor: EFPImageProcessor,
+    threshold: float | None = None,
+    largest_region: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> BatchFeature:
     """
-    Mask (bool) and probabilities of the kept logits, `(height, width)` of `size`, by default the photo's own: there
-    they are those of `scripts/predict.py`, to the last bit. The model is not run.
+    `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
+    the photo's own: there they are those of `scripts/predict.py`, to the last bit. The model is not run.
     """
-    result = processor.post_process_semantic_segmentation(
+    return processor.post_process_semantic_segmentation(
         SimpleNamespace(logits=photo.logits),
         target_sizes=[photo.size if size is None else size],
         threshold=threshold,
         largest_region=largest_region,
         return_probabilities=True,
     )[0]
-    return result["segmentation"].numpy().astype(bool), result["probabilities"].numpy()
 
 
 # ---------------------------------------------------------------------------------------------------------- Segment
@@ -349,13 +361,13 @@ def coco_contour(mask: np.ndarray, file_name: str) -> dict:
 
 def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
-    mask, probabilities = find_lesion(photo, processor, threshold, largest_region)
-    row = table_row(Prediction(photo.path, mask, probabilities, expected_jaccard(probabilities, mask)))
+    prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
+    row = table_row(prediction)
     return {
         **{name: None if value == "" else value for name, value in row.items()},
         "threshold": processor.threshold if threshold is None else threshold,
         "largest_region": processor.largest_region if largest_region is None else largest_region,
-        "contour": coco_contour(mask, photo.path.name),
+        "contour": coco_contour(prediction.mask, photo.path.name),
     }
 
 
@@ -377,10 +389,10 @@ def measure_photo(photo, processor, threshold=None, largest_region=None, pixels_
 def trust_photo(photo, processor, threshold=None, largest_region=None) -> dict:
     """`expected_jaccard` of this mask, and `notes` on what speaks against trusting it."""
     check_photo(photo.path)
-    mask, probabilities = find_lesion(photo, processor, threshold, largest_region)
+    prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
     return {
-        "expected_jaccard": float(expected_jaccard(probabilities, mask)),
-        "notes": image_notes(np.asarray(read_image(photo.path)), mask, probabilities),
+        "expected_jaccard": prediction.expected_jaccard,
+        "notes": image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities),
     }
 
 
@@ -572,14 +584,7 @@ def error_row(path: Path, error: str) -> dict:
 
 def write_table(rows: list[dict], path: Path) -> None:
     """The rows of a batch as CSV. A name that a spreadsheet would take for a formula gets an apostrophe before it."""
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, (*COLUMNS, "error"), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows({name: harmless(value) for name, value in row.items()} for row in rows)
-
-    write_atomically(path, write)
+    write_rows([{name: harmless(value) for name, value in row.items()} for row in rows], path)
 
 
 def harmless(value):
@@ -807,10 +812,8 @@ def trust_evidence(results: Path, weights: str) -> str:
     What the newest row of the test split in `results/trust.csv` says of the estimate of these `weights` (of
     [`~efp_hf.card.weights_digest`]), or that there is none.
     """
-    rows = []
-    if results.is_file():
-        with results.open(newline="", encoding="utf-8") as file:
-            rows = [row for row in csv.DictReader(file) if (row["split"], row["weights"]) == ("test", weights)]
+    rows = read_rows(results) if results.is_file() else []
+    rows = [row for row in rows if (row["split"], row["weights"]) == ("test", weights)]
     if not rows:
         return "How well this estimate predicts the real Jaccard was not measured for this checkpoint."
     row = rows[-1]
