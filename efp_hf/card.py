@@ -1,9 +1,10 @@
 """Numbers of `results/` into the model card and the README."""
 
-import csv
 import hashlib
 import re
 from pathlib import Path
+
+from .results import read_rows
 
 LABELS = {
     "jaccard": "Jaccard (J)",
@@ -52,27 +53,31 @@ def newest_score(results: Path, checkpoint: Path, split: str = "test") -> dict[s
         ValueError: there is none.
     """
     digest = weights_digest(checkpoint)
-    with results.open(newline="", encoding="utf-8") as file:
-        rows = [row for row in csv.DictReader(file) if row["weights"] == digest and row["split"] == split]
+    rows = [row for row in read_rows(results) if row["weights"] == digest and row["split"] == split]
     if not rows:
         raise ValueError(f"{results}: no row of the {split} split for {checkpoint} ({digest}). Run scripts/score.py.")
     return rows[-1]
 
 
+def to_table(header: str, lines: list[list[str]]) -> str:
+    """A Markdown table; `header` without its outer bars."""
+    rule = "|".join("---" for _ in header.split("|"))
+    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
+
+
 def score_table(row: dict[str, str]) -> str:
     """A Markdown table of a row: each score with its 95 % interval where it has one."""
-    lines = ["| score | value | 95 % interval |", "|---|---|---|"]
+    lines = []
     for name, label in LABELS.items():
         interval = f"{float(row[f'{name}_low']):.3f} – {float(row[f'{name}_high']):.3f}" if f"{name}_low" in row else ""
-        lines.append(f"| {label} | {float(row[name]):.3f} | {interval} |")
-    lines.append("")
-    lines.append(
+        lines.append([label, f"{float(row[name]):.3f}", interval])
+    note = (
         f"{row['images']} images of the {row['split']} split (seed {row['split_seed']}) of {row['data']}, each at its "
         f"mask's own size; input {row['image_size']}, threshold {row['threshold']}, largest region only: "
         f"{'yes' if row['largest_region'] == 'True' else 'no'}. Weights `{row['weights']}`, {row['date']}, "
         f"commit `{row['commit']}`, {row['hardware']}; 10,000 bootstrap resamples over the images."
     )
-    return "\n".join(lines)
+    return f"{to_table('score | value | 95 % interval', lines)}\n\n{note}"
 
 
 def fill(text: str, blocks: dict[str, str]) -> str:

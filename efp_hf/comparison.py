@@ -1,6 +1,5 @@
 """The paper's comparison: every system on the same images, with the same recipe and the same number of images seen."""
 
-import csv
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,17 +13,16 @@ from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, se
 from .baselines import SYSTEMS as BASELINES
 from .baselines import new_baseline
 from .encoders import PAPER_ENCODER, new_model
-from .image_io import write_atomically
 from .image_processing_efp import EFPImageProcessor
 from .metrics import confusion_counts
-from .scoring import boundary_scores, grid_jaccards, model_masks
+from .results import read_rows
+from .scoring import THRESHOLDS, boundary_scores, grid_jaccards, model_masks
 from .training import TRAINING_DEFAULTS, lesion_trainer
 
 SYSTEMS = (*BASELINES, "efp")
 ENCODER = "tf_efficientnet_lite0"
 LEARNING_RATES = (2e-4, 6e-4, 2e-3)  # the search of every system; its encoder has ENCODER_SHARE of it
 ENCODER_SHARE = 0.3
-THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)
 
 
 @dataclass(frozen=True)
@@ -152,7 +150,7 @@ def train_system(
 
 def choose_threshold(model: PreTrainedModel, processor: EFPImageProcessor, validation: Dataset) -> tuple[float, float]:
     """The threshold with the highest mean J on validation, at the masks' own size, and that J."""
-    tried = grid_jaccards(validation, model, processor, list(THRESHOLDS))
+    tried = grid_jaccards(validation, model, processor, THRESHOLDS, regions=(False,))
     threshold = max(THRESHOLDS, key=lambda value: tried[value, False])
     return threshold, tried[threshold, False]
 
@@ -167,23 +165,9 @@ def score_images(model: PreTrainedModel, processor: EFPImageProcessor, dataset: 
     return rows
 
 
-def write_image_scores(rows: list[dict], path: Path) -> None:
-    """The rows of [`score_images`] as a CSV file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-
-    def write(partial: Path) -> None:
-        with partial.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(rows)
-
-    write_atomically(path, write)
-
-
 def read_counts(path: Path) -> np.ndarray:
-    """`(num_images, 4)`: TP, FP, FN, TN of each image of a file of [`write_image_scores`]."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return np.array([[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in csv.DictReader(file)])
+    """`(num_images, 4)`: TP, FP, FN, TN of each image of a file with the rows of [`score_images`]."""
+    return np.array([[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in read_rows(path)])
 
 
 def multiply_adds(model: PreTrainedModel, image_size: int) -> int:

@@ -1,6 +1,5 @@
 """Figures of `results/`, and of test images with the models' masks."""
 
-import csv
 import json
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from .metrics import bootstrap_interval, confusion_counts, jaccard
 from .metrics.scores import JACCARD_THRESHOLD
 from .modeling_efp import EFPForSegmentation
 from .report import TITLES, image_means, read_comparison
+from .results import read_rows
 from .scoring import model_masks, truth_mask
 from .space import agreement, draw_lesion, find_lesion, segment_photo
 
@@ -183,12 +183,11 @@ def read_bins(path: Path, checkpoint: Path, split: str = "test") -> dict[str, np
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. {command}")
     digest, temperature = weights_digest(checkpoint), EFPConfig.from_pretrained(checkpoint).temperature
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = [
-            row
-            for row in csv.DictReader(file)
-            if (row["weights"], row["split"], float(row["temperature"])) == (digest, split, temperature)
-        ]
+    rows = [
+        row
+        for row in read_rows(path)
+        if (row["weights"], row["split"], float(row["temperature"])) == (digest, split, temperature)
+    ]
     if not rows:
         raise ValueError(
             f"{path}: no row of the {split} split for {checkpoint} ({digest}, temperature {temperature}). {command}"
@@ -276,8 +275,7 @@ def read_ranks(path: Path, track: str) -> list[tuple[str, str]]:
     """(rank, image_id) of [`choose_images`] from a run's image scores."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {how_to_measure(track)}")
-    with path.open(newline="", encoding="utf-8") as file:
-        image_ids = [row["image_id"] for row in csv.DictReader(file)]
+    image_ids = [row["image_id"] for row in read_rows(path)]
     return [(rank, image_ids[position]) for rank, position in choose_images(jaccard(read_counts(path)))]
 
 

@@ -1,13 +1,14 @@
 """The comparison's rows as Markdown: one table a track, one of the ablation."""
 
-import csv
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
+from .card import to_table
 from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, read_counts
 from .metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
+from .results import read_rows
 
 TITLES = {
     "unet": "U-Net",
@@ -30,13 +31,11 @@ def read_comparison(results: Path, track: str) -> dict[tuple[str, str], list[dic
     """The rows of `comparison.csv` by (system, variant): one a seed, each with the `counts` of its test images."""
     path = results / "comparison.csv"
     runs = {}
-    if path.is_file():
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                if row["track"] == track:
-                    run = Run(track, row["system"], int(row["seed"]), row["variant"])
-                    row["counts"] = read_counts(results / "comparison" / f"{run.name}.csv")
-                    runs.setdefault((row["system"], row["variant"]), []).append(row)
+    for row in read_rows(path) if path.is_file() else ():
+        if row["track"] == track:
+            run = Run(track, row["system"], int(row["seed"]), row["variant"])
+            row["counts"] = read_counts(results / "comparison" / f"{run.name}.csv")
+            runs.setdefault((row["system"], row["variant"]), []).append(row)
     return runs
 
 
@@ -85,11 +84,6 @@ def cost_of(rows: list[dict]) -> list[str]:
 
 SCORE_HEADER = "J [95 %] | TJ | Dice | pooled IoU | IoU of two classes | failures"
 COST_HEADER = "parameters | multiply-adds | core minutes"
-
-
-def to_table(header: str, lines: list[list[str]]) -> str:
-    rule = "|".join("---" for _ in header.split("|"))
-    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
 
 
 def comparison_table(results: Path, track: str) -> str:

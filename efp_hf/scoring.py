@@ -1,6 +1,6 @@
 """A model or a folder of masks against the truth, image by image, at the masks' own size."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,19 +15,26 @@ from .metrics import boundary_f1, confusion_counts, hausdorff95, jaccard
 from .modeling_efp import EFPForSegmentation
 from .prediction import segment
 
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
+
 
 def truth_mask(row: dict) -> np.ndarray:
     """The true mask of a dataset row as booleans."""
     return as_boolean_mask(row["mask"], row["image_id"])
 
 
+def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict], list[np.ndarray]]]:
+    """(rows, their true masks) of each batch, in order."""
+    for start in range(0, len(dataset), batch_size):
+        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
+        yield rows, [truth_mask(row) for row in rows]
+
+
 def segment_rows(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
 ) -> Iterator[tuple[str, BatchFeature, np.ndarray]]:
     """(image_id, result of [`segment`] at the size of the truth, truth) of each row."""
-    for start in range(0, len(dataset), batch_size):
-        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        truths = [truth_mask(row) for row in rows]
+    for rows, truths in row_batches(dataset, batch_size):
         results = segment(
             [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
         )
@@ -70,11 +77,12 @@ def grid_jaccards(
     dataset: Dataset,
     model: EFPForSegmentation,
     processor: EFPImageProcessor,
-    thresholds: list[float],
+    thresholds: Sequence[float],
     batch_size: int = 8,
+    regions: tuple[bool, ...] = (False, True),
 ) -> dict[tuple[float, bool], float]:
     """(threshold, largest_region) → mean J, from one pass of the model over the rows."""
-    counts = {(threshold, region): [] for threshold in thresholds for region in (False, True)}
+    counts = {(threshold, region): [] for threshold in thresholds for region in regions}
     for _, result, truth in segment_rows(dataset, model, processor, batch_size):
         probabilities = result["probabilities"].cpu().numpy()
         for threshold, region in counts:
@@ -100,9 +108,8 @@ def compare_runtimes(
         `largest_logit_difference`, and the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
     """
     between, with_truth, differences = [], [], []
-    for start in range(0, len(dataset), batch_size):
-        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        images, truths = [to_upright_rgb(row["image"]) for row in rows], [truth_mask(row) for row in rows]
+    for rows, truths in row_batches(dataset, batch_size):
+        images = [to_upright_rgb(row["image"]) for row in rows]
         logits, masks = [], []
         for model, processor in (reference, exported):
             outputs = model(**processor(images, return_tensors="pt").to(model.device, model.dtype))

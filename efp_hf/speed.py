@@ -1,10 +1,11 @@
 """What the rows of `results/speed_*.csv` say: the goals of the benchmark, and its block of the README."""
 
-import csv
 from dataclasses import dataclass
 from pathlib import Path
 
 from .benchmark import BARE_LOOP, EFP
+from .card import to_table
+from .results import read_rows
 
 FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
 INT8_RUNTIMES = ("onnx int8", "openvino int8")
@@ -15,10 +16,7 @@ PARTS = ("model", "job", "training", "metrics", "limit")
 def newest_run(results: Path, part: str) -> list[dict[str, str]]:
     """The rows of a part's last run; none where there is no file."""
     path = results / f"speed_{part}.csv"
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = read_rows(path) if path.is_file() else []
     return [row for row in rows if row["started"] == rows[-1]["started"]]
 
 
@@ -92,11 +90,6 @@ def times(ratio: str) -> str:
     return f"{float(ratio):.2f}×" if ratio else "–"
 
 
-def table(header: str, lines: list[list[str]]) -> str:
-    rule = "|".join("---" for _ in header.split("|"))
-    return "\n".join([f"| {header} |", f"|{rule}|", *(f"| {' | '.join(line)} |" for line in lines)])
-
-
 def run_note(row: dict) -> str:
     machine = ", ".join(
         dict.fromkeys([row["processor"], row["hardware"]])
@@ -122,8 +115,8 @@ def model_table(rows: list[dict]) -> str:
     ]
     header = "system | runtime | batch | median ms | quartiles | SegFormer-B0 in PyTorch takes | in the same runtime"
     return (
-        f"{table(header, lines)}\n\nThe model alone at {rows[0]['image_size']}², random weights but EFP's; U-Net with "
-        f"EFP's encoder. {run_note(rows[0])}."
+        f"{to_table(header, lines)}\n\nThe model alone at {rows[0]['image_size']}², random weights but EFP's; U-Net "
+        f"with EFP's encoder. {run_note(rows[0])}."
     )
 
 
@@ -140,7 +133,7 @@ def job_table(rows: list[dict]) -> str:
         for row in rows
     ]
     header = "photos of 12 megapixels to masks | photos | images a second | quartiles | speed-up | peak MB"
-    return f"{table(header, lines)}\n\nSegFormer-B0 with 256² input, EFP with its own. {run_note(rows[0])}."
+    return f"{to_table(header, lines)}\n\nSegFormer-B0 with 256² input, EFP with its own. {run_note(rows[0])}."
 
 
 def speed_block(results: Path) -> str:

@@ -17,9 +17,7 @@ from efp_hf.calibration import fit_temperature, pixel_probabilities
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
-from efp_hf.scoring import grid_jaccards
-
-THRESHOLDS = [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6]
+from efp_hf.scoring import THRESHOLDS, grid_jaccards
 
 
 def parse() -> argparse.Namespace:

@@ -10,7 +10,6 @@ split. What has a row in `results/` is skipped; what was stopped goes on where i
 """
 
 import argparse
-import csv
 import shutil
 import sys
 from pathlib import Path
@@ -26,12 +25,11 @@ from efp_hf.comparison import (
     read_counts,
     score_images,
     train_system,
-    write_image_scores,
 )
 from efp_hf.image_processing_efp import EFPImageProcessor
 from efp_hf.isic import load_lesions
 from efp_hf.metrics import summarize
-from efp_hf.results import append_row, provenance
+from efp_hf.results import append_row, provenance, read_rows, write_rows
 
 OF_TRAINING = ("bf16", "use_cpu")
 
@@ -55,10 +53,8 @@ def parse() -> argparse.Namespace:
 
 def find_rows(path: Path, **wanted) -> list[dict[str, str]]:
     """The rows of a CSV file that have these values; none where there is no file."""
-    if not path.is_file():
-        return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return [row for row in csv.DictReader(file) if all(row[name] == str(wanted[name]) for name in wanted)]
+    rows = read_rows(path) if path.is_file() else []
+    return [row for row in rows if all(row[name] == str(wanted[name]) for name in wanted)]
 
 
 def search_learning_rate(run: Run, data, arguments: argparse.Namespace, settings: dict) -> float:
@@ -99,7 +95,7 @@ def measure(run: Run, data, arguments: argparse.Namespace, settings: dict) -> No
 
     image_scores = arguments.results / "comparison" / f"{run.name}.csv"
     rows = score_images(model, processor, data["test"])
-    write_image_scores(rows, image_scores)
+    write_rows(rows, image_scores)
     scores = summarize(read_counts(image_scores))
     for name in ("hd95", "boundary_f1"):
         scores[name] = sum(image[name] for image in rows) / len(rows)

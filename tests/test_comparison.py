@@ -19,10 +19,10 @@ from efp_hf.comparison import (
     read_counts,
     score_images,
     train_system,
-    write_image_scores,
 )
 from efp_hf.isic import load_isic
 from efp_hf.metrics import confusion_counts, jaccard
+from efp_hf.results import write_rows
 from efp_hf.scoring import grid_jaccards, model_masks
 
 SCRIPT = REPOSITORY / "scripts" / "compare.py"
@@ -67,7 +67,7 @@ def test_threshold_is_the_best_of_validation(data):
 
 def test_written_counts_are_those_of_the_masks(data, tmp_path):
     model = tiny_model()
-    write_image_scores(score_images(model, PROCESSOR, data["test"]), tmp_path / "new" / "scores.csv")
+    write_rows(score_images(model, PROCESSOR, data["test"]), tmp_path / "new" / "scores.csv")
     expected = [confusion_counts(mask, truth) for _, mask, truth in model_masks(data["test"], model, PROCESSOR)]
     assert np.array_equal(read_counts(tmp_path / "new" / "scores.csv"), expected)
 

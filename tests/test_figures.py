@@ -11,7 +11,7 @@ from PIL import Image
 from efp_hf import EFPImageProcessor
 from efp_hf.calibration import NUM_BINS
 from efp_hf.card import weights_digest
-from efp_hf.comparison import SYSTEMS, Run, new_system, write_image_scores
+from efp_hf.comparison import SYSTEMS, Run, new_system
 from efp_hf.figures import (
     AGREEMENT_OPACITY,
     GREEN,
@@ -32,7 +32,7 @@ from efp_hf.figures import (
 from efp_hf.isic import load_isic
 from efp_hf.metrics import bootstrap_interval, confusion_counts, jaccard
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row
+from efp_hf.results import append_row, write_rows
 from efp_hf.scoring import model_masks
 from efp_hf.synthetic import write_synthetic_isic
 
@@ -44,7 +44,7 @@ def write_run(results, run: Run, hits: list[int], parameters: int = 2_500_000, i
     image_ids = image_ids or [f"{k:03d}" for k in range(len(hits))]
     counts = [{"tp": hit, "fp": 0, "fn": 100 - hit, "tn": 900} for hit in hits]
     rows = [{"image_id": image_id, **count} for image_id, count in zip(image_ids, counts, strict=True)]
-    write_image_scores(rows, results / "comparison" / f"{run.name}.csv")
+    write_rows(rows, results / "comparison" / f"{run.name}.csv")
     row = {"track": run.track, "system": run.system, "variant": run.variant, "seed": run.seed}
     append_row(results / "comparison.csv", row | {"parameters": parameters})
 

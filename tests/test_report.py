@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from efp_hf.comparison import Run, write_image_scores
+from efp_hf.comparison import Run
 from efp_hf.report import ablation_table, comparison_table
-from efp_hf.results import append_row
+from efp_hf.results import append_row, write_rows
 
 
 def write_run(results, run: Run, hits: list[int]) -> None:
@@ -12,7 +12,7 @@ def write_run(results, run: Run, hits: list[int]) -> None:
         {"image_id": str(k), "tp": hit, "fp": 0, "fn": 10 - hit, "tn": 90, "hd95": 0, "boundary_f1": 1}
         for k, hit in enumerate(hits)
     ]
-    write_image_scores(rows, results / "comparison" / f"{run.name}.csv")
+    write_rows(rows, results / "comparison" / f"{run.name}.csv")
     row = {"track": run.track, "system": run.system, "variant": run.variant, "seed": run.seed}
     row |= {"parameters": 2_500_000, "multiply_adds": 1_230_000_000, "core_minutes": 30.4, "epochs": 12}
     row |= {"images_seen": 21792, "images": len(hits), "precision": "bf16", "hardware": "two cores"}
