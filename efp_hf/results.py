@@ -32,6 +32,11 @@ def provenance() -> dict[str, str]:
     }
 
 
+def split_columns(data: str, split: str, split_seed: int, num_images: int) -> dict[str, str | int]:
+    """What a row says of the images that were scored."""
+    return {"data": Path(data).name, "split": split, "split_seed": split_seed, "images": num_images}
+
+
 def without_secrets(arguments: list[str]) -> list[str]:
     """Command-line arguments with `***` in place of the value of every `--…token`, `--…password` and `--…key`."""
     kept = []

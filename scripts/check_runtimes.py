@@ -13,7 +13,7 @@ from pathlib import Path
 from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten
+from efp_hf.results import append_row, provenance, shorten, split_columns
 from efp_hf.runtimes import runtime_of
 from efp_hf.scoring import compare_runtimes
 
@@ -46,10 +46,7 @@ def main() -> None:
                 arguments.results,
                 {
                     **row,
-                    "data": Path(arguments.data).name,
-                    "split": arguments.split,
-                    "split_seed": arguments.split_seed,
-                    "images": len(dataset),
+                    **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
                     "checkpoint": shorten(str(arguments.checkpoint)),
                     "weights": weights_digest(arguments.checkpoint),
                     "image_size": f"{size['height']}x{size['width']}",

@@ -19,7 +19,7 @@ from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten
+from efp_hf.results import append_row, provenance, shorten, split_columns
 from efp_hf.scoring import segment_rows
 from efp_hf.trust import summarize_trust
 
@@ -72,10 +72,7 @@ def main() -> None:
         arguments.results,
         {
             **row,
-            "data": Path(arguments.data).name,
-            "split": arguments.split,
-            "split_seed": arguments.split_seed,
-            "images": len(dataset),
+            **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
             "checkpoint": checkpoint,
             "weights": weights,
             "image_size": f"{processor.size['height']}x{processor.size['width']}",

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from efp_hf.card import weights_digest
 from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten
+from efp_hf.results import append_row, provenance, shorten, split_columns
 from efp_hf.scoring import boundary_scores, folder_masks, model_masks
 
 HERE = Path(__file__).resolve().parents[1]
@@ -82,10 +82,7 @@ def main() -> None:
         arguments.results,
         {
             **row,
-            "data": Path(arguments.data).name,
-            "split": arguments.split,
-            "split_seed": arguments.split_seed,
-            "images": len(dataset),
+            **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
             "scored": shorten(str(scored)),
             **settings,
             **{name: round(value, 6) for name, value in scores.items()},
