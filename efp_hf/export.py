@@ -142,7 +142,7 @@ def make_quantizer(to: str, samples: list[dict]):
         from onnxruntime.quantization import QuantType
         from transformers.exporters import OnnxRuntimeQuantizer, OnnxRuntimeStaticConfig
 
-        # unsigned, so that a ReLU is the quantization itself: twice as fast as the signed default
+        # unsigned, so that a ReLU is the quantization itself
         config = OnnxRuntimeStaticConfig(per_channel=True, activation_type=QuantType.QUInt8)
         return OnnxRuntimeQuantizer(config, samples)
     if to == "openvino":

@@ -43,7 +43,7 @@ def load_exported(folder: str | Path) -> ExportedModel:
     """
     runtime = runtime_of(folder)
     require_packages(PACKAGES.get(runtime, ()), f"{folder}: the runtime {runtime}")
-    # on processors that know bfloat16, OpenVINO would else round every product to it: logits differ by 0.8
+    # on processors that know bfloat16, OpenVINO would else round every product to it
     options = {"device": "cpu", "config": {"INFERENCE_PRECISION_HINT": "f32"}} if runtime == "openvino" else {}
     try:
         return ExportedModel.from_pretrained(Path(folder).expanduser(), **options)

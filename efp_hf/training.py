@@ -156,8 +156,7 @@ def depthwise_in_float32(model: torch.nn.Module) -> None:
     """
     Keep depthwise convolutions in float32 where autocast computes the rest in bfloat16.
 
-    On processors their bfloat16 backward pass is up to ten times slower than the float32 one and takes back what the
-    other layers gain.
+    On processors their bfloat16 backward pass is slower than the float32 one and takes back what the other layers gain.
     """
     for module in model.modules():
         if isinstance(module, torch.nn.Conv2d) and module.groups == module.in_channels > 1:
