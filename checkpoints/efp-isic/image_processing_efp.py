@@ -48,7 +48,11 @@ def keep_largest_region(mask: np.ndarray) -> np.ndarray:
     if num_regions == 0:
         return mask
     sizes = np.bincount(regions.ravel())[1:]
-    return ndimage.binary_fill_holes(regions == 1 + sizes.argmax())
+    largest = sizes.argmax()
+    box = ndimage.find_objects(regions)[largest]  # its holes are in its box: a photo is mostly skin
+    kept = np.zeros_like(mask)
+    kept[box] = ndimage.binary_fill_holes(regions[box] == 1 + largest)
+    return kept
 
 
 def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
@@ -69,11 +73,12 @@ def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: boolean, of the same shape.
     """
-    num_lesion_pixels = int(mask.sum())
+    num_lesion_pixels = int(torch.count_nonzero(mask))
     if num_lesion_pixels == 0:
         return 1 - float(probabilities.max())
-    overlap = float(probabilities[mask].sum(dtype=torch.float64))
-    outside = float(probabilities.sum(dtype=torch.float64)) - overlap
+    # each row in its own precision, the rows in float64: a whole photo in float64 would be copied first
+    overlap = float(torch.where(mask, probabilities, 0).sum(1).double().sum())
+    outside = float(probabilities.sum(1).double().sum()) - overlap
     return overlap / (num_lesion_pixels + outside)
 
 
