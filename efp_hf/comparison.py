@@ -50,6 +50,8 @@ ABLATIONS = {
     "BCE alone": {"dice_weight": 0.0},
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
+    "global context": {"global_context_size": 128},
+    "wide 1x1": {"cross_scale_kernel_size": 1, "pyramid_size": 128},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},

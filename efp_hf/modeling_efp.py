@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, EFPConfig
+from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
 
@@ -85,6 +85,38 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         return tuple(self.backbone(pixel_values).feature_maps)
+
+
+class EFPGlobalContext(GradientCheckpointingLayer):
+    """
+    F4 + context: a self-attention in which every position of F4 reads all others, in fewer channels than F4 has.
+
+    The paper names it as future work ("transformer-based global context modeling into the feature pyramid"). Positions
+    are told apart by a depthwise convolution, so that any height and width will do. The context starts as zero: an
+    untrained one changes nothing.
+    """
+
+    def __init__(self, config: EFPConfig, channels: int):
+        super().__init__()
+        size = config.global_context_size
+        self.reduction = EFPConvLayer(channels, size, 1, config.hidden_act)
+        self.position = nn.Conv2d(size, size, kernel_size=3, padding=1, groups=size)
+        self.query_key_value = nn.Conv2d(size, 3 * size, kernel_size=1)
+        self.output = nn.Conv2d(size, size, kernel_size=1)
+        self.expansion = nn.Conv2d(size, channels, kernel_size=1, bias=False)
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        context = self.reduction(feature_map)
+        context = context + self.position(context)
+        context = context + self.output(self.attend(context))
+        return feature_map + self.expansion(context)
+
+    def attend(self, context: torch.Tensor) -> torch.Tensor:
+        batch_size, size, height, width = context.shape
+        shape = (batch_size, 3, size // CONTEXT_HEAD_SIZE, CONTEXT_HEAD_SIZE, height * width)
+        query, key, value = self.query_key_value(context).reshape(shape).transpose(-1, -2).unbind(1)
+        attended = F.scaled_dot_product_attention(query, key, value)  # (B, heads, H · W, CONTEXT_HEAD_SIZE)
+        return attended.transpose(-1, -2).reshape(batch_size, size, height, width)
 
 
 class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
@@ -196,7 +228,7 @@ class EFPFusion(nn.Module):
         self.projections = nn.ModuleList(nn.Conv2d(size, size, kernel_size=1, bias=False) for _ in range(NUM_LEVELS))
         self.normalization = nn.BatchNorm2d(size)
         self.activation = ACT2FN[config.hidden_act]
-        self.refinement = EFPConvLayer(size, size, 3, config.hidden_act)
+        self.refinement = EFPConvLayer(size, config.head_size, 3, config.hidden_act)
 
     def forward(self, levels: tuple[torch.Tensor, ...]) -> torch.Tensor:
         size = levels[0].shape[-2:]
@@ -287,6 +319,8 @@ class EFPPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
+        elif isinstance(module, EFPGlobalContext):  # after its convolutions
+            init.zeros_(module.expansion.weight)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
         # The recomputation in the backward pass must not move the batch norms' running statistics a second time.
@@ -320,6 +354,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
+        self.context = EFPGlobalContext(config, self.encoder.channels[-1]) if config.global_context_size else None
         pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
         self.pyramid = pyramid(config, self.encoder.channels)
         self.attention = (
@@ -328,7 +363,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             else None
         )
         self.fusion = EFPFusion(config)
-        self.classifier = nn.Conv2d(config.pyramid_size, config.num_logits, kernel_size=1)
+        self.classifier = nn.Conv2d(config.head_size, config.num_logits, kernel_size=1)
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
@@ -372,6 +407,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
             output_attentions = self.config.output_attentions
 
         features = self.encoder(pixel_values)  # F1..F4
+        if self.context is not None:
+            features = (*features[:-1], self.context(features[-1]))
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)

@@ -4,6 +4,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 NUM_LEVELS = 4  # the paper's F1..F4
+CONTEXT_HEAD_SIZE = 32  # channels of a head of the self-attention over F4
 
 
 @strict
@@ -22,8 +23,13 @@ class EFPConfig(PreTrainedConfig):
             Channels of F1..F4 in the paper's encoder. The paper gives no widths.
         depths (`tuple[int]`, defaults to `(2, 2, 2, 2)`):
             Convolutions in each ConvBlock. The first one halves the resolution.
+        global_context_size (`int`, defaults to 0):
+            Channels of a self-attention over all positions of F4, the paper's future work, in a multiple of 32. 0:
+            none, as in the paper.
         pyramid_size (`int`, defaults to 64):
             Channels of every enhanced level.
+        head_size (`int`, defaults to 64):
+            Channels of the fused map that the logits are read from.
         use_cross_scale (`bool`, defaults to `True`):
             Cross-scale enhancement of every pair of levels. `False`: a plain top-down feature pyramid.
         cross_scale_kernel_size (`int`, defaults to 3):
@@ -61,7 +67,9 @@ class EFPConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_sizes: list[int] | tuple[int, ...] = (32, 64, 128, 256)
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
+    global_context_size: int = 0
     pyramid_size: int = 64
+    head_size: int = 64
     use_cross_scale: bool = True
     cross_scale_kernel_size: int = 3
     use_spatial_attention: bool = True
@@ -105,8 +113,14 @@ class EFPConfig(PreTrainedConfig):
         for name in ("cross_scale_kernel_size", "attention_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, got {getattr(self, name)}. Use for example 3.")
-        if self.pyramid_size < 1:
-            raise ValueError(f"`pyramid_size` must be positive, got {self.pyramid_size}.")
+        for name in ("pyramid_size", "head_size"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        if self.global_context_size < 0 or self.global_context_size % CONTEXT_HEAD_SIZE:
+            raise ValueError(
+                f"`global_context_size` must be a multiple of {CONTEXT_HEAD_SIZE}, got {self.global_context_size}. "
+                "0 leaves the self-attention out."
+            )
         if self.num_labels < 2:
             raise ValueError(
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
