@@ -145,7 +145,9 @@ def main() -> None:
                 "images": "/".join(str(len(data[split])) for split in data),
                 "seed": training_arguments.seed,
                 "epochs": training_arguments.num_train_epochs,
-                "batch_size": training_arguments.train_batch_size * training_arguments.gradient_accumulation_steps,
+                "batch_size": training_arguments.train_batch_size
+                * training_arguments.gradient_accumulation_steps
+                * training_arguments.world_size,
                 "precision": "bf16" if training_arguments.bf16 else "float32",
                 **{name: getattr(arguments, name) for name in ("encoder", "encoder_weights")},
                 "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
