@@ -41,6 +41,8 @@ TRACKS = {
     "scratch": Track(pretrained=False, image_size=128, epochs=20, search_size=96, search_epochs=3),
 }
 
+FILE_NAME = str.maketrans({" ": "-", ":": "to", ",": None})
+
 # EFP with one thing changed: name → fields of `EFPConfig`, encoder or image size
 ABLATIONS = {
     "no cross-scale": {"use_cross_scale": False},
@@ -50,8 +52,9 @@ ABLATIONS = {
     "BCE alone": {"dice_weight": 0.0},
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
+    "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},
+    "64 channels": {"pyramid_size": 64},
     "global context": {"global_context_size": 128},
-    "wide 1x1": {"cross_scale_kernel_size": 1, "pyramid_size": 128},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
@@ -69,7 +72,7 @@ class Run:
 
     @property
     def name(self) -> str:
-        words = (self.track, self.system, self.variant.replace(" ", "-").replace(":", "to"), f"seed{self.seed}")
+        words = (self.track, self.system, self.variant.translate(FILE_NAME), f"seed{self.seed}")
         return "-".join(word for word in words if word)
 
     @property

@@ -89,11 +89,11 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
 
 class EFPGlobalContext(GradientCheckpointingLayer):
     """
-    F4 + context: a self-attention in which every position of F4 reads all others, in fewer channels than F4 has.
+    F4 + gate · context: a self-attention in which every position of F4 reads all others, in fewer channels than F4 has.
 
     The paper names it as future work ("transformer-based global context modeling into the feature pyramid"). Positions
-    are told apart by a depthwise convolution, so that any height and width will do. The context starts as zero: an
-    untrained one changes nothing.
+    are told apart by a depthwise convolution, so that any height and width will do. The gate starts at zero: an
+    untrained context changes nothing.
     """
 
     def __init__(self, config: EFPConfig, channels: int):
@@ -104,12 +104,13 @@ class EFPGlobalContext(GradientCheckpointingLayer):
         self.query_key_value = nn.Conv2d(size, 3 * size, kernel_size=1)
         self.output = nn.Conv2d(size, size, kernel_size=1)
         self.expansion = nn.Conv2d(size, channels, kernel_size=1, bias=False)
+        self.gate = nn.Parameter(torch.zeros(1))
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         context = self.reduction(feature_map)
         context = context + self.position(context)
         context = context + self.output(self.attend(context))
-        return feature_map + self.expansion(context)
+        return feature_map + self.gate * self.expansion(context)
 
     def attend(self, context: torch.Tensor) -> torch.Tensor:
         batch_size, size, height, width = context.shape
@@ -319,8 +320,8 @@ class EFPPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, EFPGlobalContext):  # after its convolutions
-            init.zeros_(module.expansion.weight)
+        elif isinstance(module, EFPGlobalContext):
+            init.zeros_(module.gate)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
         # The recomputation in the backward pass must not move the batch norms' running statistics a second time.

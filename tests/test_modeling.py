@@ -11,6 +11,7 @@ from efp_hf import EFPConfig, EFPForSegmentation
 from efp_hf.modeling_efp import (
     EFPCrossScaleEnhancement,
     EFPEncoder,
+    EFPGlobalContext,
     EFPSpatialAttention,
     frozen_batch_statistics,
     resize,
@@ -52,6 +53,51 @@ def test_conv_block_is_convolution_batch_norm_nonlinearity():
     assert block.layers[0][0].stride == (2, 2)
 
 
+# Global context
+
+
+@pytest.fixture
+def context() -> EFPGlobalContext:
+    """One whose gate is open, as after training."""
+    module = tiny_model(global_context_size=32).context
+    nn.init.ones_(module.gate)
+    return module
+
+
+def test_untrained_context_changes_nothing():
+    model = tiny_model(global_context_size=32)
+    feature_map = torch.randn(2, 10, 3, 4)
+    torch.testing.assert_close(model.context(feature_map), feature_map)
+    nn.init.ones_(model.context.gate)
+    assert not torch.allclose(model.context(feature_map), feature_map, atol=1e-3)
+
+
+def test_context_brings_every_position_to_every_other(context):
+    feature_map = torch.randn(1, 10, 5, 6, requires_grad=True)
+    context(feature_map)[0, :, 0, 0].sum().backward()
+    assert (feature_map.grad[0].abs().amax(0) > 0).all()
+
+
+def test_context_is_the_attention_of_the_textbook(context):
+    reduced = torch.randn(1, 32, 2, 3)
+    query, key, value = context.query_key_value(reduced).flatten(2)[0].split(32)  # (32, 6)
+    weights = (query.T @ key / 32**0.5).softmax(1)
+    torch.testing.assert_close(context.attend(reduced)[0].flatten(1), (weights @ value.T).T)
+
+
+def test_context_tells_positions_apart(context):
+    image = torch.randn(1, 10, 4, 4)
+    turned = context(image.flip(3)).flip(3)  # without positions attention would not see the mirror
+    assert not torch.allclose(turned, context(image), atol=1e-4)
+
+
+def test_context_reaches_the_logits():
+    model, pixel_values = tiny_model(global_context_size=32), torch.randn(1, 3, 64, 64)
+    before = model(pixel_values).logits
+    nn.init.ones_(model.context.gate)
+    assert not torch.allclose(model(pixel_values).logits, before, atol=1e-3)
+
+
 # Cross-scale enhancement
 
 
@@ -65,8 +111,10 @@ def test_each_pair_of_levels_reaches_the_other(enhancement, i, j):
 
 
 @pytest.mark.parametrize(("i", "j"), PAIRS)
-def test_pair_is_the_sum_of_both_responses_of_the_paper(enhancement, i, j):
+@pytest.mark.parametrize("kernel_size", [1, 3])
+def test_pair_is_the_sum_of_both_responses_of_the_paper(i, j, kernel_size):
     """F*_{i,j} = σ(W_{i,j} * F_i) + σ(W_{j,i} * F_j), seen by giving the pair all the weight of its level."""
+    enhancement = tiny_model(cross_scale_kernel_size=kernel_size).pyramid
     levels = feature_maps()
     size = enhancement.pyramid_size
 
@@ -74,7 +122,8 @@ def test_pair_is_the_sum_of_both_responses_of_the_paper(enhancement, i, j):
         convolution, norm, _ = enhancement.responses[level]
         position = [k for k in range(4) if k != level].index(partner)
         channels = slice(position * size, (position + 1) * size)
-        weighted = nn.functional.conv2d(levels[level], convolution.weight[channels], padding=1)
+        padding = convolution.kernel_size[0] // 2
+        weighted = nn.functional.conv2d(levels[level], convolution.weight[channels], padding=padding)
         scale = norm.weight[channels] / (norm.running_var[channels] + norm.eps).sqrt()
         shift = norm.bias[channels] - norm.running_mean[channels] * scale
         return (weighted * scale[:, None, None] + shift[:, None, None]).relu()
@@ -229,10 +278,20 @@ def test_plain_pyramid_goes_top_down_only():
 
 
 @pytest.mark.parametrize(
-    "config", [{}, {"use_cross_scale": False}, {"use_spatial_attention": False}, {"num_labels": 3}], ids=str
+    "config",
+    [
+        {},
+        {"use_cross_scale": False},
+        {"use_spatial_attention": False},
+        {"num_labels": 3},
+        {"global_context_size": 32, "head_size": 5},
+    ],
+    ids=str,
 )
 def test_every_parameter_gets_a_gradient(config):
     model = tiny_model(**config).train()
+    if model.context is not None:
+        nn.init.ones_(model.context.gate)  # at zero it lets no gradient through
     labels = torch.randint(0, model.config.num_labels, (2, 64, 64))
     model(torch.randn(2, 3, 64, 64), labels=labels).loss.backward()
     without = [
