@@ -45,6 +45,7 @@ RUNTIMES = ("torch", "onnx", "openvino", "onnx int8", "openvino int8")
 CUDA = "torch cuda bf16"
 ENCODER = "tf_efficientnet_lite0"  # of EFP and of the U-Net
 PEER_SIZE = {"height": 256, "width": 256}  # input of the pipeline's SegFormer; its own default, 512², is slower
+PAUSE = 0.2  # seconds between two runtimes
 NUM_CALIBRATION_IMAGES = 16  # drawings: enough for int8's latency, not for its accuracy
 NUM_PHOTOS = 8  # that differ; the others of a folder are hard links to them
 GRAIN = 4  # standard deviation of a photo's noise, grey levels: drawings without it are small files, quick to decode
@@ -63,7 +64,12 @@ def seconds_of(call: Callable[[], object]) -> float:
 
 
 def alternate(
-    candidates: dict, rounds: int, warm_up: int = 1, settle: int = 0, measure: Callable = seconds_of
+    candidates: dict,
+    rounds: int,
+    warm_up: int = 1,
+    settle: int = 0,
+    pause: float = 0.0,
+    measure: Callable = seconds_of,
 ) -> dict[object, list]:
     """
     What `measure` returns for each call, by the candidate's name: every round calls each candidate once, in order.
@@ -71,8 +77,9 @@ def alternate(
     Args:
         candidates: name → function without arguments.
         warm_up: calls of each before the first round.
-        settle: calls of the same candidate before each measured one. A runtime's threads spin for a while after a call
-            and would take time from the next candidate.
+        settle: calls of the same candidate before each measured one, which fill the caches again.
+        pause: seconds of sleep before these. A runtime's threads spin for a while after a call and would take time
+            from the next candidate.
     """
     for call in candidates.values():
         for _ in range(warm_up):
@@ -80,6 +87,7 @@ def alternate(
     measured = {name: [] for name in candidates}
     for _ in range(rounds):
         for name, call in candidates.items():
+            time.sleep(pause)
             for _ in range(settle):
                 call()
             measured[name].append(measure(call))
@@ -546,7 +554,7 @@ def machine_peaks(rounds: int, channels: int, side: int, copy_mb: int) -> dict[s
         calls[name] = partial(convolution.to(memory_format=torch.channels_last), feature_map)
         work[name] = 2 * channels**2 * kernel**2 * side**2
     with torch.inference_mode():
-        seconds = alternate(calls, rounds, settle=1)
+        seconds = alternate(calls, rounds, settle=1, pause=PAUSE)
     return {name: work[name] / min(values) / 1e9 for name, values in seconds.items()}
 
 

@@ -123,7 +123,7 @@ def measure_model(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     for batch_size, rounds in effort.rounds.items():
         pixel_values = torch.randn(batch_size, 3, effort.image_size, effort.image_size)
         calls = benchmark.model_calls(candidates, pixel_values)
-        seconds = benchmark.alternate(calls, rounds, settle=1)
+        seconds = benchmark.alternate(calls, rounds, settle=2, pause=benchmark.PAUSE)
         rows += benchmark.model_rows(seconds, batch_size, effort.image_size)
     return rows
 
@@ -192,7 +192,7 @@ def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
         for (_, runtime), call in benchmark.model_calls(candidates, torch.randn(batch_size, 3, size, size)).items()
     }
     peaks = benchmark.machine_peaks(effort.limit_rounds, *effort.peak_work)
-    seconds = benchmark.alternate(calls, effort.limit_rounds, settle=1)
+    seconds = benchmark.alternate(calls, effort.limit_rounds, settle=2, pause=benchmark.PAUSE)
     return benchmark.limit_rows(seconds, peaks, benchmark.new_system(benchmark.EFP, arguments.checkpoint))
 
 

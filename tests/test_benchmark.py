@@ -38,6 +38,13 @@ def test_only_the_last_call_of_a_turn_is_measured():
     assert measured == [3, 6]
 
 
+def test_pause_comes_before_the_calls_that_settle(monkeypatch):
+    events = []
+    monkeypatch.setattr(benchmark.time, "sleep", events.append)
+    benchmark.alternate({"a": lambda: events.append("call")}, rounds=2, warm_up=0, settle=1, pause=0.5)
+    assert events == [0.5, "call", "call"] * 2
+
+
 def test_seconds_are_those_between_the_beginning_and_the_end_of_a_call(monkeypatch):
     clock = iter([10.0, 10.5, 20.0, 22.0])
     monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(clock))
