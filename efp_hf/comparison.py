@@ -53,7 +53,11 @@ ABLATIONS = {
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
     "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},
-    "64 channels": {"pyramid_size": 64},
+    "64 channels, 3x3, global context": {
+        "pyramid_size": 64,
+        "cross_scale_kernel_size": 3,
+        "global_context_size": 128,
+    },
     "global context": {"global_context_size": 128},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
