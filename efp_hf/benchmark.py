@@ -40,10 +40,12 @@ from .runtimes import load_exported
 from .synthetic import JPEG, draw_lesion
 
 EFP, SEGFORMER, MASKFORMER, UNET = "EFP", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
-SYSTEMS = (EFP, SEGFORMER, MASKFORMER, UNET)
+# on EFP's encoder: the benchmark's name → the system of scripts/compare.py, whose accuracy is known
+ON_ENCODER = {UNET: "unet", "U-Net + attention": "unet_attention", "SegFormer's decoder": "segformer"}
+SYSTEMS = (EFP, SEGFORMER, MASKFORMER, *ON_ENCODER)
 RUNTIMES = ("torch", "onnx", "openvino", "onnx int8", "openvino int8")
 CUDA = "torch cuda bf16"
-ENCODER = "tf_efficientnet_lite0"  # of EFP and of the U-Net
+ENCODER = "tf_efficientnet_lite0"  # of EFP and of `ON_ENCODER`
 PEER_SIZE = {"height": 256, "width": 256}  # input of the pipeline's SegFormer; its own default, 512², is slower
 PAUSE = 0.2  # seconds between two runtimes
 NUM_CALIBRATION_IMAGES = 16  # drawings: enough for int8's latency, not for its accuracy
@@ -54,7 +56,7 @@ MEAN_IOU = "evaluate mean_iou"
 PACKAGES = ("onnxruntime", "openvino", "nncf", "segmentation_models_pytorch", "evaluate")  # versions in the rows
 METRIC = Path(__file__).parent / "metrics" / "lesion_segmentation"
 
-AutoConfig.register("efp_baseline", BaselineConfig)  # the exported U-Net's folder names it
+AutoConfig.register("efp_baseline", BaselineConfig)  # the folder of an exported one names it
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -126,8 +128,8 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
         return load_checkpoint(checkpoint, runtime="torch")[0].cpu()
     if system == SEGFORMER:
         return SegformerForSemanticSegmentation(SegformerConfig(num_labels=2)).eval()
-    if system == UNET:
-        return new_baseline("unet", ENCODER, pretrained=False).eval()
+    if system in ON_ENCODER:
+        return new_baseline(ON_ENCODER[system], ENCODER, pretrained=False).eval()
     swin_tiny = SwinConfig(out_features=["stage1", "stage2", "stage3", "stage4"])
     return MaskFormerForInstanceSegmentation(MaskFormerConfig(backbone_config=swin_tiny, num_labels=2)).eval()
 

@@ -14,6 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from .baselines import BaselineConfig, BaselineForSegmentation
+from .benchmark import EFP, ON_ENCODER
 from .calibration import NUM_BINS, calibration_error
 from .card import weights_digest
 from .comparison import SYSTEMS, TRACKS, Run, read_counts
@@ -27,6 +28,7 @@ from .report import TITLES, image_means, read_comparison
 from .results import read_rows
 from .scoring import model_masks, truth_mask
 from .space import agreement, draw_lesion, find_lesion, segment_photo
+from .speed import FLOAT_RUNTIMES, newest_run, runtime_name
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness
 GREEN, RED, BLUE, SKY, PURPLE = "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7"
@@ -112,35 +114,77 @@ def add_legend(figure: Figure, panels: list) -> None:
     )
 
 
+def draw_accuracy(panel, system: str, cost: float, rows: list[dict]) -> None:
+    """J of the test split with its 95 % interval at what the system costs."""
+    jaccards = image_means(rows, jaccard)
+    low, high = bootstrap_interval(jaccards)
+    color, marker, _ = LOOKS[system]
+    panel.errorbar(
+        cost,
+        jaccards.mean(),
+        yerr=[[jaccards.mean() - low], [high - jaccards.mean()]],
+        color=color,
+        marker=marker,
+        markersize=11 if system == "efp" else 7,
+        linestyle="none",
+        linewidth=2.5 if system == "efp" else 1.2,
+        capsize=3,
+        label=TITLES[system],
+        zorder=3 if system == "efp" else 2,
+    )
+
+
+def scale_cost(panel, subdivisions: tuple[int, ...], label: str) -> None:
+    panel.set_xscale("log")
+    panel.margins(x=0.15)
+    panel.xaxis.set_major_locator(LogLocator(subs=subdivisions))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    panel.set_xlabel(f"{label} (log scale)")
+
+
 @rc_context(STYLE)
 def accuracy_figure(results: Path) -> Figure:
-    """J of the test split with its 95 % interval against the parameters of every system, one panel a track."""
+    """J of the test split against the parameters of every system, one panel a track."""
     tracks = read_systems(results)
     figure, panels = new_panels(tracks)
     for panel, systems in zip(panels, tracks.values(), strict=True):
         for system, rows in systems.items():
-            jaccards = image_means(rows, jaccard)
-            low, high = bootstrap_interval(jaccards)
-            color, marker, _ = LOOKS[system]
-            panel.errorbar(
-                float(rows[0]["parameters"]) / 1e6,
-                jaccards.mean(),
-                yerr=[[jaccards.mean() - low], [high - jaccards.mean()]],
-                color=color,
-                marker=marker,
-                markersize=11 if system == "efp" else 7,
-                linestyle="none",
-                linewidth=2.5 if system == "efp" else 1.2,
-                capsize=3,
-                label=TITLES[system],
-                zorder=3 if system == "efp" else 2,
-            )
-        panel.set_xscale("log")
-        panel.margins(x=0.15)
-        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 3, 4, 6, 8)))
-        panel.xaxis.set_minor_locator(NullLocator())
-        panel.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-        panel.set_xlabel("parameters (millions, log scale)")
+            draw_accuracy(panel, system, float(rows[0]["parameters"]) / 1e6, rows)
+        scale_cost(panel, (1, 2, 3, 4, 6, 8), "millions of parameters")
+    panels[0].set_ylabel("J on the test images (mean, 95 % interval)")
+    add_legend(figure, panels)
+    return figure
+
+
+def read_latencies(results: Path) -> dict[str, dict[str, float]]:
+    """
+    runtime → system of the comparison → median milliseconds of one image, of the last run of the benchmark.
+
+    Raises:
+        FileNotFoundError: there was none.
+    """
+    systems = {EFP: "efp"} | ON_ENCODER
+    latencies = {}
+    for row in newest_run(results, "model"):
+        if row["batch_size"] == "1" and row["system"] in systems and row["runtime"] in FLOAT_RUNTIMES:
+            latencies.setdefault(row["runtime"], {})[systems[row["system"]]] = float(row["median_ms"])
+    if not latencies:
+        raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py model`.")
+    return latencies
+
+
+@rc_context(STYLE)
+def latency_figure(results: Path) -> Figure:
+    """J of the test split against the time of one image, systems on the same encoder, one panel a runtime."""
+    systems, latencies = read_systems(results).get("pretrained", {}), read_latencies(results)
+    figure = Figure(figsize=(1.2 + 3.4 * len(latencies), 4.2))
+    panels = list(figure.subplots(1, len(latencies), squeeze=False, sharey=True)[0])
+    for panel, (runtime, milliseconds) in zip(panels, latencies.items(), strict=True):
+        panel.set_title(runtime_name(runtime), fontsize="medium")
+        for system in systems.keys() & milliseconds.keys():
+            draw_accuracy(panel, system, milliseconds[system], systems[system])
+        scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), "ms an image")
     panels[0].set_ylabel("J on the test images (mean, 95 % interval)")
     add_legend(figure, panels)
     return figure

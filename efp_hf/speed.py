@@ -115,8 +115,8 @@ def model_table(rows: list[dict]) -> str:
     ]
     header = "system | runtime | batch | median ms | quartiles | SegFormer-B0 in PyTorch takes | in the same runtime"
     return (
-        f"{to_table(header, lines)}\n\nThe model alone at {rows[0]['image_size']}², random weights but EFP's; U-Net "
-        f"with EFP's encoder. {run_note(rows[0])}."
+        f"{to_table(header, lines)}\n\nThe model alone at {rows[0]['image_size']}², random weights but EFP's; U-Net, "
+        f"U-Net + attention and SegFormer's decoder are on EFP's encoder. {run_note(rows[0])}."
     )
 
 

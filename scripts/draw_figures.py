@@ -1,6 +1,6 @@
 """Draw the figures of what is measured in `results/`.
 
-    python scripts/draw_figures.py                       # accuracy, reliability, jaccards: results/figures/*.svg
+    python scripts/draw_figures.py                       # what shows no image: results/figures/*.svg
     python scripts/draw_figures.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
 
 What cannot be drawn yet is named with the command that measures it. The pictures with images of the data set go to
@@ -20,6 +20,7 @@ from efp_hf.figures import (
     accuracy_figure,
     image_file,
     jaccards_figure,
+    latency_figure,
     levels_figure,
     masks_figure,
     model_folders,
@@ -78,6 +79,7 @@ def main() -> None:
     arguments = parse()
     figures = arguments.results / "figures"
     draw(figures / "accuracy.svg", partial(accuracy_figure, arguments.results))
+    draw(figures / "latency.svg", partial(latency_figure, arguments.results))
     draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, arguments.checkpoint))
     draw(figures / "jaccards.svg", partial(jaccards_figure, arguments.results))
     if arguments.data is not None:

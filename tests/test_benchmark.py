@@ -76,14 +76,16 @@ def test_candidates_give_the_logits_of_each_image(in_pytorch):
         EFP: (2, 1, 64, 64),
         SEGFORMER: (2, 2, 16, 16),
         MASKFORMER: (2, 100, 16, 16),
-        UNET: (2, 1, 64, 64),
+        **dict.fromkeys(benchmark.ON_ENCODER, (2, 1, 64, 64)),
     }
 
 
 def test_peers_are_those_that_they_are_called(in_pytorch):
     sizes = {system: sum(weight.numel() for weight in model.parameters()) for (system, _), model in in_pytorch.items()}
     assert round(sizes[SEGFORMER] / 1e6, 1) == 3.7 and round(sizes[MASKFORMER] / 1e6) == 42
-    assert in_pytorch[UNET, "torch"].config.encoder == benchmark.ENCODER
+    for name, system in benchmark.ON_ENCODER.items():
+        config = in_pytorch[name, "torch"].config
+        assert (config.system, config.encoder) == (system, benchmark.ENCODER)
     assert not any(model.training for model in in_pytorch.values())
 
 
@@ -375,8 +377,7 @@ def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
         (SEGFORMER, "torch"),
         (SEGFORMER, "onnx"),
         (MASKFORMER, "torch"),
-        (UNET, "torch"),
-        (UNET, "onnx"),
+        *((system, runtime) for system in benchmark.ON_ENCODER for runtime in ("torch", "onnx")),
     ]
     assert [row["images"] for row in rows["job"]] == ["2"] * 3 + ["4"] * 3
     assert len(rows["training"]) == 3 and len(rows["limit"]) == 4

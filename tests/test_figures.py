@@ -21,6 +21,7 @@ from efp_hf.figures import (
     draw_agreement,
     image_file,
     jaccards_figure,
+    latency_figure,
     levels_figure,
     load_model,
     masks_figure,
@@ -100,6 +101,33 @@ def test_accuracy_shows_the_mean_with_its_interval_at_the_parameters(results):
     assert point.get_xydata().tolist() == [[6.0, pytest.approx(0.5)]]
     low, high = bootstrap_interval(np.array([0.7, 0.6, 0.6, 0.1]))
     assert bar.get_segments()[0][:, 1] == pytest.approx([low, high])
+
+
+def write_latency(results, started: str, system: str, runtime: str, milliseconds: float, batch_size: int = 1) -> None:
+    row = {"started": started, "system": system, "runtime": runtime, "batch_size": batch_size}
+    append_row(results / "speed_model.csv", row | {"median_ms": milliseconds})
+
+
+def test_latency_shows_the_mean_at_the_time_of_one_image_in_each_runtime(results):
+    write_latency(results, "1", "EFP", "torch", 99.0)  # of an earlier run
+    write_latency(results, "2", "EFP", "torch", 40.0)
+    write_latency(results, "2", "EFP", "openvino", 10.0)
+    write_latency(results, "2", "U-Net", "openvino", 30.0)
+    write_latency(results, "2", "U-Net", "openvino", 200.0, batch_size=8)
+    write_latency(results, "2", "U-Net", "openvino int8", 5.0)  # its accuracy is another
+    write_latency(results, "2", "SegFormer-B0", "openvino", 20.0)  # not a system of the comparison
+    write_latency(results, "2", "SegFormer's decoder", "openvino", 20.0)  # trained in the other track only
+    points = {
+        title: {label: bars.lines[0].get_xydata().tolist() for label, bars in drawn.items()}
+        for title, drawn in panels_of(latency_figure(results)).items()
+    }
+    efp, unet = pytest.approx(0.7475), pytest.approx(0.5)
+    assert points == {"PyTorch": {"EFP": [[40.0, efp]]}, "OpenVINO": {"EFP": [[10.0, efp]], "U-Net": [[30.0, unet]]}}
+
+
+def test_latency_that_is_not_measured_names_the_command(results):
+    with pytest.raises(FileNotFoundError, match="no latency is measured.*benchmark.py model"):
+        latency_figure(results)
 
 
 @pytest.mark.parametrize("make", [accuracy_figure, jaccards_figure])
