@@ -157,35 +157,38 @@ def accuracy_figure(results: Path) -> Figure:
     return figure
 
 
-def read_latencies(results: Path) -> dict[str, dict[str, float]]:
+def read_latencies(results: Path) -> tuple[str, dict[str, dict[str, float]]]:
     """
-    runtime → system of the comparison → median milliseconds of one image, of the last run of the benchmark.
+    The side of the image, and runtime → system of the comparison → median milliseconds of one image, of the last run of
+    the benchmark.
 
     Raises:
         FileNotFoundError: there was none.
     """
-    systems = {EFP: "efp"} | ON_ENCODER
-    latencies = {}
-    for row in newest_run(results, "model"):
+    systems, rows, latencies = {EFP: "efp"} | ON_ENCODER, newest_run(results, "model"), {}
+    for row in rows:
         if row["batch_size"] == "1" and row["system"] in systems and row["runtime"] in FLOAT_RUNTIMES:
             latencies.setdefault(row["runtime"], {})[systems[row["system"]]] = float(row["median_ms"])
     if not latencies:
         raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py model`.")
-    return latencies
+    return rows[0]["image_size"], latencies
 
 
 @rc_context(STYLE)
 def latency_figure(results: Path) -> Figure:
     """J of the test split against the time of one image, systems on the same encoder, one panel a runtime."""
-    systems, latencies = read_systems(results).get("pretrained", {}), read_latencies(results)
+    systems, (image_size, latencies) = read_systems(results).get("pretrained", {}), read_latencies(results)
+    if not any(systems.keys() & milliseconds.keys() for milliseconds in latencies.values()):
+        raise FileNotFoundError(f"{results / 'comparison.csv'}: {how_to_measure('pretrained')}")
     figure = Figure(figsize=(1.2 + 3.4 * len(latencies), 4.2))
     panels = list(figure.subplots(1, len(latencies), squeeze=False, sharey=True)[0])
     for panel, (runtime, milliseconds) in zip(panels, latencies.items(), strict=True):
         panel.set_title(runtime_name(runtime), fontsize="medium")
-        for system in systems.keys() & milliseconds.keys():
-            draw_accuracy(panel, system, milliseconds[system], systems[system])
-        scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), "ms an image")
-    panels[0].set_ylabel("J on the test images (mean, 95 % interval)")
+        for system, rows in systems.items():
+            if system in milliseconds:
+                draw_accuracy(panel, system, milliseconds[system], rows)
+        scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), f"ms an image of {image_size}²")
+    panels[0].set_ylabel(f"J on the test images at {TRACKS['pretrained'].image_size}² (mean, 95 % interval)")
     add_legend(figure, panels)
     return figure
 

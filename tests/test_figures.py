@@ -104,7 +104,7 @@ def test_accuracy_shows_the_mean_with_its_interval_at_the_parameters(results):
 
 
 def write_latency(results, started: str, system: str, runtime: str, milliseconds: float, batch_size: int = 1) -> None:
-    row = {"started": started, "system": system, "runtime": runtime, "batch_size": batch_size}
+    row = {"started": started, "system": system, "runtime": runtime, "batch_size": batch_size, "image_size": 256}
     append_row(results / "speed_model.csv", row | {"median_ms": milliseconds})
 
 
@@ -122,7 +122,14 @@ def test_latency_shows_the_mean_at_the_time_of_one_image_in_each_runtime(results
         for title, drawn in panels_of(latency_figure(results)).items()
     }
     efp, unet = pytest.approx(0.7475), pytest.approx(0.5)
+    assert latency_figure(results).axes[0].get_xlabel() == "ms an image of 256² (log scale)"
     assert points == {"PyTorch": {"EFP": [[40.0, efp]]}, "OpenVINO": {"EFP": [[10.0, efp]], "U-Net": [[30.0, unet]]}}
+
+
+def test_latency_of_systems_without_accuracy_is_no_figure(results):
+    write_latency(results, "2", "SegFormer's decoder", "openvino", 20.0)
+    with pytest.raises(FileNotFoundError, match="compare.py --data ISIC_FOLDER --track pretrained"):
+        latency_figure(results)
 
 
 def test_latency_that_is_not_measured_names_the_command(results):

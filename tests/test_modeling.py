@@ -78,11 +78,14 @@ def test_context_brings_every_position_to_every_other(context):
     assert (feature_map.grad[0].abs().amax(0) > 0).all()
 
 
-def test_context_is_the_attention_of_the_textbook(context):
-    reduced = torch.randn(1, 32, 2, 3)
-    query, key, value = context.query_key_value(reduced).flatten(2)[0].split(32)  # (32, 6)
-    weights = (query.T @ key / 32**0.5).softmax(1)
-    torch.testing.assert_close(context.attend(reduced)[0].flatten(1), (weights @ value.T).T)
+def test_context_is_the_attention_of_the_textbook():
+    context = tiny_model(global_context_size=64).context
+    reduced = torch.randn(1, 64, 2, 3)
+    queries, keys, values = context.query_key_value(reduced).flatten(2)[0].split(64)  # (64, 6)
+    attended = context.attend(reduced)[0].flatten(1)
+    for head in (slice(0, 32), slice(32, 64)):
+        weights = (queries[head].T @ keys[head] / 32**0.5).softmax(1)
+        torch.testing.assert_close(attended[head], (weights @ values[head].T).T)
 
 
 def test_context_tells_positions_apart(context):
