@@ -34,7 +34,7 @@ class EFPConfig(PreTrainedConfig):
             Cross-scale enhancement of every pair of levels. `False`: a plain top-down feature pyramid.
         cross_scale_kernel_size (`int`, defaults to 1):
             Kernel of the paper's W_{i,j}, which gives none. Odd. 128 channels and kernel 1 cost what 64 channels and
-            kernel 3 cost, and score higher on validation (`results/comparison.csv`).
+            kernel 3 cost in multiply-adds, and scored higher on validation, one seed (`results/comparison.csv`).
         use_spatial_attention (`bool`, defaults to `True`):
             Spatial attention M_s on every level. `False`: the levels reach the head as they are.
         attention_kernel_size (`int`, defaults to 7):

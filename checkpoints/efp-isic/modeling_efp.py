@@ -110,12 +110,13 @@ class EFPGlobalContext(GradientCheckpointingLayer):
         context = self.reduction(feature_map)
         context = context + self.position(context)
         context = context + self.output(self.attend(context))
-        return feature_map + self.gate * self.expansion(context)
+        context = self.expansion(context)
+        return feature_map + self.gate.to(context.dtype) * context
 
     def attend(self, context: torch.Tensor) -> torch.Tensor:
         batch_size, size, height, width = context.shape
         shape = (batch_size, 3, size // CONTEXT_HEAD_SIZE, CONTEXT_HEAD_SIZE, height * width)
-        query, key, value = self.query_key_value(context).reshape(shape).transpose(-1, -2).unbind(1)
+        query, key, value = self.query_key_value(context).reshape(shape).transpose(-1, -2).contiguous().unbind(1)
         attended = F.scaled_dot_product_attention(query, key, value)  # (B, heads, H · W, CONTEXT_HEAD_SIZE)
         return attended.transpose(-1, -2).reshape(batch_size, size, height, width)
 
@@ -178,7 +179,10 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
 
 
 class EFPPlainPyramid(GradientCheckpointingLayer):
-    """The feature pyramid without cross-scale enhancement: lateral and top-down connections (Lin et al. 2017)."""
+    """
+    The feature pyramid without cross-scale enhancement: lateral and top-down connections (Lin et al. 2017), smoothed
+    with the kernel that the responses would have, so that it costs about the same.
+    """
 
     def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
         super().__init__()
@@ -186,7 +190,8 @@ class EFPPlainPyramid(GradientCheckpointingLayer):
             EFPConvLayer(channels[i], config.pyramid_size, 1, config.hidden_act) for i in range(NUM_LEVELS)
         )
         self.smoothings = nn.ModuleList(
-            EFPConvLayer(config.pyramid_size, config.pyramid_size, 3, config.hidden_act) for _ in range(NUM_LEVELS)
+            EFPConvLayer(config.pyramid_size, config.pyramid_size, config.cross_scale_kernel_size, config.hidden_act)
+            for _ in range(NUM_LEVELS)
         )
 
     def forward(self, *feature_maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
