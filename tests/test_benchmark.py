@@ -334,7 +334,7 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     bare = [{"images_per_second": 10, "waiting_share": 0}]
     write_run(tmp_path, "training", "2", benchmark.training_rows({"Trainer": measured, BARE_LOOP: bare}, 24, 16, 256))
     block = speed.speed_block(tmp_path)
-    assert "| EFP | ONNX Runtime | 1 | 100.0 | 100.0 – 100.0 | 9.00× | 2.00× |" in block
+    assert "| EFP | ONNX Runtime | 100.0 | 100.0 – 100.0 | 9.00× | 2.00× |" in block
     assert "7000" not in block
     assert "EFP in ONNX Runtime, batch 1, times as fast as SegFormer-B0 in PyTorch: 9 (goal: at least 8, met)" in block
     assert "SegFormer-B0 in the same runtime: 2 (goal: at least 2.5, missed by 20%)" in block
