@@ -12,7 +12,13 @@ from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
 from efp_hf.synthetic import write_synthetic_isic
 
 REPOSITORY = Path(__file__).resolve().parents[1]
-TINY = {"hidden_sizes": (4, 6, 8, 10), "depths": (1, 1, 1, 1), "pyramid_size": 6, "cross_scale_kernel_size": 3}
+TINY = {
+    "hidden_sizes": (4, 6, 8, 10),
+    "depths": (1, 1, 1, 1),
+    "pyramid_size": 6,
+    "head_size": 6,
+    "cross_scale_kernel_size": 3,
+}
 
 
 @pytest.fixture(autouse=True)
