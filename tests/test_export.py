@@ -30,9 +30,10 @@ def checkpoint(tmp_path_factory):
     """
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    model = tiny_model(use_cross_scale=False, global_context_size=64, temperature=1.7)
-    torch.nn.init.ones_(model.context.gate)
-    processor = EFPImageProcessor(size={"height": 40, "width": 56})
+    model, processor = (
+        tiny_model(use_cross_scale=False, temperature=1.7),
+        EFPImageProcessor(size={"height": 40, "width": 56}),
+    )
     probabilities = segment([draw_lesion(0, 60, 80)[0]], model, processor)[0]["probabilities"]
     processor.threshold = round(float(probabilities.quantile(0.7)), 6)
     model.save_pretrained(folder)
