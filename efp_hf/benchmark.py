@@ -32,18 +32,19 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
 
 from .baselines import BaselineConfig, new_baseline
 from .card import weights_digest
+from .encoders import new_model
 from .export import export_model
 from .image_processing_efp import EFPImageProcessor
 from .prediction import find_images, load_checkpoint, predict_files, write_predictions
 from .results import processor_name
-from .runtimes import load_exported
+from .runtimes import load_exported, openvino_precision
 from .synthetic import JPEG, draw_lesion
 
-EFP, SEGFORMER, MASKFORMER, UNET = "EFP", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
+EFP, NANO, SEGFORMER, MASKFORMER, UNET = "EFP", "EFP nano", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
 # on EFP's encoder: the benchmark's name → the system of scripts/compare.py, whose accuracy is known
 ON_ENCODER = {UNET: "unet", "U-Net + attention": "unet_attention", "SegFormer's decoder": "segformer"}
-SYSTEMS = (EFP, SEGFORMER, MASKFORMER, *ON_ENCODER)
-RUNTIMES = ("torch", "onnx", "openvino", "onnx int8", "openvino int8")
+SYSTEMS = (EFP, NANO, SEGFORMER, MASKFORMER, *ON_ENCODER)
+RUNTIMES = ("torch", "onnx", "openvino", "openvino bf16", "onnx int8", "openvino int8")
 CUDA = "torch cuda bf16"
 ENCODER = "tf_efficientnet_lite0"  # of EFP and of `ON_ENCODER`
 PEER_SIZE = {"height": 256, "width": 256}  # input of the pipeline's SegFormer; its own default, 512², is slower
@@ -126,6 +127,8 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
     torch.manual_seed(0)
     if system == EFP:
         return load_checkpoint(checkpoint, runtime="torch")[0].cpu()
+    if system == NANO:
+        return new_model(ENCODER, pretrained=False, nano=True).eval()
     if system == SEGFORMER:
         return SegformerForSemanticSegmentation(SegformerConfig(num_labels=2)).eval()
     if system in ON_ENCODER:
@@ -135,7 +138,11 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
 
 
 def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path) -> Path:
-    """The folder of a system for "onnx", "openvino" or one of them with " int8", made where it is not there."""
+    """
+    The folder of a system for a runtime of `RUNTIMES`, made where it is not there: for "onnx", "openvino", or one of
+    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32.
+    """
+    runtime = runtime.removesuffix(" bf16")
     weights = f"-{weights_digest(checkpoint)}" if system == EFP else ""
     folder = exports / f"{system}{weights}-{runtime}".replace(" ", "-").lower()
     if not (folder / EXPORT_MANIFEST_FILE).is_file():
@@ -146,10 +153,10 @@ def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path
     return folder
 
 
-def on_threads(exported: ExportedModel, threads: int) -> ExportedModel:
-    """The exported model on the processor with so many threads."""
+def on_threads(exported: ExportedModel, threads: int, bf16: bool = False) -> ExportedModel:
+    """The exported model on the processor with so many threads; `bf16` as in [`load_exported`](runtimes.py)."""
     if exported.export_format == "openvino":
-        return exported.to("cpu", config={"INFERENCE_NUM_THREADS": threads})
+        return exported.to("cpu", config={"INFERENCE_NUM_THREADS": threads, **openvino_precision(bf16)})
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
@@ -164,7 +171,8 @@ def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path
     if runtime == CUDA:
         model = new_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
         return torch.compile(model)
-    return on_threads(load_exported(export_once(system, runtime, checkpoint, exports)), threads)
+    exported = load_exported(export_once(system, runtime, checkpoint, exports))
+    return on_threads(exported, threads, bf16=runtime.endswith(" bf16"))
 
 
 def build_all(builders: dict) -> tuple[dict, dict[object, str]]:

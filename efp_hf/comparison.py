@@ -19,7 +19,8 @@ from .results import read_rows
 from .scoring import THRESHOLDS, boundary_scores, grid_jaccards, model_masks
 from .training import TRAINING_DEFAULTS, lesion_trainer
 
-SYSTEMS = (*BASELINES, "efp")
+EFP, NANO = "efp", "efp_nano"
+SYSTEMS = (*BASELINES, EFP, NANO)
 ENCODER = "tf_efficientnet_lite0"
 LEARNING_RATES = (2e-4, 6e-4, 2e-3)  # the search of every system; its encoder has ENCODER_SHARE of it
 ENCODER_SHARE = 0.3
@@ -93,9 +94,9 @@ def new_system(run: Run) -> PreTrainedModel:
     """The untrained model of a run."""
     pretrained = TRACKS[run.track].pretrained
     changes = {name: value for name, value in run.changes.items() if name != "image_size"}
-    if run.system == "efp":
+    if run.system in (EFP, NANO):
         encoder = changes.pop("encoder", ENCODER if pretrained else PAPER_ENCODER)
-        return new_model(encoder, pretrained=pretrained, **changes)
+        return new_model(encoder, pretrained=pretrained, nano=run.system == NANO, **changes)
     encoder = ENCODER if pretrained or run.system == "maskformer" else None
     return new_baseline(run.system, encoder, pretrained)
 

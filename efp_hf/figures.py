@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark import EFP, ON_ENCODER
+from .benchmark import EFP, NANO, ON_ENCODER
 from .calibration import NUM_BINS, calibration_error
 from .card import weights_digest
 from .comparison import SYSTEMS, TRACKS, Run, read_counts
@@ -31,7 +31,7 @@ from .space import agreement, draw_lesion, find_lesion, segment_photo
 from .speed import FLOAT_RUNTIMES, newest_run, runtime_name
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness
-GREEN, RED, BLUE, SKY, PURPLE = "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7"
+GREEN, RED, BLUE, SKY, PURPLE, ORANGE = "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00"
 # system → colour, marker, dashes: also without colours told apart
 LOOKS = {
     "unet": (BLUE, "s", (0, (5, 1.5))),
@@ -39,6 +39,7 @@ LOOKS = {
     "segformer": (GREEN, "^", (0, (5, 1, 1, 1))),
     "maskformer": (PURPLE, "v", (0, (3, 1, 1, 1, 1, 1))),
     "efp": (RED, "o", "solid"),
+    "efp_nano": (ORANGE, "*", (0, (1, 1))),
 }
 AGREEMENT_COLORS = {"hit": GREEN, "false": RED, "missed": BLUE}
 AGREEMENT_OPACITY = {"hit": 0.4, "false": 0.75, "missed": 0.75}
@@ -165,7 +166,7 @@ def read_latencies(results: Path) -> tuple[str, dict[str, dict[str, float]]]:
     Raises:
         FileNotFoundError: there was none.
     """
-    systems, rows, latencies = {EFP: "efp"} | ON_ENCODER, newest_run(results, "model"), {}
+    systems, rows, latencies = {EFP: "efp", NANO: "efp_nano"} | ON_ENCODER, newest_run(results, "model"), {}
     for row in rows:
         if row["batch_size"] == "1" and row["system"] in systems and row["runtime"] in FLOAT_RUNTIMES:
             latencies.setdefault(row["runtime"], {})[systems[row["system"]]] = float(row["median_ms"])

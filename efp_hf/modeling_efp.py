@@ -75,16 +75,34 @@ class EFPEncoder(nn.Module):
         return tuple(feature_maps)
 
 
+def drop_unused_stages(backbone: nn.Module) -> None:
+    """timm keeps the stages of an EfficientNet or MobileNet behind the last feature map that is asked for."""
+    features = getattr(backbone, "_backbone", None)
+    if type(features).__name__ in ("EfficientNetFeatures", "MobileNetV3Features"):
+        num_stages = max(level["stage"] for level in features.feature_info.get_dicts())
+        del features.blocks[num_stages:]
+
+
 class EFPBackboneEncoder(GradientCheckpointingLayer):
-    """F1..F4 from the Transformers or timm backbone of `config.backbone_config`."""
+    """
+    F1..F4 from the Transformers or timm backbone of `config.backbone_config`. A backbone that gives three levels gets
+    its last one as in the paper: F4 = ConvBlock(F3).
+    """
 
     def __init__(self, config: EFPConfig):
         super().__init__()
         self.backbone = load_backbone(config)
+        drop_unused_stages(self.backbone)
         self.channels = tuple(self.backbone.channels)
+        self.last_block = None
+        if len(self.channels) < NUM_LEVELS:
+            channels = config.hidden_sizes[-1]
+            self.last_block = EFPConvBlock(self.channels[-1], channels, config.depths[-1], config.hidden_act)
+            self.channels += (channels,)
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.backbone(pixel_values).feature_maps)
+        feature_maps = tuple(self.backbone(pixel_values).feature_maps)
+        return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
 
 
 class EFPGlobalContext(GradientCheckpointingLayer):

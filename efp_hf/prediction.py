@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def load_checkpoint(
-    checkpoint: str | Path, runtime: str | None = None
+    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
     Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
@@ -45,11 +45,12 @@ def load_checkpoint(
 
     Args:
         runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
+        bf16: as in [`load_exported`](runtimes.py), of a folder of OpenVINO.
 
     Raises:
         FileNotFoundError: a path that is no checkpoint folder.
         ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
-            runtime.
+            runtime; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     checkpoint = str(checkpoint)
@@ -64,7 +65,10 @@ def load_checkpoint(
             "Choose another folder, or make one with scripts/export.py."
         )
     is_exported = found != "torch"
-    model = load_exported(checkpoint) if is_exported else EFPForSegmentation.from_pretrained(checkpoint).eval()
+    if is_exported or bf16:
+        model = load_exported(checkpoint, bf16)
+    else:
+        model = EFPForSegmentation.from_pretrained(checkpoint).eval()
     if model.config.num_labels != 2:
         raise ValueError(
             f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "

@@ -16,6 +16,7 @@ TITLES = {
     "segformer": "SegFormer",
     "maskformer": "MaskFormer",
     "efp": "EFP",
+    "efp_nano": "EFP nano",
 }
 # mIoU and mDice of the paper's Table 1, in percent
 PAPER = {
@@ -95,7 +96,6 @@ def comparison_table(results: Path, track: str) -> str:
         if rows is None:
             missing.append(TITLES[system])
             continue
-        paper_iou, paper_dice = PAPER[system]
         lines.append(
             [
                 TITLES[system],
@@ -103,7 +103,7 @@ def comparison_table(results: Path, track: str) -> str:
                 difference(rows, runs.get(("efp", ""))),
                 *cost_of(rows),
                 f"{len(rows)}",
-                f"{paper_iou} / {paper_dice}",
+                " / ".join(map(str, PAPER[system])) if system in PAPER else "–",
             ]
         )
     if not lines:

@@ -1,13 +1,15 @@
 """What the rows of `results/speed_*.csv` say: the goals of the benchmark, and its block of the README."""
 
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
-from .benchmark import BARE_LOOP, EFP
+from .benchmark import BARE_LOOP, EFP, NANO
 from .card import to_table
 from .results import read_rows
 
 FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
+BF16_RUNTIMES = ("openvino bf16",)
 INT8_RUNTIMES = ("onnx int8", "openvino int8")
 NAMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "pipeline": "Transformers' pipeline"}
 PARTS = ("model", "job", "training", "metrics", "limit")
@@ -54,14 +56,18 @@ def number(row: dict | None, column: str) -> float | None:
 
 
 def goals(results: Path) -> list[Goal]:
-    """The goals of the parts that were measured: of EFP's best runtime, float and int8, of the better Trainer."""
+    """
+    The goals of the parts that were measured: of the best runtime of EFP and EFP nano in each precision, of the better
+    Trainer.
+    """
     found = []
-    model = [row for row in newest_run(results, "model") if row["system"] == EFP and row["batch_size"] == "1"]
-    for runtimes in (FLOAT_RUNTIMES, INT8_RUNTIMES):
-        fastest = best([row for row in model if row["runtime"] in runtimes], "median_ms", lowest=True)
+    model = [row for row in newest_run(results, "model") if row["batch_size"] == "1"]
+    for system, runtimes in product((EFP, NANO), (FLOAT_RUNTIMES, BF16_RUNTIMES, INT8_RUNTIMES)):
+        candidates = [row for row in model if row["system"] == system and row["runtime"] in runtimes]
+        fastest = best(candidates, "median_ms", lowest=True)
         if fastest:
             name = runtime_name(fastest["runtime"])
-            text = f"EFP in {name}, batch 1, times as fast as SegFormer-B0 in"
+            text = f"{system} in {name}, batch 1, times as fast as SegFormer-B0 in"
             found.append(Goal(f"{text} PyTorch", number(fastest, "over_segformer_torch"), 8))
             found.append(Goal(f"{text} the same runtime", number(fastest, "over_segformer_same_runtime"), 2.5))
     jobs = newest_run(results, "job")  # the first number of photos; the second one is measured once, for its memory
@@ -118,7 +124,8 @@ def model_table(rows: list[dict]) -> str:
     return (
         f"{to_table(header, lines)}\n\nThe model alone, one image of {rows[0]['image_size']}² (batches of 8: "
         f"`results/speed_model.csv`), random weights but EFP's; U-Net, "
-        f"U-Net + attention and SegFormer's decoder are on EFP's encoder. {run_note(rows[0])}."
+        f"U-Net + attention and SegFormer's decoder are on EFP's encoder, EFP nano on the first stages of it. "
+        f"{run_note(rows[0])}."
     )
 
 

@@ -28,6 +28,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
     parser.add_argument("--images", type=int, default=200, help="the first of the split (default: %(default)s)")
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what was exported (default: the shipped one)")
+    parser.add_argument("--bf16", action="store_true", help="folders of OpenVINO, computed in bfloat16")
     parser.add_argument("--results", type=Path, default=Path("results/runtimes.csv"), help="gets a row (%(default)s)")
     return parser.parse_args()
 
@@ -40,7 +41,7 @@ def main() -> None:
         dataset = dataset.select(range(min(arguments.images, len(dataset))))
         reference = load_checkpoint(arguments.checkpoint)
         for folder in arguments.exported:
-            agreement = compare_runtimes(dataset, reference, load_checkpoint(folder))
+            agreement = compare_runtimes(dataset, reference, load_checkpoint(folder, bf16=arguments.bf16))
             size = reference[1].size
             append_row(
                 arguments.results,
@@ -51,7 +52,7 @@ def main() -> None:
                     "weights": weights_digest(arguments.checkpoint),
                     "image_size": f"{size['height']}x{size['width']}",
                     "exported": folder.name,
-                    "runtime": runtime_of(folder),
+                    "runtime": runtime_of(folder) + " bf16" * arguments.bf16,
                     "megabytes": round(sum(file.stat().st_size for file in folder.iterdir()) / 1e6, 2),
                     **{name: float(f"{value:.6g}") for name, value in agreement.items()},
                 },

@@ -28,6 +28,7 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
+    parser.add_argument("--bf16", action="store_true", help="OpenVINO: compute in bfloat16, on processors that can")
     parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
     parser.add_argument("--threshold", type=float, help="lesion above this probability (default: the checkpoint's)")
     parser.add_argument(
@@ -50,7 +51,7 @@ def main() -> int:
         sys.exit(f"{arguments.output} is not empty. Choose another --output, or pass --overwrite.")
     try:
         files = find_images(arguments.inputs)
-        model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime)
+        model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
         processor._check_threshold(processor.threshold if arguments.threshold is None else arguments.threshold)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))

@@ -36,6 +36,7 @@ class EFPArguments:
         metadata={"help": "'paper' (from scratch), a timm model, or the Hub id of a Transformers backbone."},
     )
     encoder_weights: bool = field(default=True, metadata={"help": "Start the encoder from ImageNet weights."})
+    nano: bool = field(default=False, metadata={"help": "EFP nano: less than a million parameters, for phones."})
     checkpoint: str | None = field(
         default=None, metadata={"help": "Fine-tune this EFP folder or Hub id; the model arguments are then not used."}
     )
@@ -85,7 +86,15 @@ def load_data(arguments: EFPArguments, training_arguments: TrainingArguments) ->
         sys.exit(str(error))
 
 
-MODEL_ARGUMENTS = ("encoder", "encoder_weights", "cross_scale", "spatial_attention", "dice_weight", "bce_weight")
+MODEL_ARGUMENTS = (
+    "encoder",
+    "encoder_weights",
+    "nano",
+    "cross_scale",
+    "spatial_attention",
+    "dice_weight",
+    "bce_weight",
+)
 
 
 def load_model(arguments: EFPArguments) -> tuple[EFPForSegmentation, EFPImageProcessor]:
@@ -102,6 +111,7 @@ def load_model(arguments: EFPArguments) -> tuple[EFPForSegmentation, EFPImagePro
         model = new_model(
             arguments.encoder,
             pretrained=arguments.encoder_weights,
+            nano=arguments.nano,
             use_cross_scale=arguments.cross_scale,
             use_spatial_attention=arguments.spatial_attention,
             dice_weight=arguments.dice_weight,

@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from efp_hf import benchmark, speed
-from efp_hf.benchmark import BARE_LOOP, CUDA, EFP, MASKFORMER, MEAN_IOU, SEGFORMER, UNET
+from efp_hf.benchmark import BARE_LOOP, CUDA, EFP, MASKFORMER, MEAN_IOU, NANO, SEGFORMER, UNET
 from efp_hf.isic import load_isic
 from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.results import append_row
@@ -74,6 +74,7 @@ def test_candidates_give_the_logits_of_each_image(in_pytorch):
     shapes = {system: tuple(call().shape) for (system, _), call in calls.items()}
     assert shapes == {
         EFP: (2, 1, 64, 64),
+        NANO: (2, 1, 64, 64),
         SEGFORMER: (2, 2, 16, 16),
         MASKFORMER: (2, 100, 16, 16),
         **dict.fromkeys(benchmark.ON_ENCODER, (2, 1, 64, 64)),
@@ -83,6 +84,7 @@ def test_candidates_give_the_logits_of_each_image(in_pytorch):
 def test_peers_are_those_that_they_are_called(in_pytorch):
     sizes = {system: sum(weight.numel() for weight in model.parameters()) for (system, _), model in in_pytorch.items()}
     assert round(sizes[SEGFORMER] / 1e6, 1) == 3.7 and round(sizes[MASKFORMER] / 1e6) == 42
+    assert sizes[NANO] < 1e6
     for name, system in benchmark.ON_ENCODER.items():
         config = in_pytorch[name, "torch"].config
         assert (config.system, config.encoder) == (system, benchmark.ENCODER)

@@ -55,7 +55,10 @@ def test_saved_config_loads_as_it_was(tmp_path, backbone_config):
         ({"dice_weight": 0, "bce_weight": 0}, "not both be zero"),
         ({"dice_smoothing": 0.0}, "`dice_smoothing` must be positive, got 0.0"),
         ({"backbone_config": {"out_indices": [1, 2, 3, 4]}}, r"`backbone_config` must have a `model_type`, got"),
-        ({"backbone_config": ResNetConfig(out_features=["stage3", "stage4"])}, "must give 4 feature maps, got"),
+        (
+            {"backbone_config": ResNetConfig(out_features=["stage3", "stage4"])},
+            "must give three or four feature maps, got",
+        ),
     ],
 )
 def test_impossible_values_are_refused_by_name(fields, words):

