@@ -246,6 +246,39 @@ def model_rows(seconds: dict[tuple[str, str], list[float]], batch_size: int, ima
     return rows
 
 
+def time_parts(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, float]:
+    """Seconds of each of EFP's parts in one forward pass in PyTorch, in their order, and of the `rest`."""
+    seconds, starts, handles = dict.fromkeys((name for name, _ in model.named_children()), 0.0), {}, []
+
+    def begin(name: str, *_) -> None:
+        starts[name] = time.perf_counter()
+
+    def end(name: str, *_) -> None:
+        seconds[name] += time.perf_counter() - starts[name]
+
+    for name, part in model.named_children():
+        for module in part if isinstance(part, torch.nn.ModuleList) else [part]:
+            handles.append(module.register_forward_pre_hook(partial(begin, name)))
+            handles.append(module.register_forward_hook(partial(end, name)))
+    whole = seconds_of(partial(run_model, model, pixel_values))
+    for handle in handles:
+        handle.remove()
+    return seconds | {"rest": whole - sum(seconds.values())}
+
+
+def profile_rows(measured: dict[str, list[dict[str, float]]], batch_size: int, image_size: int) -> list[dict]:
+    """A row a (system, part): its milliseconds, and its share of the sum of all medians."""
+    rows = []
+    for system, runs in measured.items():
+        values = {part: [run[part] for run in runs] for part in runs[0]}
+        total = sum(median_and_spread(seconds)[0] for seconds in values.values())
+        for part, seconds in values.items():
+            share = round(median_and_spread(seconds)[0] / total, 4)
+            fixed = {"system": system, "part": part, "batch_size": batch_size, "image_size": image_size}
+            rows.append({**fixed, "rounds": len(seconds), **spread_columns(seconds, "ms", 1000), "share": share})
+    return rows
+
+
 # From photos to mask files
 
 

@@ -1,13 +1,14 @@
-"""The comparison's rows as Markdown: one table a track, one of the ablation."""
+"""Tables of the README and the cards: one a track of the comparison, one of the ablation, one of the checkpoints."""
 
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 
-from .card import to_table
-from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, read_counts
+from .card import newest_score, to_table, weights_digest
+from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, multiply_adds, read_counts
 from .metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
+from .prediction import load_checkpoint
 from .results import read_rows
 
 TITLES = {
@@ -135,3 +136,36 @@ def ablation_table(results: Path, track: str = "pretrained") -> str:
     missing = [variant for variant in ABLATIONS if variant not in measured]
     note = f"\n\nNot yet trained: {', '.join(missing)}." if missing else ""
     return to_table(header, lines) + note
+
+
+def costs(checkpoint: Path) -> tuple[str, str]:
+    """Parameters, and multiply-adds of an image of the checkpoint's own input size."""
+    model, processor = load_checkpoint(checkpoint, runtime="torch")
+    size = processor.size["height"]
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    return f"{parameters / 1e6:.2f} M", f"{multiply_adds(model.cpu(), size) / 1e9:.2f} G at {size}²"
+
+
+def checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
+    """A line a checkpoint: its costs, and its scores on the test split."""
+    quantized = [row for row in read_rows(results / "runtimes.csv") if row["exported"].endswith("int8")]
+    lines = []
+    for checkpoint in checkpoints:
+        score, trust = (newest_score(results / name, checkpoint) for name in ("scores.csv", "trust.csv"))
+        int8 = [float(row["megabytes"]) for row in quantized if row["weights"] == weights_digest(checkpoint)]
+        lines.append(
+            [
+                f"`{checkpoint.name}`",
+                *costs(checkpoint),
+                f"{(checkpoint / 'model.safetensors').stat().st_size / 1e6:.1f}",
+                f"{min(int8):.1f}" if int8 else "–",
+                *(f"{float(score[name]):.3f}" for name in ("jaccard", "threshold_jaccard", "dice", "pooled_mean_iou")),
+                f"{float(score['failure_rate']):.1%}",
+                f"{float(trust['border_calibration_error']):.3f}",
+            ]
+        )
+    header = (
+        "checkpoint | parameters | multiply-adds | MB | MB in int8 | J | TJ | Dice | IoU of two classes | failures | "
+        "calibration error near the borders"
+    )
+    return to_table(header, lines)

@@ -12,7 +12,7 @@ FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
 BF16_RUNTIMES = ("openvino bf16",)
 INT8_RUNTIMES = ("onnx int8", "openvino int8")
 NAMES = {"torch": "PyTorch", "onnx": "ONNX Runtime", "openvino": "OpenVINO", "pipeline": "Transformers' pipeline"}
-PARTS = ("model", "job", "training", "metrics", "limit")
+PARTS = ("model", "profile", "job", "training", "metrics", "limit")
 
 
 def newest_run(results: Path, part: str) -> list[dict[str, str]]:
@@ -158,6 +158,9 @@ def speed_block(results: Path) -> str:
         for row in runs["limit"]
         if row["batch_size"] == "1" and row["image_size"] == "256"
     ]
+    for system in dict.fromkeys(row["system"] for row in runs["profile"]):
+        shares = [f"{row['part']} {float(row['share']):.0%}" for row in runs["profile"] if row["system"] == system]
+        lines.append(f"- where {system}'s time goes in PyTorch: {', '.join(shares)}")
     missing = [part for part in PARTS if not runs[part]]
     if missing:
         lines.append(f"- not measured yet: {', '.join(missing)}")

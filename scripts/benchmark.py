@@ -5,9 +5,9 @@
     python scripts/benchmark.py job --images 100
     python scripts/benchmark.py all --quick        # a smoke run of a few minutes
 
-Parts: `model` (a forward pass, also on a GPU where there is one), `job` (a folder of 12-megapixel photos to mask
-files), `training`, `metrics`, `limit` (what the machine could do at best). Each appends rows to
-`results/speed_<part>.csv` and prints its goals. Exports are made once and kept in `exports/benchmark`.
+Parts: `model` (a forward pass, also on a GPU where there is one), `profile` (where EFP's goes), `job` (a folder of
+12-megapixel photos to mask files), `training`, `metrics`, `limit` (what the machine could do at best). Each appends
+rows to `results/speed_<part>.csv` and prints its goals. Exports are made once and kept in `exports/benchmark`.
 """
 
 import argparse
@@ -128,6 +128,14 @@ def measure_model(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     return rows
 
 
+def measure_profile(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
+    pixel_values = torch.randn(1, 3, effort.image_size, effort.image_size)
+    models = {name: benchmark.new_system(name, arguments.checkpoint) for name in (benchmark.EFP, benchmark.NANO)}
+    calls = {name: partial(benchmark.time_parts, model, pixel_values) for name, model in models.items()}
+    measured = benchmark.alternate(calls, effort.rounds[1], warm_up=3, settle=2, measure=lambda call: call())
+    return benchmark.profile_rows(measured, 1, effort.image_size)
+
+
 def measure_job(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     runtimes = tuple(runtime for runtime in JOB_RUNTIMES if runtime in arguments.runtimes)
     candidates, left_out = benchmark.job_candidates(runtimes, arguments.checkpoint, arguments.exports)
@@ -198,6 +206,7 @@ def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
 
 MEASURES = {
     "model": measure_model,
+    "profile": measure_profile,
     "job": measure_job,
     "training": measure_training,
     "metrics": measure_metrics,

@@ -1,4 +1,4 @@
-"""Write the numbers of `results/` into README.md, model_card.md and the checkpoint's own card.
+"""Write the numbers of `results/` into README.md, model_card.md and the checkpoints' own cards.
 
 python scripts/write_card.py
 """
@@ -6,19 +6,22 @@ python scripts/write_card.py
 from pathlib import Path
 
 from efp_hf.card import fill, newest_score, score_table, trust_sentence
-from efp_hf.report import ablation_table, comparison_table
+from efp_hf.report import ablation_table, checkpoints_table, comparison_table, costs
 from efp_hf.speed import speed_block
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKPOINT = HERE / "checkpoints" / "efp-isic"
+CHECKPOINTS = (CHECKPOINT, HERE / "checkpoints" / "efp-isic-nano")
 
 
-def blocks() -> dict[str, str]:
-    """Name → Markdown of everything that is written into the cards."""
+def blocks(checkpoint: Path = CHECKPOINT) -> dict[str, str]:
+    """Name → Markdown of everything that is written into the cards; the scores are those of the checkpoint."""
     results = HERE / "results"
     return {
-        "scores": score_table(newest_score(results / "scores.csv", CHECKPOINT)),
-        "trust": trust_sentence(newest_score(results / "trust.csv", CHECKPOINT)),
+        "costs": "{} parameters, {} multiply-adds".format(*costs(checkpoint)),
+        "scores": score_table(newest_score(results / "scores.csv", checkpoint)),
+        "trust": trust_sentence(newest_score(results / "trust.csv", checkpoint)),
+        "checkpoints": checkpoints_table(results, CHECKPOINTS),
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
         "ablation": ablation_table(results),
@@ -26,13 +29,25 @@ def blocks() -> dict[str, str]:
     }
 
 
+def fill_present(text: str, written: dict[str, str]) -> str:
+    return fill(text, {block: written[block] for block in written if f"<!-- {block} -->" in text})
+
+
+def card_of(checkpoint: Path, card: str) -> str:
+    """`model_card.md` for another checkpoint than the one that it names."""
+    return fill_present(
+        card.replace(f'"checkpoints/{CHECKPOINT.name}"', f'"checkpoints/{checkpoint.name}"'), blocks(checkpoint)
+    )
+
+
 def main() -> None:
     written = blocks()
     for name in ("README.md", "model_card.md"):
         path = HERE / name
-        text = path.read_text()
-        path.write_text(fill(text, {block: written[block] for block in written if f"<!-- {block} -->" in text}))
-    (CHECKPOINT / "README.md").write_text((HERE / "model_card.md").read_text())
+        path.write_text(fill_present(path.read_text(), written))
+    card = (HERE / "model_card.md").read_text()
+    for checkpoint in CHECKPOINTS:
+        (checkpoint / "README.md").write_text(card_of(checkpoint, card))
 
 
 if __name__ == "__main__":

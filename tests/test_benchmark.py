@@ -104,6 +104,19 @@ def test_every_candidate_is_measured_on_the_same_input():
     assert len(seen) == 3 and all(value is pixel_values for value in seen)
 
 
+def test_time_of_the_parts_is_the_time_of_the_pass(in_pytorch):
+    model = in_pytorch[EFP, "torch"]
+    seconds = benchmark.time_parts(model, torch.randn(1, 3, 64, 64))
+    assert list(seconds) == ["encoder", "pyramid", "attention", "fusion", "classifier", "rest"]
+    assert min(seconds.values()) > 0
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    rows = benchmark.profile_rows({EFP: [{"encoder": 0.003, "rest": 0.001}]}, 1, 64)
+    assert [(row["part"], row["median_ms"], row["share"]) for row in rows] == [
+        ("encoder", 3, 0.75),
+        ("rest", 1, 0.25),
+    ]
+
+
 def test_missing_package_leaves_its_candidates_out_by_name(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setattr("efp_hf.runtimes.find_spec", lambda name: None if name == "openvino" else object())
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
@@ -376,6 +389,8 @@ def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
     assert [(row["system"], row["runtime"]) for row in rows["model"]] == [
         (EFP, "torch"),
         (EFP, "onnx"),
+        (NANO, "torch"),
+        (NANO, "onnx"),
         (SEGFORMER, "torch"),
         (SEGFORMER, "onnx"),
         (MASKFORMER, "torch"),

@@ -45,7 +45,16 @@ def test_block_is_replaced_and_nothing_else():
 
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
-@pytest.mark.parametrize("name", ["README.md", "model_card.md", "checkpoints/efp-isic/README.md"])
+@pytest.mark.parametrize("name", ["efp-isic", "efp-isic-nano"])
+def test_card_of_a_checkpoint_is_the_model_card_with_its_own_numbers(name):
+    checkpoint, card = REPOSITORY / "checkpoints" / name, (REPOSITORY / "model_card.md").read_text()
+    written = (checkpoint / "README.md").read_text()
+    assert written == runpy.run_path(str(REPOSITORY / "scripts" / "write_card.py"))["card_of"](checkpoint, card)
+    assert f'checkpoint = "checkpoints/{name}"' in written and weights_digest(checkpoint) in written
+
+
+@pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
+@pytest.mark.parametrize("name", ["README.md", "model_card.md"])
 def test_printed_numbers_are_those_of_the_results(name):
     text = (REPOSITORY / name).read_text()
     blocks = runpy.run_path(str(REPOSITORY / "scripts" / "write_card.py"))["blocks"]()
@@ -55,12 +64,13 @@ def test_printed_numbers_are_those_of_the_results(name):
 
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
+@pytest.mark.parametrize("checkpoint", [CHECKPOINT, CHECKPOINT.with_name("efp-isic-nano")], ids=["efp", "nano"])
 @pytest.mark.parametrize("name", ["scores.csv", "trust.csv"])
-def test_newest_rows_are_about_the_settings_of_the_checkpoint(name):
-    processor = json.loads((CHECKPOINT / "preprocessor_config.json").read_text())
-    row = newest_score(REPOSITORY / "results" / name, CHECKPOINT)
+def test_newest_rows_are_about_the_settings_of_the_checkpoint(name, checkpoint):
+    processor = json.loads((checkpoint / "preprocessor_config.json").read_text())
+    row = newest_score(REPOSITORY / "results" / name, checkpoint)
     assert float(row["threshold"]) == processor["threshold"]
     assert row["image_size"] == f"{processor['size']['height']}x{processor['size']['width']}"
     if name == "trust.csv":
-        config = json.loads((CHECKPOINT / "config.json").read_text())
+        config = json.loads((checkpoint / "config.json").read_text())
         assert float(row["temperature"]) == config["temperature"]

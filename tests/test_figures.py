@@ -366,7 +366,7 @@ def test_script_names_what_it_cannot_draw_and_draws_the_rest(results, isic, tiny
     lines = capsys.readouterr().out.splitlines()
     for system, title in (("unet", "U-Net"), ("unet_attention", "U-Net + attention"), ("maskformer", "MaskFormer")):
         assert f"pictures/masks_scratch.png: without {title}, no model in models/scratch-{system}-seed0/model" in lines
-    assert not any("without EFP" in line for line in lines if "scratch" in line)
+    assert not any("without EFP," in line for line in lines if "scratch" in line)
     assert any(line.startswith("results/figures/reliability.svg: not drawn. results/reliability.csv") for line in lines)
     assert any(line.startswith("pictures/masks_pretrained.png: not drawn. `folders` must") for line in lines)
     assert any(line.startswith("pictures/levels.png: not drawn. ISIC_1: not among") for line in lines)
