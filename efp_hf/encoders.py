@@ -28,23 +28,26 @@ def new_model(
     encoder: str = PAPER_ENCODER, pretrained: bool = True, nano: bool = False, **config
 ) -> EFPForSegmentation:
     """
-    An EFP model whose pyramid and head are random.
+    An EFP model on an encoder; what is not the encoder's is random.
 
     Args:
         encoder: `"paper"` for the paper's own encoder (from scratch), the name of a timm model, or the Hub id of a
             Transformers backbone (`"facebook/convnextv2-atto-1k-224"`).
         pretrained: load ImageNet weights: without a network for the models of `PACKAGED_WEIGHTS`, else from the Hub.
-        nano: the fields of `NANO_CONFIG` where `config` does not say others, and the timm model without its last level:
-            less than a million parameters with `"tf_efficientnet_lite0"`.
+        nano: the fields of `NANO_CONFIG` where `config` does not say others, and a timm model without its last level:
+            0.93 million parameters with `"tf_efficientnet_lite0"`.
         config: the other fields of [`EFPConfig`].
 
     Raises:
-        ValueError: an encoder that neither timm nor the Hub knows, or with fewer than four feature maps.
+        ValueError: an encoder that neither timm nor the Hub knows, or with fewer than four feature maps; the nano of a
+            Transformers backbone.
     """
     config = {**NANO_CONFIG, **config} if nano else config
     if encoder == PAPER_ENCODER:
         return EFPForSegmentation(EFPConfig(**config))
     if "/" in encoder:
+        if nano:
+            raise ValueError(f"`nano` must be used with 'paper' or a timm model, got {encoder!r}. Leave one out.")
         backbone_config = AutoConfig.from_pretrained(encoder)
         backbone_config.out_features = backbone_config.stage_names[-NUM_LEVELS:]
         model = EFPForSegmentation(EFPConfig(backbone_config=backbone_config, **config))

@@ -83,9 +83,12 @@ class AugmentationEpoch(TrainerCallback):
 def parameter_groups(
     model: PreTrainedModel, encoder_learning_rate: float, learning_rate: float, weight_decay: float
 ) -> list[dict]:
-    """Encoder and decoder with their own learning rates; no weight decay on biases and batch norms."""
+    """
+    Encoder and the rest with their own learning rates; no weight decay on biases and batch norms. Where the encoder is
+    a backbone, a last block that is EFP's own belongs to the rest.
+    """
     groups = {}
-    in_encoder = {id(parameter) for parameter in model.encoder.parameters()}
+    in_encoder = {id(parameter) for parameter in getattr(model.encoder, "backbone", model.encoder).parameters()}
     for parameter in model.parameters():
         is_encoder, decays = id(parameter) in in_encoder, parameter.ndim > 1
         group = groups.setdefault(

@@ -36,7 +36,7 @@ class EFPArguments:
         metadata={"help": "'paper' (from scratch), a timm model, or the Hub id of a Transformers backbone."},
     )
     encoder_weights: bool = field(default=True, metadata={"help": "Start the encoder from ImageNet weights."})
-    nano: bool = field(default=False, metadata={"help": "EFP nano: less than a million parameters, for phones."})
+    nano: bool = field(default=False, metadata={"help": "EFP nano, for phones: 0.93 million parameters with lite0."})
     checkpoint: str | None = field(
         default=None, metadata={"help": "Fine-tune this EFP folder or Hub id; the model arguments are then not used."}
     )

