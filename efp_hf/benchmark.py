@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from zlib import crc32
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
 
 from .baselines import BaselineConfig, new_baseline
 from .card import weights_digest
-from .encoders import new_model
+from .encoders import NANO_CONFIG, new_model
 from .export import export_model
 from .image_processing_efp import EFPImageProcessor
 from .prediction import find_images, load_checkpoint, predict_files, write_predictions
@@ -140,11 +141,13 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
 def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path) -> Path:
     """
     The folder of a system for a runtime of `RUNTIMES`, made where it is not there: for "onnx", "openvino", or one of
-    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32.
+    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32. What may change has its version in the
+    name: EFP's weights, the nano's configuration.
     """
     runtime = runtime.removesuffix(" bf16")
-    weights = f"-{weights_digest(checkpoint)}" if system == EFP else ""
-    folder = exports / f"{system}{weights}-{runtime}".replace(" ", "-").lower()
+    version_of = {EFP: lambda: weights_digest(checkpoint), NANO: lambda: f"{crc32(repr(NANO_CONFIG).encode()):08x}"}
+    name = "-".join([system, *([version_of[system]()] if system in version_of else []), runtime])
+    folder = exports / name.replace(" ", "-").lower()
     if not (folder / EXPORT_MANIFEST_FILE).is_file():
         processor = load_checkpoint(checkpoint, runtime="torch")[1] if system == EFP else EFPImageProcessor()
         to, _, int8 = runtime.partition(" ")
@@ -411,7 +414,6 @@ def new_trainer(data, output: Path, image_size: int, steps: int, batch_size: int
     """The Trainer of scripts/train.py with its defaults, for some steps and without evaluation."""
     from transformers import TrainingArguments
 
-    from .encoders import new_model
     from .training import TRAINING_DEFAULTS, lesion_trainer
 
     changes = {

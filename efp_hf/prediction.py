@@ -65,10 +65,9 @@ def load_checkpoint(
             "Choose another folder, or make one with scripts/export.py."
         )
     is_exported = found != "torch"
-    if is_exported or bf16:
-        model = load_exported(checkpoint, bf16)
-    else:
-        model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+    if bf16 and not is_exported:
+        raise ValueError(f"{checkpoint}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
+    model = load_exported(checkpoint, bf16) if is_exported else EFPForSegmentation.from_pretrained(checkpoint).eval()
     if model.config.num_labels != 2:
         raise ValueError(
             f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "

@@ -51,7 +51,7 @@ def load_exported(folder: str | Path, bf16: bool = False) -> ExportedModel:
     `(batch_size, 3, height, width)` and returns an output with `logits`; it has `device`, `dtype` and `config`.
 
     Args:
-        bf16: products in bfloat16, for OpenVINO: faster, and a few pixels of a mask differ.
+        bf16: products in bfloat16, for OpenVINO: logits differ from the second or third digit on.
 
     Raises:
         ImportError: the runtime is not installed.
@@ -61,7 +61,7 @@ def load_exported(folder: str | Path, bf16: bool = False) -> ExportedModel:
     runtime = runtime_of(folder)
     require_packages(PACKAGES.get(runtime, ()), f"{folder}: the runtime {runtime}")
     if bf16 and runtime != "openvino":
-        raise ValueError(f"{folder}: `bf16` needs a folder of OpenVINO, got {runtime!r}. Export with --to openvino.")
+        raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
     options = {"device": "cpu", "config": openvino_precision(bf16)} if runtime == "openvino" else {}
     try:
         return ExportedModel.from_pretrained(Path(folder).expanduser(), **options)

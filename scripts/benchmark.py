@@ -188,8 +188,10 @@ def measure_metrics(arguments: argparse.Namespace, effort: Effort) -> list[dict]
 
 
 def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
+    # peaks and bytes are those of float32
+    runtimes = tuple(runtime for runtime in arguments.runtimes if runtime in speed.FLOAT_RUNTIMES)
     candidates, left_out = benchmark.model_candidates(
-        (benchmark.EFP,), tuple(arguments.runtimes), arguments.checkpoint, arguments.exports, arguments.threads
+        (benchmark.EFP,), runtimes, arguments.checkpoint, arguments.exports, arguments.threads
     )
     print_left_out(left_out)
     settings = [(1, size) for size in effort.limit_sizes]

@@ -1,6 +1,6 @@
-"""Train and measure the paper's comparison: every system of a track on the same images, with the same recipe.
+"""Train and measure the paper's comparison and EFP nano: every system on the same images, with the same recipe.
 
-    python scripts/compare.py --data ISIC_FOLDER --track pretrained                    # all five systems
+    python scripts/compare.py --data ISIC_FOLDER --track pretrained                    # all systems
     python scripts/compare.py --data ISIC_FOLDER --track scratch --systems efp unet --seeds 0 1 2
     python scripts/compare.py --data ISIC_FOLDER --track pretrained --ablation         # EFP with one thing changed
 

@@ -11,7 +11,7 @@ from efp_hf.speed import speed_block
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKPOINT = HERE / "checkpoints" / "efp-isic"
-CHECKPOINTS = (CHECKPOINT, HERE / "checkpoints" / "efp-isic-nano")
+CHECKPOINTS = tuple(sorted((HERE / "checkpoints").iterdir()))
 
 
 def blocks(checkpoint: Path = CHECKPOINT) -> dict[str, str]:
@@ -34,7 +34,7 @@ def fill_present(text: str, written: dict[str, str]) -> str:
 
 
 def card_of(checkpoint: Path, card: str) -> str:
-    """`model_card.md` for another checkpoint than the one that it names."""
+    """`model_card.md` with the name and the scores of a checkpoint."""
     return fill_present(
         card.replace(f'"checkpoints/{CHECKPOINT.name}"', f'"checkpoints/{checkpoint.name}"'), blocks(checkpoint)
     )

@@ -7,10 +7,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tiny_model
 from PIL import Image
 
-from efp_hf import benchmark, speed
+from efp_hf import EFPImageProcessor, benchmark, speed
 from efp_hf.benchmark import BARE_LOOP, CUDA, EFP, MASKFORMER, MEAN_IOU, NANO, SEGFORMER, UNET
 from efp_hf.isic import load_isic
 from efp_hf.metrics import confusion_counts, jaccard
@@ -104,17 +104,34 @@ def test_every_candidate_is_measured_on_the_same_input():
     assert len(seen) == 3 and all(value is pixel_values for value in seen)
 
 
-def test_time_of_the_parts_is_the_time_of_the_pass(in_pytorch):
+def test_each_part_has_the_time_between_its_hooks(in_pytorch, monkeypatch):
+    ticks = iter(range(1000))
+    monkeypatch.setattr(benchmark.time, "perf_counter", lambda: next(ticks))
     model = in_pytorch[EFP, "torch"]
     seconds = benchmark.time_parts(model, torch.randn(1, 3, 64, 64))
-    assert list(seconds) == ["encoder", "pyramid", "attention", "fusion", "classifier", "rest"]
-    assert min(seconds.values()) > 0
+    # the clock goes on by one a look: a part is looked at twice, the attention of each of four levels; the whole pass
+    # has two looks more around it
+    assert seconds == {"encoder": 1, "pyramid": 1, "attention": 4, "fusion": 1, "classifier": 1, "rest": 9}
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     rows = benchmark.profile_rows({EFP: [{"encoder": 0.003, "rest": 0.001}]}, 1, 64)
     assert [(row["part"], row["median_ms"], row["share"]) for row in rows] == [
         ("encoder", 3, 0.75),
         ("rest", 1, 0.25),
     ]
+
+
+def test_openvino_computes_in_the_precision_of_its_name(tmp_path):
+    import openvino
+
+    if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+        pytest.skip("needs a processor that computes in bfloat16")
+    tiny_model(use_cross_scale=False).save_pretrained(tmp_path / "tiny")  # traced in half the time
+    EFPImageProcessor().save_pretrained(tmp_path / "tiny")
+    for runtime, precision in (("openvino", "f32"), ("openvino bf16", "bf16")):
+        model = benchmark.ready_model(EFP, runtime, tmp_path / "tiny", tmp_path / "exports", threads=1)
+        compiled = model.runners["model"].compiled_model
+        assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == precision
+        assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
 
 
 def test_missing_package_leaves_its_candidates_out_by_name(tiny_checkpoint, tmp_path, monkeypatch):
@@ -348,6 +365,8 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     measured = [{"images_per_second": 8, "waiting_share": 0.1}]
     bare = [{"images_per_second": 10, "waiting_share": 0}]
     write_run(tmp_path, "training", "2", benchmark.training_rows({"Trainer": measured, BARE_LOOP: bare}, 24, 16, 256))
+    profile = {EFP: [{"encoder": 0.003, "rest": 0.001}]}
+    write_run(tmp_path, "profile", "2", benchmark.profile_rows(profile, 1, 256))
     block = speed.speed_block(tmp_path)
     assert "| EFP | ONNX Runtime | 100.0 | 100.0 – 100.0 | 9.00× | 2.00× |" in block
     assert "7000" not in block
@@ -357,7 +376,26 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     assert "mean_iou: not measured (goal: at least 50)" in block
     assert "| EFP, PyTorch | 500 | 9.0 | 9.0 – 9.0 | 9.00× | 900 |" in block
     assert "the images a second of the pipeline: 7 (goal: at least 6, met)" in block
+    assert "where EFP's time goes in PyTorch: encoder 75%, rest 25%" in block
     assert block.endswith("- not measured yet: limit")
+
+
+def test_goals_are_of_both_networks_in_each_precision(tmp_path):
+    seconds = {
+        **{(EFP, "openvino"): [0.4], (EFP, "openvino bf16"): [0.2], (NANO, "openvino"): [0.1]},
+        **{(SEGFORMER, "torch"): [2], (SEGFORMER, "openvino"): [0.8], (SEGFORMER, "openvino bf16"): [0.6]},
+    }
+    write_run(tmp_path, "model", "1", benchmark.model_rows(seconds, 1, 256))
+    found = {goal.text.removesuffix(" in"): goal.value for goal in speed.goals(tmp_path)}
+    times = "batch 1, times as fast as SegFormer-B0 in"
+    assert found == {
+        f"EFP in OpenVINO, {times} PyTorch": 5,
+        f"EFP in OpenVINO, {times} the same runtime": 2,
+        f"EFP in OpenVINO bf16, {times} PyTorch": 10,
+        f"EFP in OpenVINO bf16, {times} the same runtime": 3,
+        f"EFP nano in OpenVINO, {times} PyTorch": 20,
+        f"EFP nano in OpenVINO, {times} the same runtime": 8,
+    }
 
 
 def test_block_without_rows_says_how_to_get_them(tmp_path):

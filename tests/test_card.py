@@ -8,6 +8,7 @@ from efp_hf.card import LABELS, fill, newest_score, score_table, weights_digest
 from efp_hf.results import append_row
 
 CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
+CHECKPOINTS = sorted((REPOSITORY / "checkpoints").glob("*/"))
 
 ROW = {
     **{name: "0.5" for name in LABELS},
@@ -45,12 +46,12 @@ def test_block_is_replaced_and_nothing_else():
 
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
-@pytest.mark.parametrize("name", ["efp-isic", "efp-isic-nano"])
-def test_card_of_a_checkpoint_is_the_model_card_with_its_own_numbers(name):
-    checkpoint, card = REPOSITORY / "checkpoints" / name, (REPOSITORY / "model_card.md").read_text()
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
+def test_card_of_a_checkpoint_is_the_model_card_with_its_own_numbers(checkpoint):
+    card = (REPOSITORY / "model_card.md").read_text()
     written = (checkpoint / "README.md").read_text()
     assert written == runpy.run_path(str(REPOSITORY / "scripts" / "write_card.py"))["card_of"](checkpoint, card)
-    assert f'checkpoint = "checkpoints/{name}"' in written and weights_digest(checkpoint) in written
+    assert f'checkpoint = "checkpoints/{checkpoint.name}"' in written and weights_digest(checkpoint) in written
 
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
@@ -64,7 +65,7 @@ def test_printed_numbers_are_those_of_the_results(name):
 
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
-@pytest.mark.parametrize("checkpoint", [CHECKPOINT, CHECKPOINT.with_name("efp-isic-nano")], ids=["efp", "nano"])
+@pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
 @pytest.mark.parametrize("name", ["scores.csv", "trust.csv"])
 def test_newest_rows_are_about_the_settings_of_the_checkpoint(name, checkpoint):
     processor = json.loads((checkpoint / "preprocessor_config.json").read_text())

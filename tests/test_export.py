@@ -94,8 +94,10 @@ def test_bf16_is_near_and_only_where_it_is_asked_for(checkpoint, exported):
 
 
 def test_bf16_is_refused_where_it_cannot_be_had(checkpoint, exported, monkeypatch):
-    for folder in (exported["onnx"], checkpoint):
-        with pytest.raises(ValueError, match=f"{folder.name}: `bf16` needs a folder of OpenVINO"):
+    for folder, found in ((exported["onnx"], "one for onnx"), (checkpoint, "a checkpoint")):
+        with pytest.raises(
+            ValueError, match=f"{folder.name}: `bf16` must be used with a folder of OpenVINO, got {found}"
+        ):
             load_checkpoint(folder, bf16=True)
     monkeypatch.setattr("openvino.Core.get_property", lambda self, device, name: ["FP32"])
     with pytest.raises(ValueError, match="`bf16` needs a processor that computes in bfloat16"):
