@@ -370,9 +370,10 @@ def in_new_process(function: Callable, *arguments):
 
 
 def job_rows(measured: dict[tuple[str, str], list[dict]], num_images: int, photo_mb: float) -> list[dict]:
-    """A row a (system, runtime). The speed-up is a ratio of medians of images a second."""
+    """A row a (system, runtime). The speed-up is a ratio of medians of images a second, empty without the pipeline."""
     rates = {key: [run["images_per_second"] for run in runs] for key, runs in measured.items()}
-    pipeline_rate = median_and_spread(rates[SEGFORMER, "pipeline"])[0]
+    medians = {key: median_and_spread(values)[0] for key, values in rates.items()}
+    pipeline_rate = medians.get((SEGFORMER, "pipeline"))
     return [
         {
             "system": system,
@@ -381,7 +382,7 @@ def job_rows(measured: dict[tuple[str, str], list[dict]], num_images: int, photo
             "photo_mb": round(photo_mb, 2),
             "rounds": len(runs),
             **spread_columns(rates[system, runtime], "images_per_second"),
-            "over_pipeline": round(median_and_spread(rates[system, runtime])[0] / pipeline_rate, 3),
+            "over_pipeline": round(medians[system, runtime] / pipeline_rate, 3) if pipeline_rate else "",
             "peak_mb": round(max(run["peak_mb"] for run in runs)),
         }
         for (system, runtime), runs in measured.items()

@@ -75,6 +75,9 @@ def goals(results: Path) -> list[Goal]:
     if job:
         text = f"Photos to masks in {runtime_name(job['runtime'])}, times the images a second of the pipeline"
         found.append(Goal(text, number(job, "over_pipeline"), 6))
+        same = [row for row in jobs if (row["system"], row["runtime"]) == (EFP, job["runtime"])]
+        text = f"Peak memory of {same[-1]['images']} photos, times that of {job['images']}"
+        found.append(Goal(text, number(same[-1], "peak_mb") / number(job, "peak_mb"), 1.1, at_most=True))
     trainers = [row for row in newest_run(results, "training") if row["loop"] != BARE_LOOP]
     trainer = best(trainers, "share_of_bare_loop")
     if trainer:

@@ -358,9 +358,11 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     write_run(tmp_path, "model", "1", benchmark.model_rows({key: [7] for key in seconds}, 1, 256))
     write_run(tmp_path, "model", "2", benchmark.model_rows(seconds, 1, 256))
     write_run(tmp_path, "metrics", "2", benchmark.metric_rows({"efp_hf": [1]}, {MEAN_IOU: "no network"}, 1000, 1024))
-    for num_images, rate in ((50, 7), (500, 9)):
-        jobs = {(EFP, "torch"): rate, (SEGFORMER, "pipeline"): 1}
-        jobs = {key: [{"images_per_second": value, "peak_mb": 900}] for key, value in jobs.items()}
+    for num_images, peak_mb, rates in (
+        (50, 900, {(EFP, "torch"): 7, (SEGFORMER, "pipeline"): 1}),
+        (500, 1080, {(EFP, "torch"): 9}),
+    ):
+        jobs = {key: [{"images_per_second": value, "peak_mb": peak_mb}] for key, value in rates.items()}
         write_run(tmp_path, "job", "2", benchmark.job_rows(jobs, num_images, photo_mb=4))
     measured = [{"images_per_second": 8, "waiting_share": 0.1}]
     bare = [{"images_per_second": 10, "waiting_share": 0}]
@@ -374,7 +376,9 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     assert "SegFormer-B0 in the same runtime: 2 (goal: at least 2.5, missed by 20%)" in block
     assert "waits for data: 0.1 (goal: at most 0.05, missed by 100%)" in block
     assert "mean_iou: not measured (goal: at least 50)" in block
-    assert "| EFP, PyTorch | 500 | 9.0 | 9.0 – 9.0 | 9.00× | 900 |" in block
+    assert "| EFP, PyTorch | 50 | 7.0 | 7.0 – 7.0 | 7.00× | 900 |" in block
+    assert "| EFP, PyTorch | 500 | 9.0 | 9.0 – 9.0 | – | 1080 |" in block
+    assert "Peak memory of 500 photos, times that of 50: 1.2 (goal: at most 1.1, missed by 9%)" in block
     assert "the images a second of the pipeline: 7 (goal: at least 6, met)" in block
     assert "where EFP's time goes in PyTorch: encoder 75%, rest 25%" in block
     assert block.endswith("- not measured yet: limit")
@@ -434,6 +438,6 @@ def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
         (MASKFORMER, "torch"),
         *((system, runtime) for system in benchmark.ON_ENCODER for runtime in ("torch", "onnx")),
     ]
-    assert [row["images"] for row in rows["job"]] == ["2"] * 3 + ["4"] * 3
+    assert [row["images"] for row in rows["job"]] == ["2"] * 3 + ["4"] * 2
     assert len(rows["training"]) == 3 and len(rows["limit"]) == 4
     assert f"left out: {MEAN_IOU}" in run.stdout and "goal: at least 8" in run.stdout
