@@ -104,6 +104,11 @@ def test_bf16_is_refused_where_it_cannot_be_had(checkpoint, exported, monkeypatc
         load_checkpoint(exported["openvino"], bf16=True)
 
 
+def test_graph_of_onnx_is_without_the_lines_that_made_it(exported):
+    graph = (exported["onnx"] / "model.onnx").read_bytes()
+    assert b"modeling_efp.py" not in graph and b"fusion.refinement" in graph
+
+
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_exported_folder_holds_configuration_and_processor_but_no_other_weights(checkpoint, exported, runtime):
     model, processor = load_checkpoint(exported[runtime], runtime)
