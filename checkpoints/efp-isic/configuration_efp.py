@@ -11,14 +11,16 @@ CONTEXT_HEAD_SIZE = 32  # channels of a head of the self-attention over F4
 class EFPConfig(PreTrainedConfig):
     r"""
     Configuration of [`EFPForSegmentation`]. `EFPConfig()` is the paper's own network; `backbone_config` replaces its
-    encoder by any Transformers or timm backbone with four feature maps.
+    encoder by any Transformers or timm backbone with four feature maps, or all but its last block by a timm backbone
+    with three.
 
     Args:
         num_channels (`int`, defaults to 3):
             Channels of the image.
         backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            A backbone that gives four feature maps, finest first, each half the resolution of the one before. When it
-            is set, `hidden_sizes` and `depths` are not used.
+            A backbone that gives four feature maps, finest first, each half the resolution of the one before; then
+            `hidden_sizes` and `depths` are not used. Or a timm backbone that gives three: then F4 is the paper's
+            ConvBlock of the third, and the last of `hidden_sizes` and of `depths` are its.
         hidden_sizes (`tuple[int]`, defaults to `(32, 64, 128, 256)`):
             Channels of F1..F4 in the paper's encoder. The paper gives no widths.
         depths (`tuple[int]`, defaults to `(2, 2, 2, 2)`):
@@ -58,7 +60,7 @@ class EFPConfig(PreTrainedConfig):
     one logit a label.
 
     Raises:
-        ValueError: a tuple or a backbone that does not describe four levels, an even kernel, fewer than two labels, a
+        ValueError: a tuple or a backbone that does not describe the levels, an even kernel, fewer than two labels, a
             temperature that is not positive, or loss weights that are negative or both zero.
     """
 
@@ -106,9 +108,11 @@ class EFPConfig(PreTrainedConfig):
                 )
         if self.backbone_config is not None:
             levels = self.backbone_config.out_indices or ()
-            if len(levels) != NUM_LEVELS:
+            is_timm = self.backbone_config.model_type == "timm_backbone"
+            if len(levels) != NUM_LEVELS and not (is_timm and len(levels) == NUM_LEVELS - 1):
                 raise ValueError(
-                    f"`backbone_config` must give {NUM_LEVELS} feature maps, got out_indices={tuple(levels)}. "
+                    f"`backbone_config` must give {NUM_LEVELS} feature maps, or {NUM_LEVELS - 1} where it is a timm "
+                    f"backbone, got out_indices={tuple(levels)}. "
                     "Pass for example out_indices=(1, 2, 3, 4)."
                 )
         for name in ("cross_scale_kernel_size", "attention_kernel_size"):

@@ -76,15 +76,32 @@ class EFPEncoder(nn.Module):
 
 
 class EFPBackboneEncoder(GradientCheckpointingLayer):
-    """F1..F4 from the Transformers or timm backbone of `config.backbone_config`."""
+    """
+    F1..F4 from the Transformers or timm backbone of `config.backbone_config`. A timm backbone that gives three levels
+    gets its last one as in the paper: F4 = ConvBlock(F3).
+    """
 
     def __init__(self, config: EFPConfig):
         super().__init__()
         self.backbone = load_backbone(config)
         self.channels = tuple(self.backbone.channels)
+        self.last_block = None
+        if len(self.channels) < NUM_LEVELS:
+            self.drop_unused_stages()
+            channels = config.hidden_sizes[-1]
+            self.last_block = EFPConvBlock(self.channels[-1], channels, config.depths[-1], config.hidden_act)
+            self.channels += (channels,)
+
+    def drop_unused_stages(self) -> None:
+        """An EfficientNet or MobileNet of timm keeps the stages behind the last feature map that is asked for."""
+        features = self.backbone._backbone
+        if hasattr(features, "blocks"):
+            last_stage = max(level["stage"] for level in features.feature_info.get_dicts())
+            del features.blocks[last_stage:]
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        return tuple(self.backbone(pixel_values).feature_maps)
+        feature_maps = tuple(self.backbone(pixel_values).feature_maps)
+        return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
 
 
 class EFPGlobalContext(GradientCheckpointingLayer):

@@ -1,0 +1,278 @@
+"""Image and mask to tensors; logits to a mask of the image's own size."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageOps
+from torchvision.transforms.v2 import InterpolationMode
+from transformers.image_processing_backends import TorchvisionBackend
+from transformers.image_processing_utils import BatchFeature
+from transformers.image_transforms import convert_to_rgb
+from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
+    ChannelDimension,
+    ImageInput,
+    PILImageResampling,
+)
+from transformers.processing_utils import ImagesKwargs, Unpack
+
+
+def to_upright_rgb(image: Image.Image) -> Image.Image:
+    """
+    The picture that a person sees, as 8-bit RGB: rotated as its EXIF tag says, 16-bit grey scaled to 8 bits,
+    transparency on white, palette and CMYK converted.
+
+    Raises:
+        ValueError: 32-bit integer or floating-point pixels, whose white level nobody knows.
+    """
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray(np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
+    elif image.mode in ("I", "F"):
+        raise ValueError(
+            f"`image` must have 8 or 16 bits a channel, got mode {image.mode!r} (32 bits). Save it as 8-bit RGB."
+        )
+    return Image.fromarray(convert_to_rgb(image, return_numpy=True))
+
+
+def keep_largest_region(mask: np.ndarray) -> np.ndarray:
+    """The largest 8-connected region of a boolean `(height, width)` mask, its holes filled. An empty mask stays so."""
+    try:
+        from scipy import ndimage
+    except ImportError as error:
+        raise ImportError("`largest_region` needs SciPy: pip install scipy") from error
+    regions, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
+    if num_regions == 0:
+        return mask
+    sizes = np.bincount(regions.ravel())[1:]
+    largest = sizes.argmax()
+    box = ndimage.find_objects(regions)[largest]  # its holes are in its box: a photo is mostly skin
+    kept = np.zeros_like(mask)
+    kept[box] = ndimage.binary_fill_holes(regions[box] == 1 + largest)
+    return kept
+
+
+def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
+    """
+    The Jaccard that this mask will have with the truth if the probabilities are right, from them alone.
+
+    The expected overlap over the expected union: Σ p inside the mask, over the mask's pixels + Σ p outside. It is the
+    Jaccard's counterpart of the soft Dice confidence (Borges et al. 2024, arXiv:2402.10665), which is close to the true
+    expectation for independent pixels. Two things it does not know: probabilities that are too sure of themselves make
+    it too high, so they have to be calibrated (`EFPConfig.temperature`); and real pixels err together, so that one
+    image is further from its expectation than independent pixels would be.
+
+    An empty mask has the Jaccard 1 or 0: that there is no lesion, or that there is one. The sum would give 0 and
+    independent pixels ∏ (1 - p), which falls to 0 with the number of pixels; a lesion is a region and not a pixel, so
+    it is 1 - the highest probability, at any size of the image.
+
+    Args:
+        probabilities: of the lesion, `(height, width)`, in [0, 1].
+        mask: boolean, of the same shape.
+    """
+    num_lesion_pixels = int(torch.count_nonzero(mask))
+    if num_lesion_pixels == 0:
+        return 1 - float(probabilities.max())
+    # each row in its own precision, the rows in float64: a whole photo in float64 would be copied first
+    overlap = float(torch.where(mask, probabilities, 0).sum(1).double().sum())
+    outside = float(probabilities.sum(1).double().sum()) - overlap
+    return overlap / (num_lesion_pixels + outside)
+
+
+class EFPImageProcessorKwargs(ImagesKwargs, total=False):
+    r"""
+    threshold (`float`, *optional*, defaults to `self.threshold`):
+        Probability above which a pixel is lesion.
+    largest_region (`bool`, *optional*, defaults to `self.largest_region`):
+        Keep only the largest connected region of the lesion and fill its holes.
+    """
+
+    threshold: float
+    largest_region: bool
+
+
+class EFPImageProcessor(TorchvisionBackend):
+    """
+    Resizes images to `size` (the aspect ratio is not kept, as in the ISIC 2018 literature), scales them to [0, 1] and
+    normalises them with ImageNet's mean and standard deviation; turns logits into masks of the image's own size.
+
+    Images are PIL images, arrays or tensors of 0..255. PIL images are made upright 8-bit RGB first
+    ([`to_upright_rgb`]).
+
+    Args:
+        threshold (`float`, defaults to 0.5): probability above which a pixel is lesion, in (0, 1).
+        largest_region (`bool`, defaults to `False`): keep the lesion's largest region only and fill its holes.
+
+    Raises:
+        ValueError: a threshold outside (0, 1).
+    """
+
+    valid_kwargs = EFPImageProcessorKwargs
+    resample = PILImageResampling.BILINEAR
+    image_mean = IMAGENET_DEFAULT_MEAN
+    image_std = IMAGENET_DEFAULT_STD
+    size = {"height": 256, "width": 256}  # noqa: RUF012 - the form that Transformers reads
+    default_to_square = True
+    do_resize = True
+    do_rescale = True
+    rescale_factor = 1 / 255
+    do_normalize = True
+    do_convert_rgb = True
+    threshold = 0.5
+    largest_region = False
+
+    def __init__(self, **kwargs: Unpack[EFPImageProcessorKwargs]):
+        super().__init__(**kwargs)
+        self._check_threshold(self.threshold)
+
+    @staticmethod
+    def _check_threshold(threshold: float):
+        if not 0 < threshold < 1:
+            raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+
+    def preprocess(
+        self,
+        images: ImageInput,
+        segmentation_maps: ImageInput | None = None,
+        **kwargs: Unpack[EFPImageProcessorKwargs],
+    ) -> BatchFeature:
+        """
+        Images (and masks) to what the model takes.
+
+        Args:
+            images: one image or a list.
+            segmentation_maps: one mask or a list, each `(height, width)` of its image: a 0/255 or boolean mask, or
+                integer labels with 255 for ignored pixels. A map of nothing but 0 and 255 is a mask.
+
+        Returns:
+            `pixel_values` `(batch_size, 3, height, width)`, float, and with masks `labels` `(batch_size, height,
+            width)`, int64: 0 background, 1 lesion. Masks are resized with nearest interpolation.
+
+        Raises:
+            ValueError: masks of another number or size than the images, floats in [0, 1] that would be scaled
+                twice, or integers outside 0..255.
+        """
+        return super().preprocess(images, segmentation_maps, **kwargs)
+
+    def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, **kwargs) -> torch.Tensor:
+        if isinstance(image, Image.Image):
+            image = to_upright_rgb(image) if do_convert_rgb else ImageOps.exif_transpose(image)
+        return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+    def _preprocess_image_like_inputs(
+        self, images, segmentation_maps, do_convert_rgb, input_data_format, return_tensors, device=None, **kwargs
+    ) -> BatchFeature:
+        images = self._prepare_image_like_inputs(
+            images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
+        )
+        if kwargs["do_rescale"] and any(image.is_floating_point() and image.max() <= 1 for image in images):
+            raise ValueError("`images` must hold 0..255, got floats in [0, 1]. Pass do_rescale=False for those.")
+        for image in images:
+            if (
+                not image.is_floating_point()
+                and image.dtype != torch.uint8
+                and not 0 <= image.min() <= image.max() <= 255
+            ):
+                raise ValueError(
+                    f"`images` must hold 0..255, got {image.min()}..{image.max()}. Scale 16-bit images down first."
+                )
+        data = {"pixel_values": self._preprocess(images, return_tensors=None, **kwargs)["pixel_values"]}
+
+        if segmentation_maps is not None:
+            masks = self._prepare_image_like_inputs(
+                segmentation_maps,
+                expected_ndims=2,
+                do_convert_rgb=False,
+                input_data_format=ChannelDimension.FIRST,
+                device=device,
+            )
+            if len(masks) != len(images):
+                raise ValueError(f"`segmentation_maps` must be one mask an image, got {len(masks)} for {len(images)}.")
+            for image, mask in zip(images, masks, strict=True):
+                if mask.shape[0] != 1:
+                    raise ValueError(
+                        f"`segmentation_maps` must be grey masks (height, width), got {mask.shape[0]} channels."
+                    )
+                if image.shape[-2:] != mask.shape[-2:]:
+                    raise ValueError(
+                        f"image is {image.shape[-2]}×{image.shape[-1]}, mask {mask.shape[-2]}×{mask.shape[-1]}. "
+                        "A mask must have the size of its image."
+                    )
+            nearest = {"do_rescale": False, "do_normalize": False, "resample": InterpolationMode.NEAREST_EXACT}
+            labels = [self._mask_to_labels(mask) for mask in masks]
+            labels = self._preprocess(labels, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
+            data["labels"] = [label.squeeze(0).long() for label in labels]
+        return BatchFeature(data=data, tensor_type=return_tensors)
+
+    @staticmethod
+    def _mask_to_labels(mask: torch.Tensor) -> torch.Tensor:
+        """A boolean or 0/255 mask to 0/1 labels; integer labels stay as they are."""
+        mask = mask.to(torch.uint8) if mask.dtype == torch.bool else mask
+        return mask // 255 if ((mask == 0) | (mask == 255)).all() else mask
+
+    def post_process_semantic_segmentation(
+        self,
+        outputs,
+        target_sizes: list[tuple[int, int]] | torch.Tensor | None = None,
+        threshold: float | None = None,
+        largest_region: bool | None = None,
+        return_probabilities: bool = False,
+    ) -> list[torch.Tensor] | list[BatchFeature]:
+        """
+        The model's outputs to masks of the images' own size. Probabilities are resized (bilinear), then cut.
+
+        Args:
+            outputs: of [`EFPForSegmentation`], or anything with `logits`.
+            target_sizes: (height, width) of each image; without it masks have the size of the logits.
+            threshold: probability above which a pixel is lesion, instead of the processor's own. With more than two
+                labels the most probable label wins and there is no threshold.
+            largest_region: keep the lesion's largest region and fill its holes, instead of the processor's own choice.
+            return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask),
+                `probabilities` (float of the lesion, `(height, width)`) and `expected_jaccard` (of this mask, from
+                them alone). With more than two labels the probabilities are `(num_labels, height, width)` and there
+                is no expected Jaccard.
+
+        Returns:
+            One int64 mask `(height, width)` an image: 0 background, 1 lesion (or the label).
+
+        Raises:
+            ValueError: another number of target sizes than images, or a threshold outside (0, 1).
+        """
+        logits = outputs.logits.float()
+        threshold = self.threshold if threshold is None else threshold
+        largest_region = self.largest_region if largest_region is None else largest_region
+        self._check_threshold(threshold)
+        if target_sizes is None:
+            target_sizes = [logits.shape[-2:]] * len(logits)
+        if len(target_sizes) != len(logits):
+            raise ValueError(
+                f"`target_sizes` must be one (height, width) an image, got {len(target_sizes)} for {len(logits)}."
+            )
+
+        is_binary = logits.shape[1] == 1
+        probabilities = logits.sigmoid() if is_binary else logits.softmax(1)
+        results = []
+        for image_probabilities, size in zip(probabilities, target_sizes, strict=True):
+            size = (int(size[0]), int(size[1]))
+            if size != tuple(image_probabilities.shape[-2:]):
+                image_probabilities = F.interpolate(
+                    image_probabilities[None], size=size, mode="bilinear", align_corners=False
+                )[0]
+            if is_binary:
+                image_probabilities = image_probabilities[0]
+                mask = image_probabilities > threshold
+                if largest_region:
+                    mask = torch.from_numpy(keep_largest_region(mask.cpu().numpy())).to(mask.device)
+            else:
+                mask = image_probabilities.argmax(0)
+            result = BatchFeature({"segmentation": mask.long(), "probabilities": image_probabilities})
+            if is_binary and return_probabilities:
+                result["expected_jaccard"] = expected_jaccard(image_probabilities, mask)
+            results.append(result)
+        return results if return_probabilities else [result["segmentation"] for result in results]
+
+
+__all__ = ["EFPImageProcessor"]

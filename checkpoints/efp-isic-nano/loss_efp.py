@@ -1,0 +1,81 @@
+"""The composite loss of the paper: L = λ1 · L_Dice + λ2 · L_BCE."""
+
+import torch
+import torch.nn.functional as F
+
+
+def soft_dice_loss(
+    probabilities: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor, smoothing: float
+) -> torch.Tensor:
+    """
+    One minus the soft Dice coefficient, for each image and class, shape `(batch_size, num_classes)`.
+
+    Overlap and areas are shares of the image's valid pixels, so `smoothing` means the same at every size. For an empty
+    mask the coefficient is `smoothing / (area + smoothing)`: 1 only where nothing is called lesion.
+
+    Args:
+        probabilities: `(batch_size, num_classes, height, width)`, in [0, 1].
+        truth: 0 or 1, of the same shape.
+        valid: 1 where a pixel counts, else 0, `(batch_size, 1, height, width)`.
+        smoothing: share of the image's area, positive.
+    """
+    num_valid = valid.sum((2, 3)).clamp(min=1)
+    overlap = (probabilities * truth * valid).sum((2, 3)) / num_valid
+    areas = ((probabilities + truth) * valid).sum((2, 3)) / num_valid
+    return 1 - (2 * overlap + smoothing) / (areas + smoothing)
+
+
+def efp_loss(
+    logits: torch.Tensor,
+    labels: torch.Tensor,
+    dice_weight: float = 1.0,
+    bce_weight: float = 1.0,
+    smoothing: float = 1e-3,
+    ignore_index: int = 255,
+) -> torch.Tensor:
+    """
+    `dice_weight` · Dice + `bce_weight` · cross-entropy, a scalar.
+
+    Both terms are computed for each image over its valid pixels and then averaged over the images that have any, so
+    that every image weighs the same and gradient accumulation gives the gradient of the large batch. With one logit
+    channel the cross-entropy is binary and the Dice that of the lesion; with more it is soft-max and the mean Dice of
+    all classes but the background (label 0).
+
+    Args:
+        logits: `(batch_size, 1 or num_labels, height, width)`.
+        labels: integers in `[0, num_labels)` or `ignore_index`, `(batch_size, height, width)`.
+
+    Raises:
+        ValueError: labels of another size than the logits, or a label that is neither a class nor `ignore_index`.
+    """
+    if labels.shape != logits.shape[:1] + logits.shape[2:]:
+        raise ValueError(
+            f"`labels` must have the shape (batch_size, height, width) of the logits, got {tuple(labels.shape)} for "
+            f"logits {tuple(logits.shape)}. Resize the masks like the images, with nearest interpolation."
+        )
+    num_labels = max(2, logits.shape[1])
+    valid = labels != ignore_index
+    classes = labels.long().masked_fill(~valid, 0)
+    if not torch.compiler.is_compiling() and (classes.amin() < 0 or classes.amax() >= num_labels):
+        found = classes[(classes < 0) | (classes >= num_labels)][0].item()
+        raise ValueError(
+            f"`labels` must hold 0..{num_labels - 1} or {ignore_index} (ignored), got {found}. "
+            "A 0/255 mask becomes labels by `mask > 128`; `EFPImageProcessor` does it."
+        )
+
+    logits = logits.float()  # sums over a whole image overflow or lose digits in half precision
+    valid = valid.unsqueeze(1).float()
+    if logits.shape[1] == 1:
+        truth = classes.unsqueeze(1).float()
+        probabilities = logits.sigmoid()
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+    else:
+        truth = F.one_hot(classes, num_labels).movedim(-1, 1)[:, 1:].float()
+        probabilities = logits.softmax(1)[:, 1:]
+        cross_entropy = F.cross_entropy(logits, classes, reduction="none").unsqueeze(1)
+
+    num_valid = valid.sum((1, 2, 3))
+    dice = soft_dice_loss(probabilities, truth, valid, smoothing).mean(1)
+    cross_entropy = (cross_entropy * valid).sum((1, 2, 3)) / num_valid.clamp(min=1)
+    counts = (num_valid > 0).float()  # an image without a valid pixel takes no part in the average
+    return ((dice_weight * dice + bce_weight * cross_entropy) * counts).sum() / counts.sum().clamp(min=1)
