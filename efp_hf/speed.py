@@ -159,7 +159,7 @@ def speed_block(results: Path) -> str:
         f"- EFP in {runtime_name(row['runtime'])}, batch 1, {row['image_size']}²: {row['times_limit']} times what the "
         f"machine's peaks allow ({row['compute_ms']} ms for the arithmetic, {row['memory_ms']} ms for the bytes)"
         for row in runs["limit"]
-        if row["batch_size"] == "1" and row["image_size"] == "256"
+        if row["batch_size"] == "1" and row["image_size"] == "256" and row["runtime"] in FLOAT_RUNTIMES
     ]
     for system in dict.fromkeys(row["system"] for row in runs["profile"]):
         shares = [f"{row['part']} {float(row['share']):.0%}" for row in runs["profile"] if row["system"] == system]
