@@ -41,7 +41,8 @@ class Goal:
         if self.value is None:
             return f"{self.text}: not measured ({goal})"
         is_met = self.value <= self.wanted if self.at_most else self.value >= self.wanted
-        verdict = "met" if is_met else f"missed by {abs(self.value / self.wanted - 1):.0%}"
+        missed = abs(self.value / self.wanted - 1)
+        verdict = "met" if is_met else f"missed by {missed:.{'0' if missed >= 0.01 else '1'}%}"
         return f"{self.text}: {self.value:.3g} ({goal}, {verdict})"
 
 

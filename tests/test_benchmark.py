@@ -384,6 +384,11 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     assert block.endswith("- not measured yet: limit")
 
 
+def test_goal_that_is_nearly_met_is_not_missed_by_nothing():
+    assert str(speed.Goal("x", 2.49, 2.5)) == "x: 2.49 (goal: at least 2.5, missed by 0.4%)"
+    assert str(speed.Goal("x", 1.25, 2.5)) == "x: 1.25 (goal: at least 2.5, missed by 50%)"
+
+
 def test_goals_are_of_both_networks_in_each_precision(tmp_path):
     seconds = {
         **{(EFP, "openvino"): [0.4], (EFP, "openvino bf16"): [0.2], (NANO, "openvino"): [0.1]},
