@@ -29,7 +29,7 @@ from transformers import (
     TrainerCallback,
     pipeline,
 )
-from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
+from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from .baselines import BaselineConfig, new_baseline
 from .card import weights_digest
@@ -38,7 +38,7 @@ from .export import export_model
 from .image_processing_efp import EFPImageProcessor
 from .prediction import find_images, load_checkpoint, predict_files, write_predictions
 from .results import processor_name
-from .runtimes import load_exported, openvino_precision
+from .runtimes import load_exported
 from .synthetic import JPEG, draw_lesion
 
 EFP, NANO, SEGFORMER, MASKFORMER, UNET = "EFP", "EFP nano", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
@@ -145,26 +145,18 @@ def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path
     name: EFP's weights, the nano's configuration.
     """
     runtime = runtime.removesuffix(" bf16")
-    version_of = {EFP: lambda: weights_digest(checkpoint), NANO: lambda: f"{crc32(repr(NANO_CONFIG).encode()):08x}"}
-    name = "-".join([system, *([version_of[system]()] if system in version_of else []), runtime])
-    folder = exports / name.replace(" ", "-").lower()
+    suffix = ""
+    if system == EFP:
+        suffix = f"-{weights_digest(checkpoint)}"
+    elif system == NANO:
+        suffix = f"-{crc32(repr(NANO_CONFIG).encode()):08x}"
+    folder = exports / f"{system}{suffix}-{runtime}".replace(" ", "-").lower()
     if not (folder / EXPORT_MANIFEST_FILE).is_file():
         processor = load_checkpoint(checkpoint, runtime="torch")[1] if system == EFP else EFPImageProcessor()
         to, _, int8 = runtime.partition(" ")
         images = [draw_lesion(seed)[0] for seed in range(NUM_CALIBRATION_IMAGES)] if int8 else None
         export_model(new_system(system, checkpoint), processor, folder, to, images)
     return folder
-
-
-def on_threads(exported: ExportedModel, threads: int, bf16: bool = False) -> ExportedModel:
-    """The exported model on the processor with so many threads; `bf16` as in [`load_exported`](runtimes.py)."""
-    if exported.export_format == "openvino":
-        return exported.to("cpu", config={"INFERENCE_NUM_THREADS": threads, **openvino_precision(bf16)})
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = threads
-    return exported.to("cpu", session_options=options)
 
 
 def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path, threads: int) -> Callable:
@@ -174,8 +166,8 @@ def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path
     if runtime == CUDA:
         model = new_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
         return torch.compile(model)
-    exported = load_exported(export_once(system, runtime, checkpoint, exports))
-    return on_threads(exported, threads, bf16=runtime.endswith(" bf16"))
+    folder = export_once(system, runtime, checkpoint, exports)
+    return load_exported(folder, bf16=runtime.endswith(" bf16"), threads=threads)
 
 
 def build_all(builders: dict) -> tuple[dict, dict[object, str]]:
@@ -301,8 +293,7 @@ def write_photos(folder: Path, num_images: int, height: int, width: int) -> None
 
 def efp_job(checkpoint: str | Path, threads: int) -> Callable[[list[Path], Path], None]:
     """What scripts/predict.py does with files and an output folder."""
-    model, processor = load_checkpoint(checkpoint)
-    model = on_threads(model, threads) if isinstance(model, ExportedModel) else model
+    model, processor = load_checkpoint(checkpoint, threads=threads)
 
     def job(files: list[Path], output: Path) -> None:
         for prediction in write_predictions(predict_files(files, model, processor), output):

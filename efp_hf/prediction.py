@@ -37,7 +37,7 @@ COLUMNS = (
 
 
 def load_checkpoint(
-    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False
+    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False, threads: int | None = None
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
     Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
@@ -46,6 +46,7 @@ def load_checkpoint(
     Args:
         runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
         bf16: as in [`load_exported`](runtimes.py), of a folder of OpenVINO.
+        threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
 
     Raises:
         FileNotFoundError: a path that is no checkpoint folder.
@@ -67,7 +68,10 @@ def load_checkpoint(
     is_exported = found != "torch"
     if bf16 and not is_exported:
         raise ValueError(f"{checkpoint}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
-    model = load_exported(checkpoint, bf16) if is_exported else EFPForSegmentation.from_pretrained(checkpoint).eval()
+    if is_exported:
+        model = load_exported(checkpoint, bf16, threads)
+    else:
+        model = EFPForSegmentation.from_pretrained(checkpoint).eval()
     if model.config.num_labels != 2:
         raise ValueError(
             f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "

@@ -45,24 +45,42 @@ def openvino_precision(bf16: bool = False) -> dict[str, str]:
     return {"INFERENCE_PRECISION_HINT": "bf16" if bf16 else "f32"}
 
 
-def load_exported(folder: str | Path, bf16: bool = False) -> ExportedModel:
+def runner_options(runtime: str, bf16: bool, threads: int | None) -> dict:
+    """What the runtime is told when it loads a model."""
+    if runtime == "openvino":
+        config = openvino_precision(bf16)
+        return {"device": "cpu", "config": config if threads is None else config | {"INFERENCE_NUM_THREADS": threads}}
+    if threads is None:
+        return {}
+    if runtime != "onnx":
+        raise ValueError(f"`threads` must be used with onnx or openvino, got {runtime!r}. Leave it out.")
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    return {"device": "cpu", "session_options": options}
+
+
+def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedModel:
     """
     The model of an exported folder, ready to run. It is called like [`EFPForSegmentation`] with `pixel_values`
     `(batch_size, 3, height, width)` and returns an output with `logits`; it has `device`, `dtype` and `config`.
 
     Args:
         bf16: products in bfloat16, for OpenVINO: logits differ from the second or third digit on.
+        threads: of OpenVINO or ONNX Runtime; by default their own choice.
 
     Raises:
         ImportError: the runtime is not installed.
         OSError: a file of the folder is missing.
-        ValueError: one is damaged, or `bf16` in another runtime or on a processor that has none.
+        ValueError: one is damaged, or `bf16` in another runtime or on a processor that has none, or `threads` for
+            ExecuTorch.
     """
     runtime = runtime_of(folder)
     require_packages(PACKAGES.get(runtime, ()), f"{folder}: the runtime {runtime}")
     if bf16 and runtime != "openvino":
         raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
-    options = {"device": "cpu", "config": openvino_precision(bf16)} if runtime == "openvino" else {}
+    options = runner_options(runtime, bf16, threads)
     try:
         return ExportedModel.from_pretrained(Path(folder).expanduser(), **options)
     except (OSError, ImportError):

@@ -132,6 +132,7 @@ def test_openvino_computes_in_the_precision_of_its_name(tmp_path):
         compiled = model.runners["model"].compiled_model
         assert compiled.get_property("INFERENCE_PRECISION_HINT").to_string() == precision
         assert compiled.get_property("INFERENCE_NUM_THREADS") == 1
+        del model, compiled  # before the next is loaded: see test_bf16_is_near_and_only_where_it_is_asked_for
 
 
 def test_missing_package_leaves_its_candidates_out_by_name(tiny_checkpoint, tmp_path, monkeypatch):

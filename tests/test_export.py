@@ -30,10 +30,8 @@ def checkpoint(tmp_path_factory):
     """
     torch.manual_seed(0)
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
-    model, processor = (
-        tiny_model(use_cross_scale=False, temperature=1.7),
-        EFPImageProcessor(size={"height": 40, "width": 56}),
-    )
+    model = tiny_model(use_cross_scale=False, temperature=1.7)
+    processor = EFPImageProcessor(size={"height": 40, "width": 56})
     probabilities = segment([draw_lesion(0, 60, 80)[0]], model, processor)[0]["probabilities"]
     processor.threshold = round(float(probabilities.quantile(0.7)), 6)
     model.save_pretrained(folder)
@@ -87,10 +85,11 @@ def test_bf16_is_near_and_only_where_it_is_asked_for(checkpoint, exported):
     if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
         pytest.skip("needs a processor that computes in bfloat16")
     pixel_values = noise(2, 3, 64, 64)
-    exact, _ = load_checkpoint(exported["openvino"])
-    rounded, _ = load_checkpoint(exported["openvino"], bf16=True)
-    difference = (exact(pixel_values=pixel_values).logits - rounded(pixel_values=pixel_values).logits).abs().max()
-    assert 1e-4 < difference < 0.05 * exact(pixel_values=pixel_values).logits.abs().max()
+    # one model after the other: of two at a time, the second would give back the first one's freed signal stack
+    # (OpenVINO 2026.4), and the next signal that Python handles would end the process
+    exact = load_checkpoint(exported["openvino"])[0](pixel_values=pixel_values).logits
+    rounded = load_checkpoint(exported["openvino"], bf16=True)[0](pixel_values=pixel_values).logits
+    assert 1e-4 < (exact - rounded).abs().max() < 0.05 * exact.abs().max()
 
 
 def test_bf16_is_refused_where_it_cannot_be_had(checkpoint, exported, monkeypatch):
