@@ -14,13 +14,10 @@ CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 CHECKPOINTS = tuple(sorted((HERE / "checkpoints").iterdir()))
 
 
-def blocks(checkpoint: Path = CHECKPOINT) -> dict[str, str]:
-    """Name → Markdown of everything that is written into the cards; the scores are those of the checkpoint."""
+def blocks() -> dict[str, str]:
+    """Name → Markdown of what is the same in README.md and every card."""
     results = HERE / "results"
     return {
-        "costs": "{} parameters, {} multiply-adds".format(*costs(checkpoint)),
-        "scores": score_table(newest_score(results / "scores.csv", checkpoint)),
-        "trust": trust_sentence(newest_score(results / "trust.csv", checkpoint)),
         "checkpoints": checkpoints_table(results, CHECKPOINTS),
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
@@ -29,19 +26,28 @@ def blocks(checkpoint: Path = CHECKPOINT) -> dict[str, str]:
     }
 
 
+def blocks_of(checkpoint: Path) -> dict[str, str]:
+    """Name → Markdown of what is said of one checkpoint."""
+    results = HERE / "results"
+    return {
+        "costs": "{} parameters, {} multiply-adds".format(*costs(checkpoint)),
+        "scores": score_table(newest_score(results / "scores.csv", checkpoint)),
+        "trust": trust_sentence(newest_score(results / "trust.csv", checkpoint)),
+    }
+
+
 def fill_present(text: str, written: dict[str, str]) -> str:
     return fill(text, {block: written[block] for block in written if f"<!-- {block} -->" in text})
 
 
 def card_of(checkpoint: Path, card: str) -> str:
-    """`model_card.md` with the name and the scores of a checkpoint."""
-    return fill_present(
-        card.replace(f'"checkpoints/{CHECKPOINT.name}"', f'"checkpoints/{checkpoint.name}"'), blocks(checkpoint)
-    )
+    """`model_card.md`, filled, with the name and the scores of a checkpoint."""
+    named = card.replace(f'"checkpoints/{CHECKPOINT.name}"', f'"checkpoints/{checkpoint.name}"')
+    return fill_present(named, blocks_of(checkpoint))
 
 
 def main() -> None:
-    written = blocks()
+    written = blocks() | blocks_of(CHECKPOINT)
     for name in ("README.md", "model_card.md"):
         path = HERE / name
         path.write_text(fill_present(path.read_text(), written))
