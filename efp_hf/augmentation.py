@@ -6,18 +6,102 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a ne
 
 import albumentations as A
 import cv2
+import numpy as np
+
+AREA_THEN_LINEAR = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
 
 
-def training_augmentation() -> A.Compose:
+class DarkCorners(A.DualTransform):
     """
-    The paper's rotation, flips and scaling, and changes of colour and sharpness for other cameras and light.
+    Black outside of an ellipse around the middle, as outside a dermoscope's round field of view; there is no lesion.
+
+    Args:
+        radius_range: of the ellipse, in halves of the image's sides: at 1 it touches them, at 1.41 the corners.
+    """
+
+    def __init__(self, radius_range: tuple[float, float] = (0.9, 1.3), p: float = 0.5):
+        super().__init__(p=p)
+        self.radius_range = radius_range
+
+    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
+        height, width = params["shape"][:2]
+        radius = self.py_random.uniform(*self.radius_range)
+        visible = np.zeros((height, width), np.uint8)
+        axes = (round(radius * width / 2), round(radius * height / 2))
+        cv2.ellipse(visible, (width // 2, height // 2), axes, 0, 0, 360, color=1, thickness=-1)
+        return {"visible": visible}
+
+    def apply(self, image: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
+        return image * visible[:, :, None]
+
+    def apply_to_mask(self, mask: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
+        return mask * visible
+
+
+class Hairs(A.ImageOnlyTransform):
+    """
+    Dark, curved hairs over the image.
+
+    Args:
+        number_range: of hairs.
+    """
+
+    def __init__(self, number_range: tuple[int, int] = (3, 15), p: float = 0.5):
+        super().__init__(p=p)
+        self.number_range = number_range
+
+    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
+        number = self.py_random.randint(*self.number_range)
+        # begin, bend and end of each, as shares of the width and height; a hair may come from outside
+        return {
+            "bends": self.random_generator.uniform(-0.2, 1.2, size=(number, 3, 2)),
+            "brightness": self.random_generator.integers(10, 70, size=number),
+        }
+
+    def apply(self, image: np.ndarray, bends: np.ndarray, brightness: np.ndarray, **params) -> np.ndarray:
+        height, width = image.shape[:2]
+        image = np.ascontiguousarray(image).copy()
+        along = np.linspace(0, 1, 24)[:, None]
+        thickness = max(1, round(min(height, width) / 200))
+        for (begin, bend, end), value in zip(bends * (width, height), brightness.tolist(), strict=True):
+            curve = (1 - along) ** 2 * begin + 2 * along * (1 - along) * bend + along**2 * end
+            points = np.round(curve).astype(np.int32)
+            cv2.polylines(image, [points], False, (value, value * 0.8, value * 0.7), thickness, cv2.LINE_AA)
+        return image
+
+
+def training_augmentation(other_cameras: bool = False) -> A.Compose:
+    """
+    The paper's rotation, flips and scaling, and changes of colour and sharpness for other light.
 
     Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its
     values. What lies outside the picture is black and no lesion, as a dermoscope's dark corners are: mirrored borders
     would show second lesions.
+
+    Args:
+        other_cameras: also colour casts, dark corners, hairs, noise and few pixels, for photos of clinics and cameras
+            that are not among the training images.
     """
+    colours = [
+        A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
+        A.RandomGamma(gamma_limit=(80, 125), p=0.2),
+    ]
+    sharpness = [A.GaussianBlur(blur_limit=(3, 5), p=0.1), A.ImageCompression(quality_range=(50, 95), p=0.1)]
+    before, after = [], []
+    if other_cameras:
+        before = [Hairs(p=0.2), DarkCorners(p=0.2)]
+        colours += [
+            A.MultiplicativeNoise(multiplier=(0.85, 1.2), per_channel=True, p=0.4),  # a gain for each colour
+            A.RandomGamma(gamma_limit=(60, 165), p=0.3),
+            A.ToGray(p=0.03),
+        ]
+        after = [
+            A.Downscale(scale_range=(0.3, 0.8), interpolation_pair=AREA_THEN_LINEAR, p=0.15),
+            A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
+        ]
     return A.Compose(
         [
+            *before,
             A.HorizontalFlip(),
             A.VerticalFlip(),
             A.Affine(
@@ -31,9 +115,8 @@ def training_augmentation() -> A.Compose:
                 fill_mask=0,
                 p=0.9,
             ),
-            A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
-            A.RandomGamma(gamma_limit=(80, 125), p=0.2),
-            A.GaussianBlur(blur_limit=(3, 5), p=0.1),
-            A.ImageCompression(quality_range=(50, 95), p=0.1),
+            *colours,
+            *sharpness,
+            *after,
         ]
     )

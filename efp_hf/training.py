@@ -45,9 +45,11 @@ class LesionTransform:
     alone: not on the number of processes, nor on whether the run was resumed.
     """
 
-    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0):
+    def __init__(
+        self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False
+    ):
         self.processor = processor
-        self.augmentation = training_augmentation() if augment else None
+        self.augmentation = training_augmentation(other_cameras) if augment else None
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
 
@@ -208,6 +210,7 @@ def lesion_trainer(
     arguments: TrainingArguments,
     encoder_learning_rate: float,
     average_decay: float | None = None,
+    other_cameras: bool = False,
 ) -> Trainer:
     """
     A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
@@ -216,7 +219,7 @@ def lesion_trainer(
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
     `remove_unused_columns=False` and `batch_eval_metrics=True`. With `average_decay` averaged weights are evaluated and
-    saved ([`WeightAverage`]).
+    saved ([`WeightAverage`]); `other_cameras` is that of [`training_augmentation`].
 
     Raises:
         ValueError: arguments without these two, a model with other than two labels, or weights that are averaged but
@@ -229,7 +232,7 @@ def lesion_trainer(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "
             f"{arguments.remove_unused_columns} and {arguments.batch_eval_metrics}."
         )
-    augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
+    augmented = LesionTransform(processor, augment=True, seed=arguments.seed, other_cameras=other_cameras)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     callbacks = [AugmentationEpoch(augmented)]

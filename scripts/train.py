@@ -53,6 +53,9 @@ class EFPArguments:
     average_decay: float | None = field(
         default=None, metadata={"help": "Save averaged weights, of this decay a step; for example 0.998."}
     )
+    other_cameras: bool = field(
+        default=False, metadata={"help": "Augment also by colour casts, dark corners, hairs, noise and few pixels."}
+    )
     split_seed: int = field(default=0, metadata={"help": "Of the 70/10/20 split, where the data has none."})
     results: str = field(default="results/training.csv", metadata={"help": "CSV file that gets a row for this run."})
     overwrite: bool = field(default=False, metadata={"help": "Train into an output_dir that is not empty."})
@@ -138,7 +141,13 @@ def main() -> None:
     starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
     model.to(memory_format=torch.channels_last)
     trainer = lesion_trainer(
-        model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.average_decay
+        model,
+        processor,
+        data,
+        training_arguments,
+        arguments.encoder_learning_rate,
+        arguments.average_decay,
+        arguments.other_cameras,
     )
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
@@ -164,6 +173,9 @@ def main() -> None:
                 "image_size": processor.size["height"],
                 "encoder_learning_rate": arguments.encoder_learning_rate,
                 "average_decay": arguments.average_decay,
+                "weight_decay": training_arguments.weight_decay,
+                "other_cameras": arguments.other_cameras,
+                "nano": arguments.nano,
                 "cross_scale": model.config.use_cross_scale,
                 "spatial_attention": model.config.use_spatial_attention,
                 "dice_weight": model.config.dice_weight,

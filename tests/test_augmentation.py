@@ -1,6 +1,7 @@
+import albumentations as A
 import numpy as np
 
-from efp_hf.augmentation import training_augmentation
+from efp_hf.augmentation import DarkCorners, Hairs, training_augmentation
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -59,3 +60,36 @@ def test_same_seed_gives_the_same_change():
     for one, other in zip(augmented(7), augmented(7), strict=True):
         assert np.array_equal(one, other)
     assert not np.array_equal(augmented(7)[0], augmented(8)[0])
+
+
+def test_other_cameras_changes_more_than_the_light():
+    def colour_balances(other_cameras: bool) -> np.ndarray:
+        """Red over green of a grey scene, under forty seeds."""
+        balances = []
+        for seed in range(40):
+            augmentation = training_augmentation(other_cameras)
+            augmentation.set_random_seed(seed)
+            image = augmentation(image=scene()[0], mask=scene()[1])["image"].astype(float)
+            balances.append(image[..., 0].sum() / image[..., 1].sum())
+        return np.array(balances)
+
+    assert colour_balances(False).std() < 0.01 < 0.05 < colour_balances(True).std()
+
+
+def test_dark_corners_take_lesion_and_image_alike():
+    image, mask = np.full((40, 60, 3), 200, np.uint8), np.ones((40, 60), np.uint8)
+    changed = A.Compose([DarkCorners(radius_range=(1.0, 1.0), p=1)])(image=image, mask=mask)
+    visible = changed["mask"] == 1
+    assert np.array_equal(changed["image"].any(-1), visible)
+    assert visible[20, 30] and visible[20, 1] and visible[1, 30] and not visible[0, 0] and not visible[-1, -1]
+    assert abs(visible.mean() - np.pi / 4) < 0.03
+
+
+def test_hairs_are_thin_and_dark_and_leave_the_mask():
+    image, mask = np.full((256, 256, 3), 220, np.uint8), np.ones((256, 256), np.uint8)
+    hairs = A.Compose([Hairs(number_range=(6, 6), p=1)])
+    hairs.set_random_seed(1)
+    changed = hairs(image=image, mask=mask)
+    drawn = (changed["image"] < 200).all(-1)
+    assert 0.003 < drawn.mean() < 0.05 and changed["image"][drawn].min() < 80
+    assert changed["mask"].all() and (image == 220).all()

@@ -1,0 +1,75 @@
+"""Score a checkpoint on the same images under other light, other cameras and worse files.
+
+    python scripts/measure_robustness.py --data ISIC_FOLDER                # the shipped checkpoint on the test split
+    python scripts/measure_robustness.py --data ISIC_FOLDER --split validation --checkpoint runs/mine
+
+Each change of `efp_hf/robustness.py` has one fixed strength. Appends a row a change to `results/robustness.csv`: J, TJ,
+Dice, failures, and the mean expected Jaccard, which should fall with J.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from efp_hf.card import weights_digest
+from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.metrics import confusion_counts, summarize
+from efp_hf.prediction import load_checkpoint
+from efp_hf.results import append_row, provenance, shorten, split_columns
+from efp_hf.robustness import CHANGES, MAX_SIDE, change_images
+from efp_hf.scoring import segment_rows
+
+HERE = Path(__file__).resolve().parents[1]
+DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
+SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
+    parser.add_argument("--results", type=Path, default=Path("results/robustness.csv"), help="gets rows (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    row = provenance()
+    try:
+        data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=MAX_SIDE)
+        dataset = get_split(data, arguments.split)
+        model, processor = load_checkpoint(arguments.checkpoint)
+        print(f"{shorten(str(arguments.checkpoint))}, {arguments.split} split: {len(dataset)} images")
+        for name in CHANGES:
+            counts, expected = [], []
+            rows = segment_rows(change_images(dataset, name), model, processor)
+            for _, result, truth in tqdm(rows, total=len(dataset), unit="image", desc=name, leave=False, disable=None):
+                mask = result["segmentation"].numpy(force=True).astype(bool)
+                counts.append(confusion_counts(mask, truth))
+                expected.append(result["expected_jaccard"])
+            scores = summarize(np.array(counts))
+            print(f"{name:20} J {scores['jaccard']:.4f}  expected {np.mean(expected):.4f}", flush=True)
+            append_row(
+                arguments.results,
+                {
+                    **row,
+                    **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
+                    "checkpoint": shorten(str(arguments.checkpoint)),
+                    "weights": weights_digest(arguments.checkpoint),
+                    "image_size": f"{processor.size['height']}x{processor.size['width']}",
+                    "change": name,
+                    **{score: round(scores[score], 6) for score in SCORES},
+                    "expected_jaccard": round(float(np.mean(expected)), 6),
+                },
+            )
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+import numpy as np
+import pytest
+
+from efp_hf.isic import load_isic
+from efp_hf.robustness import CHANGES, change_images
+from efp_hf.synthetic import write_synthetic_isic
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("drawings")
+    images = write_synthetic_isic(folder / "images", 20, 96, 128)
+    return load_isic(images, cache_dir=folder / "cache")["test"]
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_change_is_visible_and_the_same_every_time(dataset, name):
+    row, again, before = change_images(dataset, name)[0], change_images(dataset, name)[0], dataset[0]
+    image, mask = np.array(row["image"]), np.array(row["mask"])
+    assert np.array_equal(image, np.array(again["image"]))
+    assert (image.shape, mask.shape) == ((96, 128, 3), (96, 128)) and row["image_id"] == before["image_id"]
+    assert set(np.unique(mask)) <= {0, 255}
+    difference = np.abs(image.astype(int) - np.array(before["image"])).mean()
+    assert difference == 0 if name == "none" else difference > 1
+    if name != "dark corners":
+        assert np.array_equal(mask, np.array(before["mask"]))
+
+
+def test_lights_have_their_colours(dataset):
+    def mean_colour(name: str) -> np.ndarray:
+        return np.array(change_images(dataset, name)[0]["image"]).mean((0, 1))
+
+    plain = mean_colour("none")
+    warm, cold = mean_colour("warm light") - plain, mean_colour("cold light") - plain
+    assert warm[0] > 5 and warm[2] < -5 and cold[0] < -5 and cold[2] > 5
+    assert mean_colour("dark").sum() < plain.sum() - 20 and mean_colour("bright").sum() > plain.sum() + 20
+    assert np.ptp(mean_colour("grey")) < 0.5
