@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import ndimage
 from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .image_io import is_image_file, open_image, read_image, upright_size, write_atomically
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
@@ -83,7 +84,6 @@ def load_checkpoint(
     return model, processor
 
 
-@torch.inference_mode()
 def segment(
     images: list[Image.Image],
     model: EFPForSegmentation | ExportedModel,
@@ -92,19 +92,32 @@ def segment(
     **post_processing,
 ) -> list[BatchFeature]:
     """
-    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (0/1 mask), `probabilities` (of the
+    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (boolean mask), `probabilities` (of the
     lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`.
 
     `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
     """
+    return list(segment_one_by_one(images, model, processor, target_sizes, **post_processing))
+
+
+@torch.inference_mode()
+def segment_one_by_one(
+    images: list[Image.Image],
+    model: EFPForSegmentation | ExportedModel,
+    processor: EFPImageProcessor,
+    target_sizes: list[tuple[int, int]] | None = None,
+    **post_processing,
+) -> Iterator[BatchFeature]:
+    """As [`segment`], one batch through the model; each result is made when it is asked for: photos are large."""
     images = [to_upright_rgb(image) for image in images]
     if target_sizes is None:
         target_sizes = [image.size[::-1] for image in images]
     inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
-    outputs = model(**inputs)
-    return processor.post_process_semantic_segmentation(
-        outputs, target_sizes=target_sizes, return_probabilities=True, **post_processing
-    )
+    logits = model(**inputs).logits
+    for image_logits, size in zip(logits.split(1), target_sizes, strict=True):
+        yield from processor.post_process_semantic_segmentation(
+            SemanticSegmenterOutput(logits=image_logits), [size], return_probabilities=True, **post_processing
+        )
 
 
 @dataclass
@@ -125,7 +138,7 @@ class Prediction:
         """Of a file and its result of [`segment`]."""
         return cls(
             path,
-            mask=result["segmentation"].cpu().numpy().astype(bool),
+            mask=result["segmentation"].cpu().numpy(),
             probabilities=result["probabilities"].cpu().numpy(),
             expected_jaccard=result["expected_jaccard"],
         )
@@ -177,11 +190,8 @@ def predict_files(
             following = batches[number + 1] if number + 1 < len(batches) else []
             ahead = [readers.submit(read_for_model, path, processor) for path in following]
             good = [item for item in read if not isinstance(item, str)]
-            results = iter(
-                segment([image for image, _ in good], model, processor, [size for _, size in good], **post_processing)
-                if good
-                else []
-            )
+            images, sizes = [image for image, _ in good], [size for _, size in good]
+            results = segment_one_by_one(images, model, processor, sizes, **post_processing)
             for path, item in zip(batch, read, strict=True):
                 if isinstance(item, str):
                     yield Prediction(path, error=item)
@@ -239,35 +249,51 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
     write_atomically(path, lambda partial: picture.save(partial, "PNG"))
 
 
+def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> dict[str, str | int | float]:
+    """Mask and, where wanted, overlay of one good file → its row of the table."""
+    image_id = prediction.path.stem
+    write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
+    if overlay:
+        picture = draw_overlay(read_image(prediction.path), prediction.mask)
+        write_atomically(output / f"{image_id}_overlay.jpg", lambda path: picture.save(path, "JPEG"))
+    return table_row(prediction)
+
+
 def write_predictions(predictions: Iterable[Prediction], output: Path, overlays: bool = False) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
-    row an image; → the predictions that failed. Files of the same name keep the first, the others fail.
+    row an image; → the predictions that failed. Files of the same name keep the first, the others fail. One image is
+    written while the next one is made.
     """
     failed, written = [], {}
     table = output / "predictions.csv"
     rows = table.with_suffix(".csv.partial")  # becomes the table also where the run is interrupted: its masks are there
     try:
-        with rows.open("w", newline="", encoding="utf-8") as file:
+        with (
+            rows.open("w", newline="", encoding="utf-8") as file,
+            ThreadPoolExecutor(max_workers=1) as background,
+        ):
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            for prediction in predictions:
-                image_id = prediction.path.stem
-                if prediction.error is None and image_id in written:
-                    prediction.error = (
-                        f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
-                    )
-                if prediction.error is not None:
-                    failed.append(prediction)
-                    continue
-                written[image_id] = prediction.path
-                write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
-                if overlays:
-                    overlay = draw_overlay(read_image(prediction.path), prediction.mask)
-                    write_atomically(
-                        output / f"{image_id}_overlay.jpg", lambda path, overlay=overlay: overlay.save(path, "JPEG")
-                    )
-                writer.writerow(table_row(prediction))
+            being_written = None
+            try:
+                for prediction in predictions:
+                    image_id = prediction.path.stem
+                    if prediction.error is None and image_id in written:
+                        prediction.error = (
+                            f"{prediction.path}: its mask would overwrite that of {written[image_id]}. "
+                            "Rename one of them."
+                        )
+                    if prediction.error is not None:
+                        failed.append(prediction)
+                        continue
+                    written[image_id] = prediction.path
+                    if being_written is not None:
+                        writer.writerow(being_written.result())
+                    being_written = background.submit(write_prediction, prediction, output, overlays)
+            finally:
+                if being_written is not None:
+                    writer.writerow(being_written.result())
     finally:
         rows.replace(table)
     return failed

@@ -46,7 +46,7 @@ def model_masks(
 ) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """(image_id, mask, truth) of each row, the mask made by the model at the size of the truth."""
     for image_id, result, truth in segment_rows(dataset, model, processor, batch_size, **post_processing):
-        yield image_id, result["segmentation"].cpu().numpy().astype(bool), truth
+        yield image_id, result["segmentation"].cpu().numpy(), truth
 
 
 def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

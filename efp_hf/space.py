@@ -207,7 +207,7 @@ def find_lesion(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mask (bool) and probabilities of [`post_process`]."""
     result = post_process(photo, processor, threshold, largest_region, size)
-    return result["segmentation"].numpy().astype(bool), result["probabilities"].numpy()
+    return result["segmentation"].numpy(), result["probabilities"].numpy()
 
 
 def post_process(

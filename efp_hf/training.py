@@ -45,9 +45,7 @@ class LesionTransform:
     alone: not on the number of processes, nor on whether the run was resumed.
     """
 
-    def __init__(
-        self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False
-    ):
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False):
         self.processor = processor
         self.augmentation = training_augmentation(other_cameras) if augment else None
         self.seed = seed

@@ -49,7 +49,7 @@ def main() -> None:
             counts, expected = [], []
             rows = segment_rows(change_images(dataset, name), model, processor)
             for _, result, truth in tqdm(rows, total=len(dataset), unit="image", desc=name, leave=False, disable=None):
-                mask = result["segmentation"].numpy(force=True).astype(bool)
+                mask = result["segmentation"].numpy(force=True)
                 counts.append(confusion_counts(mask, truth))
                 expected.append(result["expected_jaccard"])
             scores = summarize(np.array(counts))

@@ -51,7 +51,7 @@ def main() -> None:
         for _, result, truth in tqdm(rows, total=len(dataset), unit="image", disable=None):
             mask, probabilities = result["segmentation"].numpy(force=True), result["probabilities"].numpy(force=True)
             expected.append(result["expected_jaccard"])
-            real.append(float(jaccard(confusion_counts(mask.astype(bool), truth))))
+            real.append(float(jaccard(confusion_counts(mask, truth))))
             band = border_band(truth)
             bins["all"] = bins["all"] + count_bins(probabilities, truth)
             bins["border"] = bins["border"] + count_bins(probabilities[band], truth[band])

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from scipy import ndimage
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from efp_hf import EFPImageProcessor
@@ -174,6 +175,15 @@ def test_largest_region_is_kept_and_its_holes_filled():
     assert np.array_equal(processor.post_process_semantic_segmentation(outputs)[0].numpy(), expected)
     plain = processor.post_process_semantic_segmentation(outputs, largest_region=False)[0]
     assert np.array_equal(plain.numpy(), mask)
+
+
+def test_largest_region_is_that_of_scipy_on_any_mask():
+    generator = np.random.default_rng(0)
+    for share in (0.3, 0.45, 0.6, 0.9):
+        mask = generator.random((40, 50)) < share
+        regions, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
+        sizes = ndimage.sum(mask, regions, range(1, num_regions + 1))
+        assert np.array_equal(keep_largest_region(mask), ndimage.binary_fill_holes(regions == 1 + sizes.argmax()))
 
 
 def test_diagonal_neighbours_are_one_region():

@@ -5,6 +5,8 @@ The per-image scores are those of the ISIC 2018 challenge, with the edge cases o
 5.6.0). Pooled scores, which many papers report, are other numbers and have other names.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 
 LESION_ABOVE = 128  # grey value of a mask: 128 is skin, 129 lesion, as the official scorer cuts
@@ -225,22 +227,31 @@ def bootstrap_interval(
         confidence: share of them whose mean lies inside.
         seed: of the draws; equal arguments give equal intervals.
     """
-    values = np.asarray(values, dtype=np.float64)
-    if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
-        raise ValueError(f"`values` must be one finite number an image, got shape {values.shape}: {values}.")
+    return bootstrap_intervals([values], num_resamples, confidence, seed)[0]
+
+
+def bootstrap_intervals(
+    scores: Sequence[np.ndarray], num_resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+) -> list[tuple[float, float]]:
+    """[`bootstrap_interval`] of several scores of the same images, which are drawn once for all of them."""
+    scores = [np.asarray(values, dtype=np.float64) for values in scores]
+    for values in scores:
+        if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
+            raise ValueError(f"`values` must be one finite number an image, got shape {values.shape}: {values}.")
     if num_resamples < 1:
         raise ValueError(f"`num_resamples` must be at least 1, got {num_resamples}.")
     if not 0 < confidence < 1:
         raise ValueError(f"`confidence` must be between 0 and 1, got {confidence}.")
 
     generator = np.random.default_rng(seed)
-    rows = max(1, CHUNK_SIZE // len(values))
-    means = [
-        values[generator.integers(len(values), size=(min(rows, num_resamples - start), len(values)))].mean(1)
-        for start in range(0, num_resamples, rows)
-    ]
-    low, high = np.quantile(np.concatenate(means), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return float(low), float(high)
+    num_images = len(scores[0])
+    rows = max(1, CHUNK_SIZE // num_images)
+    means = []
+    for start in range(0, num_resamples, rows):
+        drawn = generator.integers(num_images, size=(min(rows, num_resamples - start), num_images))
+        means.append([values[drawn].mean(1) for values in scores])
+    tails = [(1 - confidence) / 2, (1 + confidence) / 2]
+    return [tuple(np.quantile(of_score, tails).tolist()) for of_score in np.concatenate(means, axis=1)]
 
 
 def paired_bootstrap_interval(
@@ -301,9 +312,10 @@ def summarize(
         "specificity": specificity(counts),
     }
     summary = {}
-    for name, values in per_image.items():
+    intervals = bootstrap_intervals(list(per_image.values()), num_resamples, confidence, seed)
+    for (name, values), interval in zip(per_image.items(), intervals, strict=True):
         summary[name] = float(values.mean())
-        summary[f"{name}_low"], summary[f"{name}_high"] = bootstrap_interval(values, num_resamples, confidence, seed)
+        summary[f"{name}_low"], summary[f"{name}_high"] = interval
     summary["accuracy"] = float(accuracy(counts).mean())
     summary["failure_rate"] = float(np.mean(jaccards < JACCARD_THRESHOLD))
     summary["worst_decile_jaccard"] = float(np.sort(jaccards)[: max(1, len(jaccards) // 10)].mean())
