@@ -1,4 +1,4 @@
-"""Tables of the README and the cards: one a track of the comparison, one of the ablation, one of the checkpoints."""
+"""Tables of the README and the cards: comparison, ablation, checkpoints, changed images."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -169,3 +169,25 @@ def checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
         "calibration error near the borders"
     )
     return to_table(header, lines)
+
+
+def robustness_table(results: Path, checkpoint: Path, split: str = "test") -> str:
+    """J of a checkpoint under each change of light, camera and file, from the newest row of each."""
+    path, digest = results / "robustness.csv", weights_digest(checkpoint)
+    rows = {
+        row["change"]: row
+        for row in (read_rows(path) if path.is_file() else ())
+        if row["weights"] == digest and row["split"] == split
+    }
+    if not rows:
+        return "Nothing is measured yet: `python scripts/measure_robustness.py`."
+    lines = [
+        [
+            change,
+            *(f"{float(row[name]):.3f}" for name in ("jaccard", "threshold_jaccard", "dice")),
+            f"{float(row['failure_rate']):.1%}",
+            f"{float(row['expected_jaccard']):.3f}",
+        ]
+        for change, row in rows.items()
+    ]
+    return to_table("change | J | TJ | Dice | failures | expected J", lines)

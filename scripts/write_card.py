@@ -6,7 +6,7 @@ python scripts/write_card.py
 from pathlib import Path
 
 from efp_hf.card import fill, newest_score, score_table, trust_sentence
-from efp_hf.report import ablation_table, checkpoints_table, comparison_table, costs
+from efp_hf.report import ablation_table, checkpoints_table, comparison_table, costs, robustness_table
 from efp_hf.speed import speed_block
 
 HERE = Path(__file__).resolve().parents[1]
@@ -33,6 +33,7 @@ def blocks_of(checkpoint: Path) -> dict[str, str]:
         "costs": "{} parameters, {} multiply-adds".format(*costs(checkpoint)),
         "scores": score_table(newest_score(results / "scores.csv", checkpoint)),
         "trust": trust_sentence(newest_score(results / "trust.csv", checkpoint)),
+        "robustness": robustness_table(results, checkpoint),
     }
 
 
