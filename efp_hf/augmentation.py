@@ -60,7 +60,7 @@ class Hairs(A.ImageOnlyTransform):
 
     def apply(self, image: np.ndarray, bends: np.ndarray, brightness: np.ndarray, **params) -> np.ndarray:
         height, width = image.shape[:2]
-        image = np.ascontiguousarray(image).copy()
+        image = image.copy()
         along = np.linspace(0, 1, 24)[:, None]
         thickness = max(1, round(min(height, width) / 200))
         for (begin, bend, end), value in zip(bends * (width, height), brightness.tolist(), strict=True):

@@ -241,7 +241,8 @@ class EFPImageProcessor(TorchvisionBackend):
                 int64, the probabilities are `(num_labels, height, width)` and there is no expected Jaccard.
 
         Returns:
-            One int64 mask `(height, width)` an image: 0 background, 1 lesion (or the label).
+            Without `return_probabilities` one int64 mask `(height, width)` an image: 0 background, 1 lesion (or the
+            label).
 
         Raises:
             ValueError: another number of target sizes than images, or a threshold outside (0, 1).

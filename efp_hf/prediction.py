@@ -112,6 +112,10 @@ def segment_one_by_one(
     images = [to_upright_rgb(image) for image in images]
     if target_sizes is None:
         target_sizes = [image.size[::-1] for image in images]
+    if len(target_sizes) != len(images):
+        raise ValueError(
+            f"`target_sizes` must be one (height, width) an image, got {len(target_sizes)} for {len(images)}."
+        )
     inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
     logits = model(**inputs).logits
     for image_logits, size in zip(logits.split(1), target_sizes, strict=True):
@@ -276,6 +280,13 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             being_written = None
+
+            def finish() -> None:
+                nonlocal being_written
+                if being_written is not None:
+                    earlier, being_written = being_written, None
+                    writer.writerow(earlier.result())
+
             try:
                 for prediction in predictions:
                     image_id = prediction.path.stem
@@ -288,12 +299,10 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
                         failed.append(prediction)
                         continue
                     written[image_id] = prediction.path
-                    if being_written is not None:
-                        writer.writerow(being_written.result())
+                    finish()
                     being_written = background.submit(write_prediction, prediction, output, overlays)
             finally:
-                if being_written is not None:
-                    writer.writerow(being_written.result())
+                finish()
     finally:
         rows.replace(table)
     return failed

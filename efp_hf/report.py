@@ -10,6 +10,7 @@ from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, multiply_adds, read_cou
 from .metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
 from .prediction import load_checkpoint
 from .results import read_rows
+from .robustness import CHANGES
 
 TITLES = {
     "unet": "U-Net",
@@ -172,22 +173,19 @@ def checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
 
 
 def robustness_table(results: Path, checkpoint: Path, split: str = "test") -> str:
-    """J of a checkpoint under each change of light, camera and file, from the newest row of each."""
+    """Scores of a checkpoint under each change of light, camera and file, from the newest run of the script."""
     path, digest = results / "robustness.csv", weights_digest(checkpoint)
-    rows = {
-        row["change"]: row
-        for row in (read_rows(path) if path.is_file() else ())
-        if row["weights"] == digest and row["split"] == split
-    }
+    rows = read_rows(path) if path.is_file() else []
+    rows = [row for row in rows if row["weights"] == digest and row["split"] == split][-len(CHANGES) :]
     if not rows:
         return "Nothing is measured yet: `python scripts/measure_robustness.py`."
     lines = [
         [
-            change,
+            row["change"],
             *(f"{float(row[name]):.3f}" for name in ("jaccard", "threshold_jaccard", "dice")),
             f"{float(row['failure_rate']):.1%}",
             f"{float(row['expected_jaccard']):.3f}",
         ]
-        for change, row in rows.items()
+        for row in rows
     ]
     return to_table("change | J | TJ | Dice | failures | expected J", lines)

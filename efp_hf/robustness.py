@@ -8,9 +8,10 @@ from datasets import Dataset
 from PIL import Image
 
 from .augmentation import AREA_THEN_LINEAR, DarkCorners, Hairs
+from .image_io import as_boolean_mask
 from .image_processing_efp import to_upright_rgb
 
-MAX_SIDE = 256  # of the images that are changed: the strengths below are meant for this size
+MAX_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
 
 
 def colour_shift(red: float, green: float, blue: float) -> A.RGBShift:
@@ -36,16 +37,19 @@ CHANGES: dict[str, A.BasicTransform] = {
 
 def change_images(dataset: Dataset, name: str) -> Dataset:
     """
-    The rows of `load_lesions(…, max_side=MAX_SIDE)` under a change of `CHANGES`. What is drawn (noise, hairs) depends
-    on the image's id alone.
+    The rows of a split of `load_lesions`, reduced to `MAX_SIDE`, under a change of `CHANGES`. What is drawn (noise,
+    hairs) depends on the image's id alone.
     """
     change = A.Compose([CHANGES[name]])
 
     def transform(rows: dict[str, list]) -> dict[str, list]:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
+            image, mask = to_upright_rgb(image), Image.fromarray(as_boolean_mask(mask, image_id).astype(np.uint8) * 255)
+            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
+            mask = mask.resize(image.size, Image.Resampling.NEAREST)
             change.set_random_seed(crc32(image_id.encode()))
-            changed = change(image=np.array(to_upright_rgb(image)), mask=np.array(mask))
+            changed = change(image=np.array(image), mask=np.array(mask))
             images.append(Image.fromarray(changed["image"]))
             masks.append(Image.fromarray(changed["mask"]))
         return {**rows, "image": images, "mask": masks}

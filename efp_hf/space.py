@@ -554,7 +554,7 @@ def segment_files(
     def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
         for done, prediction in enumerate(predictions, start=1):
             yield prediction
-            # here the mask was written, or `prediction.error` says why not
+            # here the mask is being written, or `prediction.error` says why not
             if prediction.error is None:
                 rows[prediction.path] = {**table_row(prediction), "error": ""}
                 pictures.append(draw_thumbnail(prediction))

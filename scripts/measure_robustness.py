@@ -3,8 +3,9 @@
     python scripts/measure_robustness.py --data ISIC_FOLDER                # the shipped checkpoint on the test split
     python scripts/measure_robustness.py --data ISIC_FOLDER --split validation --checkpoint runs/mine
 
-Each change of `efp_hf/robustness.py` has one fixed strength. Appends a row a change to `results/robustness.csv`: J, TJ,
-Dice, failures, and the mean expected Jaccard, which should fall with J.
+Each change of `efp_hf/robustness.py` has one fixed strength, for images of at most 256 pixels, to which larger ones are
+reduced. Appends a row a change to `results/robustness.csv`: J, TJ, Dice, failures, and the mean expected Jaccard, which
+should fall with J.
 """
 
 import argparse
@@ -19,7 +20,7 @@ from efp_hf.isic import SPLITS, get_split, load_lesions
 from efp_hf.metrics import confusion_counts, summarize
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten, split_columns
-from efp_hf.robustness import CHANGES, MAX_SIDE, change_images
+from efp_hf.robustness import CHANGES, change_images
 from efp_hf.scoring import segment_rows
 
 HERE = Path(__file__).resolve().parents[1]
@@ -41,10 +42,10 @@ def main() -> None:
     arguments = parse()
     row = provenance()
     try:
-        data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=MAX_SIDE)
-        dataset = get_split(data, arguments.split)
+        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed), arguments.split)
         model, processor = load_checkpoint(arguments.checkpoint)
         print(f"{shorten(str(arguments.checkpoint))}, {arguments.split} split: {len(dataset)} images")
+        measured = []
         for name in CHANGES:
             counts, expected = [], []
             rows = segment_rows(change_images(dataset, name), model, processor)
@@ -54,19 +55,23 @@ def main() -> None:
                 expected.append(result["expected_jaccard"])
             scores = summarize(np.array(counts))
             print(f"{name:20} J {scores['jaccard']:.4f}  expected {np.mean(expected):.4f}", flush=True)
-            append_row(
-                arguments.results,
+            measured.append(
                 {
                     **row,
                     **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
                     "checkpoint": shorten(str(arguments.checkpoint)),
                     "weights": weights_digest(arguments.checkpoint),
                     "image_size": f"{processor.size['height']}x{processor.size['width']}",
+                    "temperature": model.config.temperature,
+                    "threshold": processor.threshold,
+                    "largest_region": processor.largest_region,
                     "change": name,
                     **{score: round(scores[score], 6) for score in SCORES},
                     "expected_jaccard": round(float(np.mean(expected)), 6),
-                },
+                }
             )
+        for of_change in measured:  # all of a run or none
+            append_row(arguments.results, of_change)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
 

@@ -175,7 +175,6 @@ def main() -> None:
                 "average_decay": arguments.average_decay,
                 "weight_decay": training_arguments.weight_decay,
                 "other_cameras": arguments.other_cameras,
-                "nano": arguments.nano,
                 "cross_scale": model.config.use_cross_scale,
                 "spatial_attention": model.config.use_spatial_attention,
                 "dice_weight": model.config.dice_weight,

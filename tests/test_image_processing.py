@@ -153,13 +153,15 @@ def test_probabilities_are_resized_and_then_cut():
         outputs_of(probabilities), target_sizes=[(1, 4)], threshold=0.7, return_probabilities=True
     )[0]
     torch.testing.assert_close(result["probabilities"], torch.tensor([[1.0, 0.8, 0.4, 0.2]]), atol=1e-5, rtol=0)
-    assert result["segmentation"].tolist() == [[1, 1, 0, 0]]
+    assert result["segmentation"].tolist() == [[True, True, False, False]]
+    assert result["segmentation"].dtype == torch.bool
 
 
 def test_each_mask_has_the_size_of_its_image():
     outputs = outputs_of(torch.rand(2, 1, 8, 8))
     masks = EFPImageProcessor().post_process_semantic_segmentation(outputs, target_sizes=[(30, 41), (7, 5)])
     assert [tuple(mask.shape) for mask in masks] == [(30, 41), (7, 5)]
+    assert all(mask.dtype == torch.int64 for mask in masks)
     assert EFPImageProcessor().post_process_semantic_segmentation(outputs)[0].shape == (8, 8)
 
 
@@ -180,7 +182,7 @@ def test_largest_region_is_kept_and_its_holes_filled():
 def test_largest_region_is_that_of_scipy_on_any_mask():
     generator = np.random.default_rng(0)
     for share in (0.3, 0.45, 0.6, 0.9):
-        mask = generator.random((40, 50)) < share
+        mask = np.pad(generator.random((40, 50)) < share, ((3, 5), (7, 2)))
         regions, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
         sizes = ndimage.sum(mask, regions, range(1, num_regions + 1))
         assert np.array_equal(keep_largest_region(mask), ndimage.binary_fill_holes(regions == 1 + sizes.argmax()))

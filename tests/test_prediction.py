@@ -7,6 +7,7 @@ import torch
 from conftest import tiny_model
 from PIL import Image
 
+import efp_hf.prediction
 from efp_hf.prediction import (
     COLUMNS,
     Prediction,
@@ -16,6 +17,7 @@ from efp_hf.prediction import (
     predict_files,
     segment,
     table_row,
+    write_mask,
     write_predictions,
 )
 from efp_hf.synthetic import draw_lesion
@@ -170,6 +172,24 @@ def test_interrupted_run_keeps_the_rows_of_its_masks(folder, loaded, tmp_path):
     with (tmp_path / "predictions.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
     assert (tmp_path / "mole_0_segmentation.png").is_file()
+
+
+def test_mask_that_cannot_be_written_stops_the_run_and_gets_no_row(folder, loaded, tmp_path, monkeypatch):
+    def write_once(mask, path):
+        if path.exists() or any(tmp_path.glob("*_segmentation.png")):
+            raise OSError("No space left on device")
+        write_mask(mask, path)
+
+    monkeypatch.setattr(efp_hf.prediction, "write_mask", write_once)
+    with pytest.raises(OSError, match="No space left"):
+        write_predictions(predict_files(find_images([str(folder)]), *loaded), tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
+
+
+def test_number_of_target_sizes_is_that_of_the_images(folder, loaded):
+    with pytest.raises(ValueError, match="`target_sizes` must be one .* got 1 for 2"):
+        segment([Image.open(folder / f"mole_{k}.jpg") for k in (0, 1)], *loaded, [(5, 5)])
 
 
 def test_row_counts_a_drawing():

@@ -5,6 +5,7 @@ from efp_hf.card import weights_digest
 from efp_hf.comparison import Run
 from efp_hf.report import ablation_table, comparison_table, robustness_table
 from efp_hf.results import append_row, write_rows
+from efp_hf.robustness import CHANGES
 
 
 def write_run(results, run: Run, hits: list[int]) -> None:
@@ -63,17 +64,11 @@ def test_table_without_rows_says_how_to_get_them(tmp_path, table):
 def test_changed_images_are_those_of_these_weights_and_the_newest(tmp_path):
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     weights = weights_digest(tmp_path)
-    for digest, split, change, value in [
-        (weights, "test", "none", 0.7),
-        (weights, "validation", "none", 0.9),
-        ("other", "test", "hairs", 0.9),
-        (weights, "test", "none", 0.8),
-        (weights, "test", "dark", 0.75),
-    ]:
+    runs = [(weights, "test", 0.7), (weights, "validation", 0.9), (weights, "test", 0.8), ("other", "test", 0.9)]
+    for digest, split, value in runs:
         scores = dict.fromkeys(("jaccard", "threshold_jaccard", "dice", "failure_rate", "expected_jaccard"), value)
-        append_row(tmp_path / "robustness.csv", {"weights": digest, "split": split, "change": change, **scores})
-    assert robustness_table(tmp_path, tmp_path).splitlines()[2:] == [
-        "| none | 0.800 | 0.800 | 0.800 | 80.0% | 0.800 |",
-        "| dark | 0.750 | 0.750 | 0.750 | 75.0% | 0.750 |",
-    ]
+        for change in CHANGES:
+            append_row(tmp_path / "robustness.csv", {"weights": digest, "split": split, "change": change, **scores})
+    lines = robustness_table(tmp_path, tmp_path).splitlines()[2:]
+    assert lines == [f"| {change} | 0.800 | 0.800 | 0.800 | 80.0% | 0.800 |" for change in CHANGES]
     assert robustness_table(tmp_path, tmp_path, "train").startswith("Nothing is measured yet: `python scripts/measure")

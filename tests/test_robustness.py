@@ -26,6 +26,22 @@ def test_change_is_visible_and_the_same_every_time(dataset, name):
         assert np.array_equal(mask, np.array(before["mask"]))
 
 
+@pytest.mark.parametrize("name", ["noise", "hairs"])
+def test_what_is_drawn_depends_on_the_image_alone(dataset, name):
+    forwards, backwards = change_images(dataset, name), change_images(dataset, name)
+    images = [np.array(forwards[k]["image"]) for k in (0, 1)]
+    for k in (1, 0):
+        assert np.array_equal(np.array(backwards[k]["image"]), images[k])
+    drawn = [image - np.array(row["image"], dtype=float) for image, row in zip(images, dataset, strict=False)]
+    assert not np.array_equal(*drawn)
+
+
+def test_large_images_are_reduced_before_they_are_changed(tmp_path):
+    images = write_synthetic_isic(tmp_path / "images", 20, 300, 512)
+    row = change_images(load_isic(images, cache_dir=tmp_path / "cache")["test"], "out of focus")[0]
+    assert row["image"].size == row["mask"].size == (256, 150)
+
+
 def test_lights_have_their_colours(dataset):
     def mean_colour(name: str) -> np.ndarray:
         return np.array(change_images(dataset, name)[0]["image"]).mean((0, 1))

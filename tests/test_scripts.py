@@ -12,6 +12,7 @@ from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.isic import FOLDERS
+from efp_hf.robustness import CHANGES
 
 SHIPPED = REPOSITORY / "checkpoints" / "efp-isic"
 
@@ -181,6 +182,18 @@ def test_score_of_the_truth_is_perfect(run_script, tmp_path, synthetic_root):
     (row,) = rows_of(tmp_path / "scores.csv")
     assert float(row["jaccard"]) == float(row["pooled_mean_iou"]) == float(row["boundary_f1"]) == 1.0
     assert float(row["hd95"]) == 0.0
+
+
+def test_robustness_has_a_row_a_change_and_begins_with_the_plain_score(
+    run_script, tmp_path, synthetic_root, tiny_checkpoint
+):
+    data = ("--data", synthetic_root, "--checkpoint", tiny_checkpoint)
+    assert run_script("score.py", *data, "--results", "scores.csv") == 0
+    assert run_script("measure_robustness.py", *data, "--results", "robustness.csv") == 0
+    rows = rows_of(tmp_path / "robustness.csv")
+    assert [row["change"] for row in rows] == list(CHANGES)
+    assert rows[0]["jaccard"] == rows_of(tmp_path / "scores.csv")[0]["jaccard"]
+    assert len({row["jaccard"] for row in rows}) > 5
 
 
 def test_score_names_what_is_wrong(run_script, tmp_path, synthetic_root):

@@ -65,6 +65,17 @@ def test_every_parameter_changes(tmp_path, data):
     assert same == []
 
 
+@pytest.mark.parametrize("other_cameras", [False, True])
+def test_augmentation_for_other_cameras_is_that_of_the_training_images_alone(tmp_path, data, other_cameras):
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path), 1e-3, other_cameras=other_cameras)
+    training, evaluation = (
+        dataset.format["format_kwargs"]["transform"] for dataset in (trainer.train_dataset, trainer.eval_dataset)
+    )
+    names = {type(change).__name__ for change in training.augmentation}
+    assert ("Hairs" in names) == other_cameras
+    assert evaluation.augmentation is None
+
+
 def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, data):
     settings = {"save_strategy": "steps", "save_steps": 3, "max_steps": 6}
     whole = trained(tmp_path / "whole", data, **settings).state_dict()

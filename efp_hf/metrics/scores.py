@@ -236,6 +236,8 @@ def bootstrap_intervals(
     """[`bootstrap_interval`] of several scores of the same images, which are drawn once for all of them."""
     scores = [np.asarray(values, dtype=np.float64) for values in scores]
     for values in scores:
+        if values.shape != scores[0].shape:
+            raise ValueError(f"`scores` must be of the same images, got shapes {values.shape} and {scores[0].shape}.")
         if values.ndim != 1 or values.size == 0 or not np.isfinite(values).all():
             raise ValueError(f"`values` must be one finite number an image, got shape {values.shape}: {values}.")
     if num_resamples < 1:
@@ -251,7 +253,7 @@ def bootstrap_intervals(
         drawn = generator.integers(num_images, size=(min(rows, num_resamples - start), num_images))
         means.append([values[drawn].mean(1) for values in scores])
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
-    return [tuple(np.quantile(of_score, tails).tolist()) for of_score in np.concatenate(means, axis=1)]
+    return [tuple(np.quantile(means_of_score, tails).tolist()) for means_of_score in np.concatenate(means, axis=1)]
 
 
 def paired_bootstrap_interval(
