@@ -44,14 +44,16 @@ def keep_largest_region(mask: np.ndarray) -> np.ndarray:
         from scipy import ndimage
     except ImportError as error:
         raise ImportError("`largest_region` needs SciPy: pip install scipy") from error
-    regions, num_regions = ndimage.label(mask, structure=np.ones((3, 3)))
-    if num_regions == 0:
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    if not len(rows):
         return mask
-    sizes = np.bincount(regions.ravel())[1:]
-    largest = sizes.argmax()
-    box = ndimage.find_objects(regions)[largest]  # its holes are in its box: a photo is mostly skin
+    box = slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)  # a photo is mostly skin
+    regions, num_regions = ndimage.label(mask[box], structure=np.ones((3, 3)))
+    largest = 1 if num_regions == 1 else np.bincount(regions.ravel())[1:].argmax() + 1
+    # what is not in the region and joins the frame around the box lies outside, all else is a hole
+    around, _ = ndimage.label(np.pad(regions != largest, 1, constant_values=True))
     kept = np.zeros_like(mask)
-    kept[box] = ndimage.binary_fill_holes(regions[box] == 1 + largest)
+    kept[box] = around[1:-1, 1:-1] != around[0, 0]
     return kept
 
 
@@ -73,13 +75,16 @@ def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: boolean, of the same shape.
     """
-    num_lesion_pixels = int(torch.count_nonzero(mask))
+    lesion_pixels = torch.count_nonzero(mask, dim=1)  # of each row
+    num_lesion_pixels = int(lesion_pixels.sum())
     if num_lesion_pixels == 0:
         return 1 - float(probabilities.max())
     # each row in its own precision, the rows in float64: a whole photo in float64 would be copied first
-    overlap = float(torch.where(mask, probabilities, 0).sum(1).double().sum())
-    outside = float(probabilities.sum(1).double().sum()) - overlap
-    return overlap / (num_lesion_pixels + outside)
+    total = float(probabilities.sum(1).double().sum())
+    rows = torch.nonzero(lesion_pixels)
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    overlap = float(torch.where(mask[top:bottom], probabilities[top:bottom], 0).sum(1).double().sum())
+    return overlap / (num_lesion_pixels + total - overlap)
 
 
 class EFPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -230,13 +235,14 @@ class EFPImageProcessor(TorchvisionBackend):
             threshold: probability above which a pixel is lesion, instead of the processor's own. With more than two
                 labels the most probable label wins and there is no threshold.
             largest_region: keep the lesion's largest region and fill its holes, instead of the processor's own choice.
-            return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask),
-                `probabilities` (float of the lesion, `(height, width)`) and `expected_jaccard` (of this mask, from
-                them alone). With more than two labels the probabilities are `(num_labels, height, width)` and there
-                is no expected Jaccard.
+            return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask, boolean: of
+                a photo an eighth of the memory of int64), `probabilities` (float of the lesion, `(height, width)`)
+                and `expected_jaccard` (of this mask, from them alone). With more than two labels the segmentation is
+                int64, the probabilities are `(num_labels, height, width)` and there is no expected Jaccard.
 
         Returns:
-            One int64 mask `(height, width)` an image: 0 background, 1 lesion (or the label).
+            Without `return_probabilities` one int64 mask `(height, width)` an image: 0 background, 1 lesion (or the
+            label).
 
         Raises:
             ValueError: another number of target sizes than images, or a threshold outside (0, 1).
@@ -268,11 +274,11 @@ class EFPImageProcessor(TorchvisionBackend):
                     mask = torch.from_numpy(keep_largest_region(mask.cpu().numpy())).to(mask.device)
             else:
                 mask = image_probabilities.argmax(0)
-            result = BatchFeature({"segmentation": mask.long(), "probabilities": image_probabilities})
+            result = BatchFeature({"segmentation": mask, "probabilities": image_probabilities})
             if is_binary and return_probabilities:
                 result["expected_jaccard"] = expected_jaccard(image_probabilities, mask)
             results.append(result)
-        return results if return_probabilities else [result["segmentation"] for result in results]
+        return results if return_probabilities else [result["segmentation"].long() for result in results]
 
 
 __all__ = ["EFPImageProcessor"]
