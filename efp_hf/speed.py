@@ -40,10 +40,22 @@ class Goal:
         goal = f"goal: at {'most' if self.at_most else 'least'} {self.wanted:g}"
         if self.value is None:
             return f"{self.text}: not measured ({goal})"
-        is_met = self.value <= self.wanted if self.at_most else self.value >= self.wanted
+        return f"{self.text}: {self.value:.3g} ({goal}, {self.verdict})"
+
+    @property
+    def verdict(self) -> str:
+        if self.value is None:
+            return "not measured"
+        if self.value <= self.wanted if self.at_most else self.value >= self.wanted:
+            return "met"
         missed = abs(self.value / self.wanted - 1)
-        verdict = "met" if is_met else f"missed by {missed:.{'0' if missed >= 0.01 else '1'}%}"
-        return f"{self.text}: {self.value:.3g} ({goal}, {verdict})"
+        return f"missed by {missed:.{'0' if missed >= 0.01 else '1'}%}"
+
+    @property
+    def line(self) -> list[str]:
+        """Of a table: what, measured, wanted, and whether it was met."""
+        measured = "–" if self.value is None else f"{self.value:.3g}"
+        return [self.text, measured, f"{'≤' if self.at_most else '≥'} {self.wanted:g}", self.verdict]
 
 
 def best(rows: list[dict], column: str, lowest: bool = False) -> dict | None:
@@ -111,25 +123,25 @@ def run_note(row: dict) -> str:
 
 
 def model_table(rows: list[dict]) -> str:
-    """The rows of one image; those of larger batches stay in the file."""
+    """A line a system, a column a runtime, of one image; quartiles and larger batches stay in the file."""
+    cells = {(row["system"], row["runtime"]): row for row in rows if row["batch_size"] == "1"}
+    systems, runtimes = (list(dict.fromkeys(names)) for names in zip(*cells, strict=True))
     lines = [
         [
-            row["system"],
-            runtime_name(row["runtime"]),
-            row["median_ms"],
-            spread(row, "ms"),
-            times(row["over_segformer_torch"]),
-            times(row["over_segformer_same_runtime"]),
+            system,
+            *(
+                f"{float(row['median_ms']):.1f} ({times(row['over_segformer_torch'])})" if row else "–"
+                for row in (cells.get((system, runtime)) for runtime in runtimes)
+            ),
         ]
-        for row in rows
-        if row["batch_size"] == "1"
+        for system in systems
     ]
-    header = "system | runtime | median ms | quartiles | SegFormer-B0 in PyTorch takes | in the same runtime"
+    header = " | ".join(["system", *map(runtime_name, runtimes)])
     return (
-        f"{to_table(header, lines)}\n\nThe model alone, one image of {rows[0]['image_size']}² (batches of 8: "
-        f"`results/speed_model.csv`), random weights but EFP's; U-Net, "
-        f"U-Net + attention and SegFormer's decoder are on EFP's encoder, EFP nano on the first stages of it. "
-        f"{run_note(rows[0])}."
+        f"{to_table(header, lines)}\n\nMedian milliseconds of the model alone for one image of "
+        f"{rows[0]['image_size']}², and how many times as fast that is as SegFormer-B0 in PyTorch (quartiles, batches "
+        f"of 8: `results/speed_model.csv`); random weights but EFP's; U-Net, U-Net + attention and SegFormer's decoder "
+        f"are on EFP's encoder, EFP nano on the first stages of it. {run_note(rows[0])}."
     )
 
 
@@ -150,13 +162,13 @@ def job_table(rows: list[dict]) -> str:
 
 
 def speed_block(results: Path) -> str:
-    """The README's block: the model's table, the job's, and each goal with what was measured."""
+    """The README's block: the model's table, the job's, that of the goals, and where the time goes."""
     runs = {part: newest_run(results, part) for part in PARTS}
     if not any(runs.values()):
         return "Nothing is measured yet: `python scripts/benchmark.py all`."
     blocks = [write(runs[part]) for part, write in (("model", model_table), ("job", job_table)) if runs[part]]
-    lines = [f"- {goal}" for goal in goals(results)]
-    lines += [
+    blocks.append(to_table("goal | measured | wanted | ", [goal.line for goal in goals(results)]))
+    lines = [
         f"- EFP in {runtime_name(row['runtime'])}, batch 1, {row['image_size']}²: {row['times_limit']} times what the "
         f"machine's peaks allow ({row['compute_ms']} ms for the arithmetic, {row['memory_ms']} ms for the bytes)"
         for row in runs["limit"]

@@ -371,16 +371,17 @@ def test_block_has_the_newest_run_and_the_goals(tmp_path):
     profile = {EFP: [{"encoder": 0.003, "rest": 0.001}]}
     write_run(tmp_path, "profile", "2", benchmark.profile_rows(profile, 1, 256))
     block = speed.speed_block(tmp_path)
-    assert "| EFP | ONNX Runtime | 100.0 | 100.0 – 100.0 | 9.00× | 2.00× |" in block
+    assert "| system | PyTorch | ONNX Runtime |" in block
+    assert "| EFP | 200.0 (4.50×) | 100.0 (9.00×) |" in block
     assert "7000" not in block
-    assert "EFP in ONNX Runtime, batch 1, times as fast as SegFormer-B0 in PyTorch: 9 (goal: at least 8, met)" in block
-    assert "SegFormer-B0 in the same runtime: 2 (goal: at least 2.5, missed by 20%)" in block
-    assert "waits for data: 0.1 (goal: at most 0.05, missed by 100%)" in block
-    assert "mean_iou: not measured (goal: at least 50)" in block
+    assert "| EFP in ONNX Runtime, batch 1, times as fast as SegFormer-B0 in PyTorch | 9 | ≥ 8 | met |" in block
+    assert "SegFormer-B0 in the same runtime | 2 | ≥ 2.5 | missed by 20% |" in block
+    assert "waits for data | 0.1 | ≤ 0.05 | missed by 100% |" in block
+    assert "mean_iou | – | ≥ 50 | not measured |" in block
     assert "| EFP, PyTorch | 50 | 7.0 | 7.0 – 7.0 | 7.00× | 900 |" in block
     assert "| EFP, PyTorch | 500 | 9.0 | 9.0 – 9.0 | – | 1080 |" in block
-    assert "Peak memory of 500 photos, times that of 50: 1.2 (goal: at most 1.1, missed by 9%)" in block
-    assert "the images a second of the pipeline: 7 (goal: at least 6, met)" in block
+    assert "| Peak memory of 500 photos, times that of 50 | 1.2 | ≤ 1.1 | missed by 9% |" in block
+    assert "the images a second of the pipeline | 7 | ≥ 6 | met |" in block
     assert "where EFP's time goes in PyTorch: encoder 75%, rest 25%" in block
     assert block.endswith("- not measured yet: limit")
 
