@@ -17,6 +17,8 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+NUM_ROWS = 128  # of an image that are added up at a time
+
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """
@@ -75,15 +77,15 @@ def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor) -> float:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: boolean, of the same shape.
     """
-    lesion_pixels = torch.count_nonzero(mask, dim=1)  # of each row
-    num_lesion_pixels = int(lesion_pixels.sum())
+    num_lesion_pixels = int(torch.count_nonzero(mask))
     if num_lesion_pixels == 0:
         return 1 - float(probabilities.max())
-    # each row in its own precision, the rows in float64: a whole photo in float64 would be copied first
+    # Each row in its own precision, the rows in float64, some rows at a time: a whole photo would be copied first.
     total = float(probabilities.sum(1).double().sum())
-    rows = torch.nonzero(lesion_pixels)
-    top, bottom = int(rows[0]), int(rows[-1]) + 1
-    overlap = float(torch.where(mask[top:bottom], probabilities[top:bottom], 0).sum(1).double().sum())
+    overlap = sum(
+        float(torch.where(rows_of_mask, rows, 0).sum(1).double().sum())
+        for rows_of_mask, rows in zip(mask.split(NUM_ROWS), probabilities.split(NUM_ROWS), strict=True)
+    )
     return overlap / (num_lesion_pixels + total - overlap)
 
 
