@@ -13,7 +13,6 @@ from PIL import Image
 from scipy import ndimage
 from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
-from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from .image_io import is_image_file, open_image, read_image, upright_size, write_atomically
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
@@ -109,20 +108,13 @@ def segment_one_by_one(
     target_sizes: list[tuple[int, int]] | None = None,
     **post_processing,
 ) -> Iterator[BatchFeature]:
-    """As [`segment`], one batch through the model; each result is made when it is asked for: photos are large."""
+    """As [`segment`]: one batch through the model, then each result when it is asked for."""
     images = [to_upright_rgb(image) for image in images]
     if target_sizes is None:
         target_sizes = [image.size[::-1] for image in images]
-    if len(target_sizes) != len(images):
-        raise ValueError(
-            f"`target_sizes` must be one (height, width) an image, got {len(target_sizes)} for {len(images)}."
-        )
     inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
-    logits = model(**inputs).logits
-    for image_logits, size in zip(logits.split(1), target_sizes, strict=True):
-        yield from processor.post_process_semantic_segmentation(
-            SemanticSegmenterOutput(logits=image_logits), [size], return_probabilities=True, **post_processing
-        )
+    outputs = model(**inputs)
+    yield from processor.post_process_one_by_one(outputs, target_sizes, return_probabilities=True, **post_processing)
 
 
 @dataclass
@@ -254,14 +246,14 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
     write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
 
 
-def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> dict[str, str | int | float]:
-    """Mask and, where wanted, overlay of one good file → its row of the table."""
+def write_prediction(prediction: Prediction, output: Path, overlay: bool, table: csv.DictWriter) -> None:
+    """Mask and, where wanted, overlay of one good file, then its row."""
     image_id = prediction.path.stem
     write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
     if overlay:
         picture = draw_overlay(read_image(prediction.path), prediction.mask)
         write_atomically(output / f"{image_id}_overlay.jpg", lambda path: picture.save(path, "JPEG"))
-    return table_row(prediction)
+    table.writerow(table_row(prediction))
 
 
 def write_predictions(predictions: Iterable[Prediction], output: Path, overlays: bool = False) -> list[Prediction]:
@@ -280,30 +272,22 @@ def write_predictions(predictions: Iterable[Prediction], output: Path, overlays:
         ):
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
-            being_written = None
-
-            def finish() -> None:
-                nonlocal being_written
-                if being_written is not None:
-                    earlier, being_written = being_written, None
-                    writer.writerow(earlier.result())
-
-            try:
-                for prediction in predictions:
-                    image_id = prediction.path.stem
-                    if prediction.error is None and image_id in written:
-                        prediction.error = (
-                            f"{prediction.path}: its mask would overwrite that of {written[image_id]}. "
-                            "Rename one of them."
-                        )
-                    if prediction.error is not None:
-                        failed.append(prediction)
-                        continue
-                    written[image_id] = prediction.path
-                    finish()
-                    being_written = background.submit(write_prediction, prediction, output, overlays)
-            finally:
-                finish()
+            earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
+            for prediction in predictions:
+                image_id = prediction.path.stem
+                if prediction.error is None and image_id in written:
+                    prediction.error = (
+                        f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
+                    )
+                if prediction.error is not None:
+                    failed.append(prediction)
+                    continue
+                written[image_id] = prediction.path
+                if earlier is not None:
+                    earlier.result()
+                earlier = background.submit(write_prediction, prediction, output, overlays, writer)
+            if earlier is not None:
+                earlier.result()
     finally:
         rows.replace(table)
     return failed

@@ -1,5 +1,7 @@
 """Image and mask to tensors; logits to a mask of the image's own size."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -249,6 +251,22 @@ class EFPImageProcessor(TorchvisionBackend):
         Raises:
             ValueError: another number of target sizes than images, or a threshold outside (0, 1).
         """
+        return list(
+            self.post_process_one_by_one(outputs, target_sizes, threshold, largest_region, return_probabilities)
+        )
+
+    def post_process_one_by_one(
+        self,
+        outputs,
+        target_sizes: list[tuple[int, int]] | torch.Tensor | None = None,
+        threshold: float | None = None,
+        largest_region: bool | None = None,
+        return_probabilities: bool = False,
+    ) -> Iterator[torch.Tensor | BatchFeature]:
+        """
+        As [`post_process_semantic_segmentation`], but each result is made when it is asked for: those of a batch of
+        photos are large.
+        """
         logits = outputs.logits.float()
         threshold = self.threshold if threshold is None else threshold
         largest_region = self.largest_region if largest_region is None else largest_region
@@ -262,7 +280,6 @@ class EFPImageProcessor(TorchvisionBackend):
 
         is_binary = logits.shape[1] == 1
         probabilities = logits.sigmoid() if is_binary else logits.softmax(1)
-        results = []
         for image_probabilities, size in zip(probabilities, target_sizes, strict=True):
             size = (int(size[0]), int(size[1]))
             if size != tuple(image_probabilities.shape[-2:]):
@@ -276,11 +293,13 @@ class EFPImageProcessor(TorchvisionBackend):
                     mask = torch.from_numpy(keep_largest_region(mask.cpu().numpy())).to(mask.device)
             else:
                 mask = image_probabilities.argmax(0)
+            if not return_probabilities:
+                yield mask.long()
+                continue
             result = BatchFeature({"segmentation": mask, "probabilities": image_probabilities})
-            if is_binary and return_probabilities:
+            if is_binary:
                 result["expected_jaccard"] = expected_jaccard(image_probabilities, mask)
-            results.append(result)
-        return results if return_probabilities else [result["segmentation"].long() for result in results]
+            yield result
 
 
 __all__ = ["EFPImageProcessor"]
