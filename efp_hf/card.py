@@ -4,7 +4,11 @@ import hashlib
 import re
 from pathlib import Path
 
-from .results import read_rows
+from transformers.exporters.base import ExportedModel
+
+from .image_processing_efp import EFPImageProcessor
+from .modeling_efp import EFPForSegmentation
+from .results import read_rows, shorten
 
 LABELS = {
     "jaccard": "Jaccard (J)",
@@ -27,6 +31,26 @@ def weights_digest(checkpoint: str | Path) -> str:
     """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
     path = Path(checkpoint) / "model.safetensors"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
+
+
+def checkpoint_columns(
+    checkpoint: str | Path, model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor
+) -> dict[str, str | float | bool]:
+    """What a row says of the checkpoint that was measured."""
+    return {
+        "checkpoint": shorten(str(checkpoint)),
+        "weights": weights_digest(checkpoint),
+        "image_size": f"{processor.size['height']}x{processor.size['width']}",
+        "temperature": model.config.temperature,
+        "threshold": processor.threshold,
+        "largest_region": processor.largest_region,
+    }
+
+
+def rows_of(checkpoint: str | Path, rows: list[dict[str, str]], split: str) -> list[dict[str, str]]:
+    """Those that are about these very weights on a split."""
+    digest = weights_digest(checkpoint)
+    return [row for row in rows if row["weights"] == digest and row["split"] == split]
 
 
 def trust_sentence(row: dict[str, str]) -> str:
@@ -52,10 +76,12 @@ def newest_score(results: Path, checkpoint: Path, split: str = "test") -> dict[s
     Raises:
         ValueError: there is none.
     """
-    digest = weights_digest(checkpoint)
-    rows = [row for row in read_rows(results) if row["weights"] == digest and row["split"] == split]
+    rows = rows_of(checkpoint, read_rows(results), split)
     if not rows:
-        raise ValueError(f"{results}: no row of the {split} split for {checkpoint} ({digest}). Run scripts/score.py.")
+        raise ValueError(
+            f"{results}: no row of the {split} split for {checkpoint} ({weights_digest(checkpoint)}). "
+            "Run scripts/score.py."
+        )
     return rows[-1]
 
 

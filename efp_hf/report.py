@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .card import newest_score, to_table, weights_digest
+from .card import newest_score, rows_of, to_table, weights_digest
 from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, multiply_adds, read_counts
 from .metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
 from .prediction import load_checkpoint
@@ -32,9 +32,8 @@ PAPER = {
 
 def read_comparison(results: Path, track: str) -> dict[tuple[str, str], list[dict]]:
     """The rows of `comparison.csv` by (system, variant): one a seed, each with the `counts` of its test images."""
-    path = results / "comparison.csv"
     runs = {}
-    for row in read_rows(path) if path.is_file() else ():
+    for row in read_rows(results / "comparison.csv", missing_ok=True):
         if row["track"] == track:
             run = Run(track, row["system"], int(row["seed"]), row["variant"])
             row["counts"] = read_counts(results / "comparison" / f"{run.name}.csv")
@@ -174,9 +173,7 @@ def checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
 
 def robustness_table(results: Path, checkpoint: Path, split: str = "test") -> str:
     """Scores of a checkpoint under each change of light, camera and file, from the newest run of the script."""
-    path, digest = results / "robustness.csv", weights_digest(checkpoint)
-    rows = read_rows(path) if path.is_file() else []
-    rows = [row for row in rows if row["weights"] == digest and row["split"] == split][-len(CHANGES) :]
+    rows = rows_of(checkpoint, read_rows(results / "robustness.csv", missing_ok=True), split)[-len(CHANGES) :]
     if not rows:
         return "Nothing is measured yet: `python scripts/measure_robustness.py`."
     lines = [

@@ -82,8 +82,10 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def read_rows(path: Path) -> list[dict[str, str]]:
-    """The rows of a CSV file, by column."""
+def read_rows(path: Path, missing_ok: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column; with `missing_ok` none where there is no file."""
+    if missing_ok and not path.is_file():
+        return []
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 

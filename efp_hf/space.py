@@ -812,7 +812,7 @@ def trust_evidence(results: Path, weights: str) -> str:
     What the newest row of the test split in `results/trust.csv` says of the estimate of these `weights` (of
     [`~efp_hf.card.weights_digest`]), or that there is none.
     """
-    rows = read_rows(results) if results.is_file() else []
+    rows = read_rows(results, missing_ok=True)
     rows = [row for row in rows if (row["split"], row["weights"]) == ("test", weights)]
     if not rows:
         return "How well this estimate predicts the real Jaccard was not measured for this checkpoint."

@@ -17,8 +17,7 @@ PARTS = ("model", "profile", "job", "training", "metrics", "limit")
 
 def newest_run(results: Path, part: str) -> list[dict[str, str]]:
     """The rows of a part's last run; none where there is no file."""
-    path = results / f"speed_{part}.csv"
-    rows = read_rows(path) if path.is_file() else []
+    rows = read_rows(results / f"speed_{part}.csv", missing_ok=True)
     return [row for row in rows if row["started"] == rows[-1]["started"]]
 
 

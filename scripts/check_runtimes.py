@@ -10,8 +10,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from efp_hf.arguments import add_data_arguments
 from efp_hf.card import weights_digest
-from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.isic import get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten, split_columns
 from efp_hf.runtimes import runtime_of
@@ -23,9 +24,7 @@ DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("exported", nargs="+", type=Path, help="folders of scripts/export.py")
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-    parser.add_argument("--split", default="validation", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    add_data_arguments(parser, split="validation")
     parser.add_argument("--images", type=int, default=200, help="the first of the split (default: %(default)s)")
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="what was exported (default: the shipped one)")
     parser.add_argument("--bf16", action="store_true", help="folders of OpenVINO, computed in bfloat16")

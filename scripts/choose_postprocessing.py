@@ -13,6 +13,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from efp_hf.arguments import add_data_arguments
 from efp_hf.calibration import fit_temperature, pixel_probabilities
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
@@ -23,8 +24,7 @@ from efp_hf.scoring import THRESHOLDS, grid_jaccards
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("checkpoint", help="folder of the checkpoint, which is changed")
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-    parser.add_argument("--split-seed", type=int, default=0)
+    add_data_arguments(parser, split=None)
     parser.add_argument("--image-sizes", type=int, nargs="+", help="default: the checkpoint's own")
     parser.add_argument("--results", default="results/postprocessing.csv")
     return parser.parse_args()

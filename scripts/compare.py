@@ -14,6 +14,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from efp_hf.arguments import add_data_arguments
 from efp_hf.comparison import (
     ABLATIONS,
     LEARNING_RATES,
@@ -36,14 +37,13 @@ OF_TRAINING = ("bf16", "use_cpu")
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    add_data_arguments(parser, split=None)
     parser.add_argument("--track", required=True, choices=TRACKS)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="default: all")
     parser.add_argument(
         "--ablation", nargs="*", choices=ABLATIONS, help="EFP's variants instead (default: all of them)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="unfinished trainings (%(default)s)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
     parser.add_argument("--bf16", action="store_true", help="bfloat16, on a processor or GPU that computes in it")
@@ -53,7 +53,7 @@ def parse() -> argparse.Namespace:
 
 def find_rows(path: Path, **wanted) -> list[dict[str, str]]:
     """The rows of a CSV file that have these values; none where there is no file."""
-    rows = read_rows(path) if path.is_file() else []
+    rows = read_rows(path, missing_ok=True)
     return [row for row in rows if all(row[name] == str(wanted[name]) for name in wanted)]
 
 

@@ -15,11 +15,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from efp_hf.card import weights_digest
-from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.arguments import add_data_arguments
+from efp_hf.card import checkpoint_columns
+from efp_hf.isic import get_split, load_lesions
 from efp_hf.metrics import confusion_counts, summarize
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten, split_columns
+from efp_hf.results import append_row, provenance, split_columns
 from efp_hf.robustness import CHANGES, change_images
 from efp_hf.scoring import segment_rows
 
@@ -30,9 +31,7 @@ SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    add_data_arguments(parser)
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
     parser.add_argument("--results", type=Path, default=Path("results/robustness.csv"), help="gets rows (%(default)s)")
     return parser.parse_args()
@@ -44,7 +43,9 @@ def main() -> None:
     try:
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed), arguments.split)
         model, processor = load_checkpoint(arguments.checkpoint)
-        print(f"{shorten(str(arguments.checkpoint))}, {arguments.split} split: {len(dataset)} images")
+        row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
+        row |= checkpoint_columns(arguments.checkpoint, model, processor)
+        print(f"{row['checkpoint']}, {arguments.split} split: {len(dataset)} images")
         measured = []
         for name in CHANGES:
             counts, expected = [], []
@@ -58,13 +59,6 @@ def main() -> None:
             measured.append(
                 {
                     **row,
-                    **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
-                    "checkpoint": shorten(str(arguments.checkpoint)),
-                    "weights": weights_digest(arguments.checkpoint),
-                    "image_size": f"{processor.size['height']}x{processor.size['width']}",
-                    "temperature": model.config.temperature,
-                    "threshold": processor.threshold,
-                    "largest_region": processor.largest_region,
                     "change": name,
                     **{score: round(scores[score], 6) for score in SCORES},
                     "expected_jaccard": round(float(np.mean(expected)), 6),

@@ -14,12 +14,13 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from efp_hf.arguments import add_data_arguments
 from efp_hf.calibration import border_band, calibration_error, count_bins
-from efp_hf.card import weights_digest
-from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.card import checkpoint_columns
+from efp_hf.isic import get_split, load_lesions
 from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten, split_columns
+from efp_hf.results import append_row, provenance, split_columns
 from efp_hf.scoring import segment_rows
 from efp_hf.trust import summarize_trust
 
@@ -29,9 +30,7 @@ DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    add_data_arguments(parser)
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--results", type=Path, default=Path("results/trust.csv"), help="gets a row (%(default)s)")
@@ -64,8 +63,8 @@ def main() -> None:
     }
     trust = {name: "" if value is None else round(value, 6) for name, value in trust.items()}
 
-    checkpoint, weights = shorten(str(arguments.checkpoint)), weights_digest(arguments.checkpoint)
-    print(f"{checkpoint}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
+    columns = checkpoint_columns(arguments.checkpoint, model, processor)
+    print(f"{columns['checkpoint']}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
     for name, value in trust.items():
         print(f"{name:24} {value}")
     append_row(
@@ -73,12 +72,7 @@ def main() -> None:
         {
             **row,
             **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
-            "checkpoint": checkpoint,
-            "weights": weights,
-            "image_size": f"{processor.size['height']}x{processor.size['width']}",
-            "temperature": model.config.temperature,
-            "threshold": processor.threshold,
-            "largest_region": processor.largest_region,
+            **columns,
             **trust,
         },
     )
@@ -89,7 +83,7 @@ def main() -> None:
                 {
                     **row,
                     "split": arguments.split,
-                    "weights": weights,
+                    "weights": columns["weights"],
                     "temperature": model.config.temperature,
                     "pixels_of": region,
                     "bin": number,

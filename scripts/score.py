@@ -14,8 +14,9 @@ from pathlib import Path
 import evaluate
 from tqdm import tqdm
 
+from efp_hf.arguments import add_data_arguments
 from efp_hf.card import weights_digest
-from efp_hf.isic import SPLITS, get_split, load_lesions
+from efp_hf.isic import get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten, split_columns
 from efp_hf.scoring import boundary_scores, folder_masks, model_masks
@@ -27,9 +28,7 @@ DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-    parser.add_argument("--split", default="test", help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+    add_data_arguments(parser)
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
     parser.add_argument("--masks", type=Path, help="score the masks of this folder instead of a checkpoint")
     parser.add_argument("--batch-size", type=int, default=8)
