@@ -76,6 +76,19 @@ def test_maskformer_has_its_own_loss(maskformer):
     torch.testing.assert_close(loss, expected.squeeze())
 
 
+def test_maskformers_queries_start_apart_and_evaluation_is_the_function_that_was_trained(maskformer):
+    queries = maskformer.network.model.transformer_module.queries_embedder.weight.detach()
+    assert queries.std() == pytest.approx(1, abs=0.05)
+    pixel_values = torch.randn(1, 3, 64, 64)
+    encoder = maskformer.network.model.pixel_level_module.encoder
+    maskformer.train()
+    encoder.eval()  # its batch norms and dropout are the library's
+    with torch.no_grad():
+        trained = maskformer(pixel_values).logits
+        maskformer.eval()
+        torch.testing.assert_close(maskformer(pixel_values).logits, trained)
+
+
 def test_targets_of_an_image_without_lesion_are_the_background_alone():
     labels = torch.tensor([[[0, 0], [0, 1]], [[0, 0], [0, 0]]])
     targets = instance_targets(labels)
