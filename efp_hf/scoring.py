@@ -1,5 +1,6 @@
 """A model or a folder of masks against the truth, image by image, at the masks' own size."""
 
+import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -104,9 +105,12 @@ def compare_runtimes(
     truth's size.
 
     Returns:
-        `jaccard_between` their masks (mean over the images) and `lowest_jaccard_between`, the
-        `largest_logit_difference`, and the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
+        `jaccard_between` their masks (mean over the images) and `lowest_jaccard_between`; the
+        `largest_logit_difference`, and how far the logits of either are at most from the checkpoint's in float64,
+        `reference_rounding` and `exported_rounding`: with both of the size of their difference, it is rounding; and
+        the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
     """
+    exact_model = copy.deepcopy(reference[0]).double()
     between, with_truth, differences = [], [], []
     for rows, truths in row_batches(dataset, batch_size):
         images = [to_upright_rgb(row["image"]) for row in rows]
@@ -116,16 +120,21 @@ def compare_runtimes(
             found = processor.post_process_semantic_segmentation(outputs, [truth.shape for truth in truths])
             logits.append(outputs.logits.float().cpu())
             masks.append([mask.cpu().numpy().astype(bool) for mask in found])
-        differences.append(float((logits[0] - logits[1]).abs().max()))
+        exact = exact_model(**reference[1](images, return_tensors="pt").to(exact_model.device, torch.float64)).logits
+        pairs = ((logits[0], logits[1]), (logits[0], exact.cpu()), (logits[1], exact.cpu()))
+        differences.append([float((one - other).abs().max()) for one, other in pairs])
         between += [confusion_counts(mask, other) for mask, other in zip(*masks, strict=True)]
         with_truth += [
             [confusion_counts(mask, truth) for mask in pair] for *pair, truth in zip(*masks, truths, strict=True)
         ]
     means = jaccard(np.array(with_truth)).mean(axis=0)
+    difference, reference_rounding, exported_rounding = np.max(differences, axis=0)
     return {
         "jaccard_between": float(jaccard(np.array(between)).mean()),
         "lowest_jaccard_between": float(jaccard(np.array(between)).min()),
-        "largest_logit_difference": max(differences),
+        "largest_logit_difference": float(difference),
+        "reference_rounding": float(reference_rounding),
+        "exported_rounding": float(exported_rounding),
         "jaccard_reference": float(means[0]),
         "jaccard_exported": float(means[1]),
     }

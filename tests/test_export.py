@@ -121,8 +121,8 @@ def test_exported_folder_holds_configuration_and_processor_but_no_other_weights(
 @pytest.mark.parametrize(("kernel_size", "stride"), [(3, 2), (5, 2), (3, 1), (4, 3), (2, 2)])
 def test_traceable_convolution_pads_as_timm_does(kernel_size, stride):
     convolution = Conv2dSame(4, 4, kernel_size, stride, groups=2)
-    for height in range(4, 12):
-        feature_map = noise(2, 4, height, 15 - height)
+    for height, width in ((2, 5), (4, 3), (1, 6)):
+        feature_map = noise(2, 4, stride * height, stride * width)
         torch.testing.assert_close(SamePaddingConv(convolution)(feature_map), convolution(feature_map), rtol=0, atol=0)
 
 
@@ -210,6 +210,7 @@ def test_checkpoint_agrees_with_itself(checkpoint, synthetic_root):
     agreement = compare_runtimes(dataset, loaded, loaded, batch_size=3)
     assert (agreement["jaccard_between"], agreement["lowest_jaccard_between"]) == (1, 1)
     assert agreement["largest_logit_difference"] == 0
+    assert 0 < agreement["reference_rounding"] == agreement["exported_rounding"] < 1e-4
     expected = grid_jaccards(dataset, *loaded, [loaded[1].threshold])[loaded[1].threshold, False]
     assert agreement["jaccard_reference"] == agreement["jaccard_exported"] == pytest.approx(expected)
 
@@ -220,6 +221,14 @@ def test_masks_of_another_threshold_disagree(checkpoint, synthetic_root):
     agreement = compare_runtimes(dataset, (model, processor), (model, stricter))
     assert agreement["jaccard_between"] == agreement["lowest_jaccard_between"] == agreement["jaccard_exported"] == 0
     assert agreement["largest_logit_difference"] == 0 < agreement["jaccard_reference"]
+
+
+def test_rounding_is_the_distance_from_float64(checkpoint, synthetic_root):
+    dataset, (model, processor) = load_lesions(synthetic_root)["test"], load_checkpoint(checkpoint)
+    coarse = load_checkpoint(checkpoint)[0].bfloat16()
+    agreement = compare_runtimes(dataset, (model, processor), (coarse, processor))
+    assert agreement["exported_rounding"] > 100 * agreement["reference_rounding"]
+    assert agreement["exported_rounding"] == pytest.approx(agreement["largest_logit_difference"], rel=0.01)
 
 
 # Slow
