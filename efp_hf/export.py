@@ -106,7 +106,7 @@ def free_sizes(to: str) -> dict:
 
 
 def traceable(model: EFPForSegmentation) -> EFPForSegmentation:
-    """A copy on the CPU, in evaluation mode, whose convolutions can be traced at unknown sizes."""
+    """A copy on the CPU, in evaluation mode, whose convolutions pad by constants."""
     model = copy.deepcopy(model).cpu().eval()
     for parent in list(model.modules()):
         for name, child in parent.named_children():
@@ -117,9 +117,9 @@ def traceable(model: EFPForSegmentation) -> EFPForSegmentation:
 
 class SamePaddingConv(nn.Module):
     """
-    The function of timm's `Conv2dSame` for kernels not smaller than their stride. timm's arithmetic of the padding
-    names the unknown size three times a layer, in a maximum: with five such layers one after the other the tracer does
-    not come to an end. Here the size after padding is a multiple of ⌈size / stride⌉ and a constant.
+    The function of timm's `Conv2dSame` at sizes that its stride divides, as all are in EFP, for kernels not smaller
+    than their stride: there the padding is a constant. timm computes it from the size, which a tracer of unknown sizes
+    does not get through and which runtimes do not fold into the convolution.
     """
 
     def __init__(self, convolution: Conv2dSame):
@@ -130,8 +130,7 @@ class SamePaddingConv(nn.Module):
         conv = self.convolution
         padding = []
         for axis in (1, 0):  # width first, as `F.pad` wants it
-            size, kernel, stride = feature_map.shape[2 + axis], conv.kernel_size[axis], conv.stride[axis]
-            total = kernel - stride + (size + stride - 1) // stride * stride - size
+            total = conv.kernel_size[axis] - conv.stride[axis]
             padding += [total // 2, total - total // 2]
         return F.conv2d(F.pad(feature_map, padding), conv.weight, conv.bias, conv.stride, groups=conv.groups)
 

@@ -22,6 +22,18 @@ from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
 
+SIZE_DIVISOR = 32  # of height and width inside the network: the coarsest levels have 1/32 of them
+
+
+def extend(pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    Zeros below and to the right of `(batch_size, num_channels, height, width)`, as convolutions pad, up to the next
+    multiples of `SIZE_DIVISOR`. So the levels' sizes are exact halves, and an exported model's padding is constant.
+    """
+    height, width = pixel_values.shape[-2:]
+    return F.pad(pixel_values, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+
+
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Bilinear interpolation of `(batch_size, channels, height, width)` to `size`, (height, width)."""
     return F.interpolate(feature_map, size=size, mode="bilinear", align_corners=False)
@@ -409,7 +421,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
             pixel_values: images as [`EFPImageProcessor`] makes them, `(batch_size, num_channels, height, width)`, any
                 height and width.
             labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`.
-            output_hidden_states: return F1..F4 and the four enhanced levels, in this order.
+            output_hidden_states: return F1..F4 and the four enhanced levels, in this order; level i has the size of
+                the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
         Returns:
@@ -429,13 +442,15 @@ class EFPForSegmentation(EFPPreTrainedModel):
         if output_attentions is None:
             output_attentions = self.config.output_attentions
 
-        features = self.encoder(pixel_values)  # F1..F4
+        extended = extend(pixel_values)
+        features = self.encoder(extended)  # F1..F4
         if self.context is not None:
             features = (*features[:-1], self.context(features[-1]))
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
-        logits = resize(self.classifier(fused) / self.config.temperature, pixel_values.shape[-2:])
+        logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
+        logits = logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
 
         loss = None
         if labels is not None:

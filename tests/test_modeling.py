@@ -221,6 +221,16 @@ def test_logits_have_the_size_of_the_image(size, use_cross_scale):
     assert model(torch.randn(2, 3, *size)).logits.shape == (2, 1, *size)
 
 
+def test_image_of_another_size_is_extended_by_zeros_below_and_to_the_right():
+    model = tiny_model()
+    image = torch.randn(1, 3, 33, 40)
+    extended = torch.zeros(1, 3, 64, 64)
+    extended[..., :33, :40] = image
+    outputs = model(image, output_hidden_states=True)
+    torch.testing.assert_close(outputs.logits, model(extended).logits[..., :33, :40])
+    assert [state.shape[-1] for state in outputs.hidden_states] == [32, 16, 8, 4] * 2
+
+
 def test_hidden_states_are_the_levels_and_the_enhanced_levels():
     model = tiny_model()
     image = torch.randn(1, 3, 32, 32)
