@@ -1,10 +1,12 @@
 """A checkpoint to a folder for another runtime, through the exporters and quantizers of Transformers."""
 
 import copy
+import math
 import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import reduce
 from pathlib import Path
 
 import torch
@@ -17,11 +19,12 @@ from transformers.exporters.auto import AutoExportConfig, AutoHfExporter
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
-from .modeling_efp import EFPForSegmentation
+from .modeling_efp import EFPForSegmentation, EFPSpatialAttention
 from .runtimes import PACKAGES, require_packages
 
 FORMATS = tuple(PACKAGES)
 TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
+POOLING_CHUNKS = 8
 EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
 
 
@@ -65,6 +68,7 @@ def export_model(
             options["compress_to_fp16"] = half  # it does not halve the convolutions of a model of 16 bits
         config = AutoExportConfig.from_dict({"export_format": to, **options})
         model = traceable(model)
+        model = with_fast_pooling(model) if to == "onnx" else model
         model = model.half() if half and to != "openvino" else model
         pixel_values = torch.zeros(TRACED_SHAPE, dtype=model.dtype)
         exported = AutoHfExporter.from_config(config).export(model, {"pixel_values": pixel_values}, config)
@@ -133,6 +137,27 @@ class SamePaddingConv(nn.Module):
             total = conv.kernel_size[axis] - conv.stride[axis]
             padding += [total // 2, total - total // 2]
         return F.conv2d(F.pad(feature_map, padding), conv.weight, conv.bias, conv.stride, groups=conv.groups)
+
+
+def with_fast_pooling(model: EFPForSegmentation) -> EFPForSegmentation:
+    """`model` itself, its poolings over channels written as ONNX Runtime computes them fast."""
+    for module in list(model.modules()):
+        if isinstance(module, EFPSpatialAttention):
+            module.pooling = ChunkedPooling()
+    return model
+
+
+class ChunkedPooling(nn.Module):
+    """
+    The function of [`EFPChannelPooling`], first over up to `POOLING_CHUNKS` equal slices of the channels: ONNX Runtime
+    takes the sum or the maximum of two maps much faster than it reduces a long axis.
+    """
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        chunks = feature_map.chunk(math.gcd(POOLING_CHUNKS, feature_map.shape[1]), dim=1)
+        mean = reduce(torch.add, chunks).sum(1, keepdim=True) / feature_map.shape[1]
+        largest = reduce(torch.maximum, chunks).amax(1, keepdim=True)
+        return torch.cat([mean, largest], dim=1)
 
 
 def calibration_inputs(images: Iterable[Image.Image], processor: EFPImageProcessor) -> Iterator[dict]:

@@ -21,7 +21,6 @@ from transformers.utils import can_return_tuple
 from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
-
 SIZE_DIVISOR = 32  # of height and width inside the network: the coarsest levels have 1/32 of them
 
 
@@ -190,7 +189,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
     def bring_to(response: torch.Tensor, source: int, target: int, size: torch.Size) -> torch.Tensor:
         """Bring a response of level `source` to level `target`. Average first on the way down: bilinear would skip."""
         if source < target:
-            response = F.avg_pool2d(response, kernel_size=2 ** (target - source), ceil_mode=True)
+            response = F.avg_pool2d(response, kernel_size=2 ** (target - source))
         return resize(response, size)
 
     def forward(self, *feature_maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -230,22 +229,29 @@ class EFPPlainPyramid(GradientCheckpointingLayer):
         return tuple(smoothing(level) for smoothing, level in zip(self.smoothings, levels, strict=True))
 
 
-class EFPSpatialAttention(nn.Module):
+class EFPChannelPooling(nn.Module):
     """
-    M_s = σ(Conv2D(AvgPool(F*) ⊕ MaxPool(F*))), F_out = M_s ⊗ F*, with σ the sigmoid.
+    AvgPool(F*) ⊕ MaxPool(F*), `(B, C, H, W)` → `(B, 2, H, W)`.
 
     The paper calls the poolings global. Pooled over positions they would leave one number a channel and M_s would not
     be a map; they are pooled over the channels.
     """
 
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return torch.cat([feature_map.mean(1, keepdim=True), feature_map.amax(1, keepdim=True)], dim=1)
+
+
+class EFPSpatialAttention(nn.Module):
+    """M_s = σ(Conv2D(AvgPool(F*) ⊕ MaxPool(F*))), F_out = M_s ⊗ F*, with σ the sigmoid."""
+
     def __init__(self, config: EFPConfig):
         super().__init__()
+        self.pooling = EFPChannelPooling()
         self.convolution = nn.Conv2d(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
-        pooled = torch.cat([feature_map.mean(1, keepdim=True), feature_map.amax(1, keepdim=True)], dim=1)
-        attention_map = self.convolution(pooled).sigmoid()
+        attention_map = self.convolution(self.pooling(feature_map)).sigmoid()
         return attention_map * feature_map, attention_map
 
 

@@ -11,8 +11,9 @@ from PIL import Image
 from timm.layers.conv2d_same import Conv2dSame
 
 from efp_hf import EFPImageProcessor
-from efp_hf.export import SamePaddingConv, export_model
+from efp_hf.export import ChunkedPooling, SamePaddingConv, export_model
 from efp_hf.isic import load_lesions
+from efp_hf.modeling_efp import EFPChannelPooling
 from efp_hf.prediction import load_checkpoint, segment
 from efp_hf.runtimes import load_exported, require_packages, runtime_of
 from efp_hf.scoring import compare_runtimes, grid_jaccards
@@ -124,6 +125,12 @@ def test_traceable_convolution_pads_as_timm_does(kernel_size, stride):
     for height, width in ((2, 5), (4, 3), (1, 6)):
         feature_map = noise(2, 4, stride * height, stride * width)
         torch.testing.assert_close(SamePaddingConv(convolution)(feature_map), convolution(feature_map), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize("channels", [64, 20, 7])
+def test_pooling_in_chunks_is_the_pooling_of_the_model(channels):
+    feature_map = noise(2, channels, 5, 6)
+    torch.testing.assert_close(ChunkedPooling()(feature_map), EFPChannelPooling()(feature_map))
 
 
 def test_export_leaves_the_model_as_it_was(checkpoint, tmp_path):
