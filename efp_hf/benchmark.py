@@ -31,6 +31,7 @@ from transformers import (
 )
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
+from . import export, modeling_efp
 from .baselines import BaselineConfig, new_baseline
 from .card import weights_digest
 from .encoders import NANO_CONFIG, new_model
@@ -138,19 +139,23 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
     return MaskFormerForInstanceSegmentation(MaskFormerConfig(backbone_config=swin_tiny, num_labels=2)).eval()
 
 
+def code_version() -> str:
+    """Changes with what an export depends on beside EFP's weights: the code of network and export, the nano's sizes."""
+    code = [Path(module.__file__).read_bytes() for module in (modeling_efp, export)]
+    return f"{crc32(b''.join(code) + repr(NANO_CONFIG).encode()):08x}"
+
+
 def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path) -> Path:
     """
     The folder of a system for a runtime of `RUNTIMES`, made where it is not there: for "onnx", "openvino", or one of
-    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32. What may change has its version in the
-    name: EFP's weights, the nano's configuration.
+    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32. The name has the version of the code and
+    of EFP's weights.
     """
     runtime = runtime.removesuffix(" bf16")
-    suffix = ""
+    versions = [code_version()]
     if system == EFP:
-        suffix = f"-{weights_digest(checkpoint)}"
-    elif system == NANO:
-        suffix = f"-{crc32(repr(NANO_CONFIG).encode()):08x}"
-    folder = exports / f"{system}{suffix}-{runtime}".replace(" ", "-").lower()
+        versions.append(weights_digest(checkpoint))
+    folder = exports / "-".join([system, *versions, runtime]).replace(" ", "-").lower()
     if not (folder / EXPORT_MANIFEST_FILE).is_file():
         processor = load_checkpoint(checkpoint, runtime="torch")[1] if system == EFP else EFPImageProcessor()
         to, _, int8 = runtime.partition(" ")

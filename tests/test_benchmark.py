@@ -161,12 +161,16 @@ def test_export_is_made_once_for_the_same_weights(tiny_checkpoint, tmp_path, mon
     for _ in range(2):
         for system, runtime in ((EFP, "onnx"), (EFP, "onnx int8"), (UNET, "onnx")):
             benchmark.export_once(system, runtime, tiny_checkpoint, tmp_path)
-    digest = benchmark.weights_digest(tiny_checkpoint)
-    assert made == [
-        (f"efp-{digest}-onnx", "onnx", 32, None),
-        (f"efp-{digest}-onnx-int8", "onnx", 32, benchmark.NUM_CALIBRATION_IMAGES),
-        ("u-net-onnx", "onnx", 256, None),
+    code, digest = benchmark.code_version(), benchmark.weights_digest(tiny_checkpoint)
+    expected = [
+        (f"efp-{code}-{digest}-onnx", "onnx", 32, None),
+        (f"efp-{code}-{digest}-onnx-int8", "onnx", 32, benchmark.NUM_CALIBRATION_IMAGES),
+        (f"u-net-{code}-onnx", "onnx", 256, None),
     ]
+    assert made == expected
+    monkeypatch.setattr(benchmark, "NANO_CONFIG", {})
+    benchmark.export_once(UNET, "onnx", tiny_checkpoint, tmp_path)
+    assert len(made) == 4 and made[3][0] != expected[2][0]
 
 
 def test_speed_ups_are_ratios_of_medians_to_the_right_reference():
