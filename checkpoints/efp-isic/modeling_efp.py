@@ -21,6 +21,17 @@ from transformers.utils import can_return_tuple
 from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
+SIZE_DIVISOR = 32  # of height and width inside the network: the coarsest levels have 1/32 of them
+
+
+def extend(pixel_values: torch.Tensor) -> torch.Tensor:
+    """
+    Zeros below and to the right of `(batch_size, num_channels, height, width)`, as convolutions pad, up to the next
+    multiples of `SIZE_DIVISOR`. So the levels' sizes are exact halves, and an exported model's padding is constant.
+    """
+    height, width = pixel_values.shape[-2:]
+    return F.pad(pixel_values, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
+
 
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Bilinear interpolation of `(batch_size, channels, height, width)` to `size`, (height, width)."""
@@ -178,7 +189,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
     def bring_to(response: torch.Tensor, source: int, target: int, size: torch.Size) -> torch.Tensor:
         """Bring a response of level `source` to level `target`. Average first on the way down: bilinear would skip."""
         if source < target:
-            response = F.avg_pool2d(response, kernel_size=2 ** (target - source), ceil_mode=True)
+            response = F.avg_pool2d(response, kernel_size=2 ** (target - source))
         return resize(response, size)
 
     def forward(self, *feature_maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -218,22 +229,29 @@ class EFPPlainPyramid(GradientCheckpointingLayer):
         return tuple(smoothing(level) for smoothing, level in zip(self.smoothings, levels, strict=True))
 
 
-class EFPSpatialAttention(nn.Module):
+class EFPChannelPooling(nn.Module):
     """
-    M_s = σ(Conv2D(AvgPool(F*) ⊕ MaxPool(F*))), F_out = M_s ⊗ F*, with σ the sigmoid.
+    AvgPool(F*) ⊕ MaxPool(F*), `(B, C, H, W)` → `(B, 2, H, W)`.
 
     The paper calls the poolings global. Pooled over positions they would leave one number a channel and M_s would not
     be a map; they are pooled over the channels.
     """
 
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        return torch.cat([feature_map.mean(1, keepdim=True), feature_map.amax(1, keepdim=True)], dim=1)
+
+
+class EFPSpatialAttention(nn.Module):
+    """M_s = σ(Conv2D(AvgPool(F*) ⊕ MaxPool(F*))), F_out = M_s ⊗ F*, with σ the sigmoid."""
+
     def __init__(self, config: EFPConfig):
         super().__init__()
+        self.pooling = EFPChannelPooling()
         self.convolution = nn.Conv2d(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
-        pooled = torch.cat([feature_map.mean(1, keepdim=True), feature_map.amax(1, keepdim=True)], dim=1)
-        attention_map = self.convolution(pooled).sigmoid()
+        attention_map = self.convolution(self.pooling(feature_map)).sigmoid()
         return attention_map * feature_map, attention_map
 
 
@@ -409,7 +427,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
             pixel_values: images as [`EFPImageProcessor`] makes them, `(batch_size, num_channels, height, width)`, any
                 height and width.
             labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`.
-            output_hidden_states: return F1..F4 and the four enhanced levels, in this order.
+            output_hidden_states: return F1..F4 and the four enhanced levels, in this order; level i has the size of
+                the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
         Returns:
@@ -429,13 +448,15 @@ class EFPForSegmentation(EFPPreTrainedModel):
         if output_attentions is None:
             output_attentions = self.config.output_attentions
 
-        features = self.encoder(pixel_values)  # F1..F4
+        extended = extend(pixel_values)
+        features = self.encoder(extended)  # F1..F4
         if self.context is not None:
             features = (*features[:-1], self.context(features[-1]))
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
-        logits = resize(self.classifier(fused) / self.config.temperature, pixel_values.shape[-2:])
+        logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
+        logits = logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
 
         loss = None
         if labels is not None:
