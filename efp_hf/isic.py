@@ -44,7 +44,7 @@ def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) 
     """`load_isic` for a folder, [`load_hub_lesions`] for the id of a dataset on the Hub."""
     if Path(source).exists() or str(source).startswith((".", "/", "~")):
         return load_isic(source, seed=seed, max_side=max_side)
-    return load_hub_lesions(str(source), seed=seed)
+    return load_hub_lesions(str(source), seed=seed, max_side=max_side)
 
 
 def load_isic(
@@ -90,15 +90,22 @@ def load_isic(
 
 
 def load_hub_lesions(
-    name: str, image_column: str = "image", mask_column: str = "mask", seed: int = 0, **kwargs
+    name: str,
+    image_column: str = "image",
+    mask_column: str = "mask",
+    seed: int = 0,
+    max_side: int | None = 512,
+    **kwargs,
 ) -> DatasetDict:
     """
     A dataset of the Hub (or anything that `datasets.load_dataset` takes) as `load_isic` gives one.
 
-    Missing splits are drawn from `train`; the columns `patient_id` and `lesion_id` are respected where present.
+    Missing splits are drawn from `train`; the columns `patient_id` and `lesion_id` are respected where present. What is
+    larger than `max_side` is reduced once and kept in the cache of `datasets`.
 
     Raises:
-        ValueError: no `train` split, or a missing column, with the columns that there are.
+        ValueError: no `train` split, or a missing column, with the columns that there are; a mask of another size than
+            its image, by name.
     """
     loaded = load_dataset(name, **kwargs)
     if "train" not in loaded:
@@ -136,7 +143,42 @@ def load_hub_lesions(
         }
         drawn = draw_split(entries, groups, seed, ["train", *missing])
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
-    return DatasetDict({split: splits[split].select_columns(list(FEATURES)) for split in SPLITS})
+    chosen = {split: splits[split].select_columns(list(FEATURES)) for split in SPLITS}
+    if max_side is not None:
+        chosen = {
+            split: dataset.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
+            for split, dataset in chosen.items()
+        }
+    return DatasetDict(chosen)
+
+
+def reduce_row(row: dict, max_side: int) -> dict:
+    """`image` and `mask` of a row, at most `max_side` large."""
+    image, mask = row["image"], row["mask"]
+    check_sizes(row["image_id"], image.size[::-1], mask.size[::-1])
+    return dict(zip(("image", "mask"), reduce_pair(image, mask, max_side), strict=True))
+
+
+def check_sizes(image_id: str, size: tuple[int, int], mask_size: tuple[int, int]) -> None:
+    if size != mask_size:
+        raise ValueError(
+            f"{image_id}: image is {size[0]}×{size[1]}, mask {mask_size[0]}×{mask_size[1]}. "
+            "A mask must have the size of its image."
+        )
+
+
+def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
+    """(height, width) with the longest side at most `max_side`, never larger than `size`."""
+    scale = 1 if max_side is None else min(1, max_side / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def reduce_pair(image: Image.Image, mask: Image.Image, max_side: int | None) -> tuple[Image.Image, Image.Image]:
+    """An image, smoothly, and its mask, by the nearest pixel, at most `max_side` large; `image` may be so already."""
+    size = reduced_size(mask.size[::-1], max_side)[::-1]
+    if mask.size == size:
+        return image, mask
+    return image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
 
 
 GROUP_COLUMNS = ("patient_id", "lesion_id")
@@ -238,18 +280,12 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
     with open_image(image_path) as header:
         size = upright_size(header)
     mask = read_mask(mask_path)
-    if size != mask.shape:
-        raise ValueError(
-            f"{image_path.stem}: image is {size[0]}×{size[1]}, mask {mask.shape[0]}×{mask.shape[1]}. "
-            "A mask must have the size of its image."
-        )
-    scale = 1 if max_side is None else min(1, max_side / max(size))
-    reduced = (max(1, round(size[0] * scale)), max(1, round(size[1] * scale)))
-    image = read_image(image_path, min_size=2 * min(reduced))
+    check_sizes(image_path.stem, size, mask.shape)
+    size_to_keep = reduced_size(size, max_side)
+    image = read_image(image_path, min_size=2 * min(size_to_keep))
     files = {"image": str(image_path), "mask": str(mask_path)}
-    if scale < 1:
-        reduced_image = image.resize(reduced[::-1], Image.Resampling.BILINEAR, reducing_gap=None)
-        reduced_mask = Image.fromarray(mask.astype(np.uint8) * 255).resize(reduced[::-1], Image.Resampling.NEAREST)
+    if size_to_keep != size:
+        reduced_image, reduced_mask = reduce_pair(image, Image.fromarray(mask.astype(np.uint8) * 255), max_side)
         files = {"image": f"{cached}.jpg", "mask": f"{cached}.png"}
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
         write_atomically(Path(files["mask"]), lambda path: reduced_mask.save(path, "PNG"))

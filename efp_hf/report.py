@@ -1,6 +1,7 @@
 """Tables of the README and the cards: comparison, ablation, checkpoints, changed images."""
 
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -138,6 +139,7 @@ def ablation_table(results: Path, track: str = "pretrained") -> str:
     return to_table(header, lines) + note
 
 
+@cache
 def costs(checkpoint: Path) -> tuple[str, str]:
     """Parameters, and multiply-adds of an image of the checkpoint's own input size."""
     model, processor = load_checkpoint(checkpoint, runtime="torch")

@@ -347,6 +347,26 @@ def test_dataset_of_the_hub_gives_the_same_columns_and_splits(hub_folder, synthe
     assert not patients["train"] & patients["test"]
 
 
+def test_images_of_the_hub_are_reduced_as_those_of_a_folder(hub_folder):
+    files = {"data_files": str(hub_folder / "data" / "*.parquet"), "cache_dir": str(hub_folder)}
+    full = load_hub_lesions("parquet", "photo", "annotation", max_side=None, **files)
+    data = load_hub_lesions("parquet", "photo", "annotation", max_side=40, **files)
+    assert data["test"].features == full["test"].features
+    assert data["test"]["image_id"] == full["test"]["image_id"]
+    row, full_row = data["test"][0], full["test"][0]
+    assert full_row["image"].size == (64, 64)
+    assert row["image"].size == row["mask"].size == (40, 40)
+    assert set(np.unique(row["mask"])) == {0, 255}
+    assert abs(np.mean(row["mask"]) - np.mean(full_row["mask"])) < 5 and np.mean(row["mask"]) > 5
+    assert abs(np.mean(row["image"]) - np.mean(full_row["image"])) < 5
+
+
+def test_mask_of_another_size_on_the_hub_is_named():
+    row = {"image_id": "train_0000003", "image": Image.new("RGB", (40, 30)), "mask": Image.new("L", (40, 31))}
+    with pytest.raises(ValueError, match="train_0000003: image is 30×40, mask 31×40. A mask must have the size"):
+        isic.reduce_row(row, max_side=32)
+
+
 def test_missing_column_is_refused_with_those_that_are_there(hub_folder):
     with pytest.raises(ValueError, match=r"no column 'image', got \['photo', 'annotation', 'patient_id'\]"):
         load_hub_lesions("parquet", data_files=str(hub_folder / "data" / "*.parquet"), cache_dir=str(hub_folder))
