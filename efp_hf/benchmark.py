@@ -167,7 +167,7 @@ def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path
 def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path, threads: int) -> Callable:
     """The system in the runtime, to be called with `pixel_values`."""
     if runtime == "torch":
-        return new_system(system, checkpoint)
+        return new_system(system, checkpoint).to(memory_format=torch.channels_last)
     if runtime == CUDA:
         model = new_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
         return torch.compile(model)

@@ -481,6 +481,12 @@ def test_frozen_batch_statistics_are_frozen_and_come_back():
     assert (norm.running_mean > 0.1).all()
 
 
+@pytest.mark.parametrize("use_cross_scale", [True, False])
+def test_every_feature_map_is_channels_last(use_cross_scale):
+    outputs = tiny_model(use_cross_scale=use_cross_scale)(torch.randn(2, 3, 64, 64), output_hidden_states=True)
+    assert all(state.is_contiguous(memory_format=torch.channels_last) for state in outputs.hidden_states)
+
+
 def test_channels_last_gives_the_same_logits():
     model = tiny_model()
     image = torch.randn(2, 3, 32, 32)
