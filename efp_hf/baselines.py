@@ -1,7 +1,8 @@
 """The systems that the paper compares EFP with, from their libraries, behind one interface.
 
-Each is built by its library and computes what the library computes; around it is only what one Trainer loop and one
-scorer need: `pixel_values` and `labels` in, a loss and one logit a pixel at the size of the input out.
+Each is built by its library and computes what the library computes, MaskFormer from other initial weights
+(`build_maskformer`); around it is only what one Trainer loop and one scorer need: `pixel_values` and `labels` in, a
+loss and one logit a pixel at the size of the input out.
 """
 
 import torch
@@ -71,10 +72,10 @@ def build_network(system: str, encoder: str | None) -> nn.Module:
 
 def build_maskformer(encoder: str) -> MaskFormerForInstanceSegmentation:
     """
-    Transformers' MaskFormer with the start of MaskFormer's authors (Cheng et al. 2021): queries from N(0, 1), the
-    transformer's matrices Xavier uniform. Transformers' own start is for loaded weights: its queries are so alike
-    (standard deviation 0.02) that little but dropout tells them apart, and without dropout, in evaluation, a short
-    training's masks fall together. Dropout is off, so that the network that is evaluated is the one that was trained.
+    Transformers' MaskFormer with initial weights as its authors draw them (Cheng et al. 2021): queries from N(0, 1),
+    the transformer's matrices Xavier uniform. Transformers' own are meant to be loaded over: its queries are so alike
+    (standard deviation 0.02) that in a short training dropout alone tells them apart, and in evaluation nothing does.
+    Unlike the authors' network it has no dropout, so that the one that is evaluated is the one that was trained.
     """
     config = MaskFormerConfig(
         backbone_config=timm_backbone_config(encoder), decoder_config=DetrConfig(dropout=0.0), num_labels=2

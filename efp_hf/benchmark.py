@@ -31,10 +31,10 @@ from transformers import (
 )
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
-from . import export, modeling_efp
+from . import baselines, configuration_efp, encoders, export, modeling_efp
 from .baselines import BaselineConfig, new_baseline
 from .card import weights_digest
-from .encoders import NANO_CONFIG, new_model
+from .encoders import new_model
 from .export import export_model
 from .image_processing_efp import EFPImageProcessor
 from .prediction import find_images, load_checkpoint, predict_files, write_predictions
@@ -48,6 +48,7 @@ ON_ENCODER = {UNET: "unet", "U-Net + attention": "unet_attention", "SegFormer's 
 SYSTEMS = (EFP, NANO, SEGFORMER, MASKFORMER, *ON_ENCODER)
 RUNTIMES = ("torch", "onnx", "openvino", "openvino bf16", "onnx int8", "openvino int8")
 CUDA = "torch cuda bf16"
+EXPORTING_MODULES = (baselines, configuration_efp, encoders, export, modeling_efp)
 ENCODER = "tf_efficientnet_lite0"  # of EFP and of `ON_ENCODER`
 PEER_SIZE = {"height": 256, "width": 256}  # input of the pipeline's SegFormer; its own default, 512², is slower
 PAUSE = 0.2  # seconds before each turn
@@ -140,9 +141,10 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
 
 
 def code_version() -> str:
-    """Changes with what an export depends on beside EFP's weights: the code of network and export, the nano's sizes."""
-    code = [Path(module.__file__).read_bytes() for module in (modeling_efp, export)]
-    return f"{crc32(b''.join(code) + repr(NANO_CONFIG).encode()):08x}"
+    """Changes with what an export depends on beside EFP's weights: the modules that build and export, the packages."""
+    code = [Path(module.__file__).read_bytes() for module in EXPORTING_MODULES]
+    packages = [f"{name} {version(name)}" for name in (*PACKAGES, "torch", "transformers", "timm") if find_spec(name)]
+    return f"{crc32(b''.join(code) + repr(packages).encode()):08x}"
 
 
 def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path) -> Path:

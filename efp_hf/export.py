@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from functools import reduce
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -19,7 +20,7 @@ from transformers.exporters.auto import AutoExportConfig, AutoHfExporter
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from .image_processing_efp import EFPImageProcessor, to_upright_rgb
-from .modeling_efp import EFPForSegmentation, EFPSpatialAttention
+from .modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
 from .runtimes import PACKAGES, require_packages
 
 FORMATS = tuple(PACKAGES)
@@ -68,7 +69,8 @@ def export_model(
             options["compress_to_fp16"] = half  # it does not halve the convolutions of a model of 16 bits
         config = AutoExportConfig.from_dict({"export_format": to, **options})
         model = traceable(model)
-        model = with_fast_pooling(model) if to == "onnx" else model
+        if to == "onnx":
+            write_poolings_for_onnx(model)
         model = model.half() if half and to != "openvino" else model
         pixel_values = torch.zeros(TRACED_SHAPE, dtype=model.dtype)
         exported = AutoHfExporter.from_config(config).export(model, {"pixel_values": pixel_values}, config)
@@ -121,9 +123,10 @@ def traceable(model: EFPForSegmentation) -> EFPForSegmentation:
 
 class SamePaddingConv(nn.Module):
     """
-    The function of timm's `Conv2dSame` at sizes that its stride divides, as all are in EFP, for kernels not smaller
-    than their stride: there the padding is a constant. timm computes it from the size, which a tracer of unknown sizes
-    does not get through and which runtimes do not fold into the convolution.
+    The function of timm's `Conv2dSame` at sizes that its stride divides, for kernels not smaller than their stride:
+    there the padding is a constant. EFP has such sizes for every image, other networks for images of such sizes. timm
+    computes the padding from the size, which a tracer of unknown sizes does not get through and which runtimes do not
+    fold into the convolution.
     """
 
     def __init__(self, convolution: Conv2dSame):
@@ -139,12 +142,22 @@ class SamePaddingConv(nn.Module):
         return F.conv2d(F.pad(feature_map, padding), conv.weight, conv.bias, conv.stride, groups=conv.groups)
 
 
-def with_fast_pooling(model: EFPForSegmentation) -> EFPForSegmentation:
-    """`model` itself, its poolings over channels written as ONNX Runtime computes them fast."""
+def write_poolings_for_onnx(model: nn.Module) -> None:
+    """The same poolings as ONNX Runtime computes them fast: over slices of the channels, and without ceil mode."""
     for module in list(model.modules()):
         if isinstance(module, EFPSpatialAttention):
             module.pooling = ChunkedPooling()
-    return model
+        if isinstance(module, EFPCrossScaleEnhancement):
+            module.ceil_mode = not has_exact_halves(model)
+
+
+@torch.no_grad()
+def has_exact_halves(model: EFPForSegmentation) -> bool:
+    """Whether each level has half the size of the one before, whatever the image: so it is at an odd multiple, too."""
+    size = 3 * SIZE_DIVISOR
+    levels = model.encoder(torch.zeros(1, model.config.num_channels, size, size, dtype=model.dtype))
+    sizes = [level.shape[-1] for level in levels]
+    return all(finer == 2 * coarser for finer, coarser in pairwise(sizes))
 
 
 class ChunkedPooling(nn.Module):
@@ -155,7 +168,7 @@ class ChunkedPooling(nn.Module):
 
     def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
         chunks = feature_map.chunk(math.gcd(POOLING_CHUNKS, feature_map.shape[1]), dim=1)
-        mean = reduce(torch.add, chunks).sum(1, keepdim=True) / feature_map.shape[1]
+        mean = reduce(torch.add, chunks).mean(1, keepdim=True) / len(chunks)
         largest = reduce(torch.maximum, chunks).amax(1, keepdim=True)
         return torch.cat([mean, largest], dim=1)
 

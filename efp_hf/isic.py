@@ -24,6 +24,7 @@ from .image_io import (
     upright_size,
     write_atomically,
 )
+from .image_processing_efp import to_upright_rgb
 
 SPLITS = ("train", "validation", "test")
 FOLDERS = {
@@ -38,6 +39,7 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 HASH_BITS_APART = 56
 HASHED_SIDE = 256
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
+FILE_FEATURES = Features({**FEATURES, "image": ImageFeature(decode=False), "mask": ImageFeature(decode=False)})
 
 
 def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:
@@ -145,18 +147,23 @@ def load_hub_lesions(
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
     chosen = {split: splits[split].select_columns(list(FEATURES)) for split in SPLITS}
     if max_side is not None:
+        # as files, not as pixels: what is small enough stays the file that it is
         chosen = {
-            split: dataset.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
+            split: dataset.cast(FILE_FEATURES)
+            .map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
+            .cast(FEATURES)
             for split, dataset in chosen.items()
         }
     return DatasetDict(chosen)
 
 
 def reduce_row(row: dict, max_side: int) -> dict:
-    """`image` and `mask` of a row, at most `max_side` large."""
-    image, mask = row["image"], row["mask"]
+    """`image` and `mask` of a row of `FILE_FEATURES`, reduced; nothing where they are at most `max_side` large."""
+    image, mask = (ImageFeature().decode_example(row[column]) for column in ("image", "mask"))
     check_sizes(row["image_id"], image.size[::-1], mask.size[::-1])
-    return dict(zip(("image", "mask"), reduce_pair(image, mask, max_side), strict=True))
+    if max(mask.size) <= max_side:
+        return {}
+    return dict(zip(("image", "mask"), reduce_pair(to_upright_rgb(image), mask, max_side), strict=True))
 
 
 def check_sizes(image_id: str, size: tuple[int, int], mask_size: tuple[int, int]) -> None:
@@ -174,7 +181,7 @@ def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]
 
 
 def reduce_pair(image: Image.Image, mask: Image.Image, max_side: int | None) -> tuple[Image.Image, Image.Image]:
-    """An image, smoothly, and its mask, by the nearest pixel, at most `max_side` large; `image` may be so already."""
+    """An RGB image, smoothly, and its mask, by the nearest pixel, at most `max_side` large."""
     size = reduced_size(mask.size[::-1], max_side)[::-1]
     if mask.size == size:
         return image, mask

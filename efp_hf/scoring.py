@@ -12,6 +12,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from .image_io import as_boolean_mask, read_mask
 from .image_processing_efp import EFPImageProcessor, keep_largest_region, to_upright_rgb
+from .isic import check_sizes
 from .metrics import boundary_f1, confusion_counts, hausdorff95, jaccard
 from .modeling_efp import EFPForSegmentation
 from .prediction import segment
@@ -25,10 +26,18 @@ def truth_mask(row: dict) -> np.ndarray:
 
 
 def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict], list[np.ndarray]]]:
-    """(rows, their true masks) of each batch, in order."""
+    """
+    (rows, their true masks) of each batch, in order.
+
+    Raises:
+        ValueError: a mask of another size than its image, by name.
+    """
     for start in range(0, len(dataset), batch_size):
         rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        yield rows, [truth_mask(row) for row in rows]
+        truths = [truth_mask(row) for row in rows]
+        for row, truth in zip(rows, truths, strict=True):
+            check_sizes(row["image_id"], row["image"].size[::-1], truth.shape)
+        yield rows, truths
 
 
 def segment_rows(
@@ -107,8 +116,8 @@ def compare_runtimes(
     Returns:
         `jaccard_between` their masks (mean over the images) and `lowest_jaccard_between`; the
         `largest_logit_difference`, and how far the logits of either are at most from the checkpoint's in float64,
-        `reference_rounding` and `exported_rounding`: with both of the size of their difference, it is rounding; and
-        the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
+        `reference_from_float64` and `exported_from_float64`: where these are of the same size, the difference is
+        rounding; and the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
     """
     exact_model = copy.deepcopy(reference[0]).double()
     between, with_truth, differences = [], [], []
@@ -128,13 +137,13 @@ def compare_runtimes(
             [confusion_counts(mask, truth) for mask in pair] for *pair, truth in zip(*masks, truths, strict=True)
         ]
     means = jaccard(np.array(with_truth)).mean(axis=0)
-    difference, reference_rounding, exported_rounding = np.max(differences, axis=0)
+    difference, reference_from_float64, exported_from_float64 = np.max(differences, axis=0)
     return {
         "jaccard_between": float(jaccard(np.array(between)).mean()),
         "lowest_jaccard_between": float(jaccard(np.array(between)).min()),
         "largest_logit_difference": float(difference),
-        "reference_rounding": float(reference_rounding),
-        "exported_rounding": float(exported_rounding),
+        "reference_from_float64": float(reference_from_float64),
+        "exported_from_float64": float(exported_from_float64),
         "jaccard_reference": float(means[0]),
         "jaccard_exported": float(means[1]),
     }

@@ -79,6 +79,8 @@ def test_maskformer_has_its_own_loss(maskformer):
 def test_maskformers_queries_start_apart_and_evaluation_is_the_function_that_was_trained(maskformer):
     queries = maskformer.network.model.transformer_module.queries_embedder.weight.detach()
     assert queries.std() == pytest.approx(1, abs=0.05)
+    first = maskformer.network.model.transformer_module.decoder.layers[0].mlp.fc1.weight.detach()
+    assert first.abs().max() == pytest.approx((6 / sum(first.shape)) ** 0.5, rel=0.01)  # Xavier uniform
     pixel_values = torch.randn(1, 3, 64, 64)
     encoder = maskformer.network.model.pixel_level_module.encoder
     maskformer.train()

@@ -168,7 +168,9 @@ def test_export_is_made_once_for_the_same_weights(tiny_checkpoint, tmp_path, mon
         (f"u-net-{code}-onnx", "onnx", 256, None),
     ]
     assert made == expected
-    monkeypatch.setattr(benchmark, "NANO_CONFIG", {})
+    changed = SimpleNamespace(__file__=tmp_path / "export.py")
+    changed.__file__.write_text("other code")
+    monkeypatch.setattr(benchmark, "EXPORTING_MODULES", (*benchmark.EXPORTING_MODULES[1:], changed))
     benchmark.export_once(UNET, "onnx", tiny_checkpoint, tmp_path)
     assert len(made) == 4 and made[3][0] != expected[2][0]
 

@@ -2,6 +2,7 @@ import csv
 import os
 import shutil
 from collections import Counter
+from io import BytesIO
 from pathlib import Path
 
 import datasets
@@ -323,6 +324,13 @@ def test_wrong_split_name_is_refused_with_the_right_ones(synthetic_root):
 # The Hub
 
 
+def encoded(image: Image.Image, file_format: str) -> dict:
+    """As the Hub stores an image."""
+    file = BytesIO()
+    image.save(file, file_format)
+    return {"path": None, "bytes": file.getvalue()}
+
+
 @pytest.fixture
 def hub_folder(tmp_path, synthetic_root) -> Path:
     """A dataset as the Hub stores it: parquet files that hold the images."""
@@ -361,8 +369,25 @@ def test_images_of_the_hub_are_reduced_as_those_of_a_folder(hub_folder):
     assert abs(np.mean(row["image"]) - np.mean(full_row["image"])) < 5
 
 
+def test_images_of_the_hub_that_are_small_enough_keep_their_bytes(hub_folder):
+    image = Image.effect_noise((40, 40), 60).convert("RGB")
+    rows = {"image": [encoded(image, "JPEG")], "mask": [encoded(Image.new("L", (40, 40)), "PNG")]}
+    features = datasets.Features({name: datasets.Image() for name in rows})
+    for split in SPLITS:
+        (hub_folder / split).mkdir()
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(hub_folder / split / "0.parquet")
+    files = {split: str(hub_folder / split / "0.parquet") for split in SPLITS}
+    data = load_hub_lesions("parquet", max_side=40, data_files=files, cache_dir=str(hub_folder))
+    stored = data["train"].cast_column("image", datasets.Image(decode=False))[0]["image"]["bytes"]
+    assert stored == rows["image"][0]["bytes"]
+
+
 def test_mask_of_another_size_on_the_hub_is_named():
-    row = {"image_id": "train_0000003", "image": Image.new("RGB", (40, 30)), "mask": Image.new("L", (40, 31))}
+    row = {
+        "image_id": "train_0000003",
+        "image": encoded(Image.new("RGB", (40, 30)), "JPEG"),
+        "mask": encoded(Image.new("L", (40, 31)), "PNG"),
+    }
     with pytest.raises(ValueError, match="train_0000003: image is 30×40, mask 31×40. A mask must have the size"):
         isic.reduce_row(row, max_side=32)
 

@@ -173,7 +173,7 @@ def test_response_going_to_a_coarser_level_is_averaged(source, target):
     response = torch.randn(1, 2, 16, 16)
     factor = 2 ** (target - source)
     size = torch.Size((16 // factor, 16 // factor))
-    brought = EFPCrossScaleEnhancement.bring_to(response, source, target, size)
+    brought = EFPCrossScaleEnhancement(tiny_model().config, (2, 2, 2, 2)).bring_to(response, source, target, size)
     torch.testing.assert_close(brought.mean(), response.mean())
     torch.testing.assert_close(brought[0, 0, 0, 0], response[0, 0, :factor, :factor].mean())
 
@@ -358,6 +358,15 @@ def test_images_of_a_batch_do_not_see_each_other():
 def test_pixel_values_of_another_shape_are_refused():
     with pytest.raises(ValueError, match=r"`pixel_values` must have the shape \(batch_size, 3, height, width\), got"):
         tiny_model()(torch.randn(1, 1, 32, 32))
+    with pytest.raises(ValueError, match=r"got \(1, 3, 0, 32\)"):
+        tiny_model()(torch.zeros(1, 3, 0, 32))
+
+
+def test_level_of_stride_64_is_reached_by_averages_of_all_that_there_is():
+    coarse = TimmBackboneConfig(backbone="tf_efficientnet_lite0", out_indices=(2, 3, 4), use_pretrained_backbone=False)
+    outputs = tiny_model(backbone_config=coarse)(torch.randn(1, 3, 32, 32), output_hidden_states=True)
+    assert [state.shape[-1] for state in outputs.hidden_states] == [4, 2, 1, 1] * 2
+    assert outputs.logits.shape == (1, 1, 32, 32)
 
 
 # Backbones, saving, speed-ups

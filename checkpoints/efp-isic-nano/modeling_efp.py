@@ -21,13 +21,14 @@ from transformers.utils import can_return_tuple
 from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
-SIZE_DIVISOR = 32  # of height and width inside the network: the coarsest levels have 1/32 of them
+SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
 def extend(pixel_values: torch.Tensor) -> torch.Tensor:
     """
     Zeros below and to the right of `(batch_size, num_channels, height, width)`, as convolutions pad, up to the next
-    multiples of `SIZE_DIVISOR`. So the levels' sizes are exact halves, and an exported model's padding is constant.
+    multiples of `SIZE_DIVISOR`. Where no stride is larger each level has exactly half the size of the one before, and
+    an exported model's padding is constant.
 
     The memory format is channels-last, in which PyTorch convolves faster on processors; all feature maps inherit it.
     """
@@ -170,6 +171,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
     def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
         super().__init__()
         self.pyramid_size = config.pyramid_size
+        self.ceil_mode = True  # for levels that are not exactly half the size of the one before
         num_pairs = NUM_LEVELS - 1
         # the three W_{i,j} of a level read the same F_i: one convolution computes them together
         self.responses = nn.ModuleList(
@@ -188,11 +190,10 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         """The levels j ≠ i, in the order of the responses of level i."""
         return [j for j in range(NUM_LEVELS) if j != i]
 
-    @staticmethod
-    def bring_to(response: torch.Tensor, source: int, target: int, size: torch.Size) -> torch.Tensor:
+    def bring_to(self, response: torch.Tensor, source: int, target: int, size: torch.Size) -> torch.Tensor:
         """Bring a response of level `source` to level `target`. Average first on the way down: bilinear would skip."""
         if source < target:
-            response = F.avg_pool2d(response, kernel_size=2 ** (target - source))
+            response = F.avg_pool2d(response, kernel_size=2 ** (target - source), ceil_mode=self.ceil_mode)
         return resize(response, size)
 
     def forward(self, *feature_maps: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -439,12 +440,14 @@ class EFPForSegmentation(EFPPreTrainedModel):
             one channel a label) and, where `labels` are given, `loss`.
 
         Raises:
-            ValueError: pixel values of another shape than the configuration's, or labels as in `efp_loss`.
+            ValueError: pixel values of another shape than the configuration's or without pixels, or labels as in
+                `efp_loss`.
         """
-        if pixel_values.ndim != 4 or pixel_values.shape[1] != self.config.num_channels:
+        shape = pixel_values.shape
+        if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
             raise ValueError(
                 f"`pixel_values` must have the shape (batch_size, {self.config.num_channels}, height, width), "
-                f"got {tuple(pixel_values.shape)}."
+                f"got {tuple(shape)}."
             )
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
@@ -459,7 +462,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
         logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
-        logits = logits[..., : pixel_values.shape[-2], : pixel_values.shape[-1]]
+        logits = logits[..., : shape[-2], : shape[-1]].contiguous()
 
         loss = None
         if labels is not None:
