@@ -72,10 +72,10 @@ def build_network(system: str, encoder: str | None) -> nn.Module:
 
 def build_maskformer(encoder: str) -> MaskFormerForInstanceSegmentation:
     """
-    Transformers' MaskFormer with initial weights as its authors draw them (Cheng et al. 2021): queries from N(0, 1),
-    the transformer's matrices Xavier uniform. Transformers' own are meant to be loaded over: its queries are so alike
-    (standard deviation 0.02) that in a short training dropout alone tells them apart, and in evaluation nothing does.
-    Unlike the authors' network it has no dropout, so that the one that is evaluated is the one that was trained.
+    Transformers' MaskFormer with initial weights like its authors' (Cheng et al. 2021): queries from N(0, 1), each
+    matrix of the transformer Xavier uniform. Transformers' own are meant to be loaded over: its queries are so alike
+    (standard deviation 0.02) that dropout tells them apart, which evaluation does not have. Unlike the authors' network
+    it has no dropout, so that the one that is evaluated is the one that was trained.
     """
     config = MaskFormerConfig(
         backbone_config=timm_backbone_config(encoder), decoder_config=DetrConfig(dropout=0.0), num_labels=2

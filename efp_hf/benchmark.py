@@ -141,7 +141,7 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
 
 
 def code_version() -> str:
-    """Changes with what an export depends on beside EFP's weights: the modules that build and export, the packages."""
+    """Changes with the modules that build and export the networks, and with the packages' versions."""
     code = [Path(module.__file__).read_bytes() for module in EXPORTING_MODULES]
     packages = [f"{name} {version(name)}" for name in (*PACKAGES, "torch", "transformers", "timm") if find_spec(name)]
     return f"{crc32(b''.join(code) + repr(packages).encode()):08x}"

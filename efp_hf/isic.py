@@ -39,7 +39,6 @@ SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 HASH_BITS_APART = 56
 HASHED_SIDE = 256
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
-FILE_FEATURES = Features({**FEATURES, "image": ImageFeature(decode=False), "mask": ImageFeature(decode=False)})
 
 
 def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:
@@ -148,17 +147,19 @@ def load_hub_lesions(
     chosen = {split: splits[split].select_columns(list(FEATURES)) for split in SPLITS}
     if max_side is not None:
         # as files, not as pixels: what is small enough stays the file that it is
-        chosen = {
-            split: dataset.cast(FILE_FEATURES)
-            .map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
-            .cast(FEATURES)
-            for split, dataset in chosen.items()
-        }
+        for split, dataset in chosen.items():
+            files = cast_images(dataset, ImageFeature(decode=False))
+            files = files.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
+            chosen[split] = cast_images(files, ImageFeature())
     return DatasetDict(chosen)
 
 
+def cast_images(dataset: Dataset, feature: ImageFeature) -> Dataset:
+    return dataset.cast_column("image", feature).cast_column("mask", feature)
+
+
 def reduce_row(row: dict, max_side: int) -> dict:
-    """`image` and `mask` of a row of `FILE_FEATURES`, reduced; nothing where they are at most `max_side` large."""
+    """`image` and `mask` of a row, both as files, reduced; nothing where they are at most `max_side` large."""
     image, mask = (ImageFeature().decode_example(row[column]) for column in ("image", "mask"))
     check_sizes(row["image_id"], image.size[::-1], mask.size[::-1])
     if max(mask.size) <= max_side:

@@ -7,12 +7,20 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, tiny_model
+from datasets import Dataset
 from PIL import Image
 from timm.layers.conv2d_same import Conv2dSame
+from transformers import TimmBackboneConfig
 
 from efp_hf import EFPImageProcessor
-from efp_hf.export import ChunkedPooling, SamePaddingConv, export_model
-from efp_hf.isic import load_lesions
+from efp_hf.export import (
+    ChunkedPooling,
+    SamePaddingConv,
+    export_model,
+    has_exact_halves,
+    write_poolings_for_onnx,
+)
+from efp_hf.isic import FEATURES, load_lesions
 from efp_hf.modeling_efp import EFPChannelPooling
 from efp_hf.prediction import load_checkpoint, segment
 from efp_hf.runtimes import load_exported, require_packages, runtime_of
@@ -127,6 +135,16 @@ def test_traceable_convolution_pads_as_timm_does(kernel_size, stride):
         torch.testing.assert_close(SamePaddingConv(convolution)(feature_map), convolution(feature_map), rtol=0, atol=0)
 
 
+def test_averages_lose_their_ceil_mode_only_where_every_level_is_half_of_the_one_before():
+    for last_stages, expected in (((1, 2, 3, 4), True), ((2, 3, 4), False)):  # strides 4 to 32, and 8 to 64
+        backbone = TimmBackboneConfig(
+            backbone="tf_efficientnet_lite0", out_indices=last_stages, use_pretrained_backbone=False
+        )
+        model = tiny_model(backbone_config=backbone)
+        write_poolings_for_onnx(model)
+        assert has_exact_halves(model) == expected and model.pyramid.ceil_mode != expected
+
+
 @pytest.mark.parametrize("channels", [64, 20, 7])
 def test_pooling_in_chunks_is_the_pooling_of_the_model(channels):
     feature_map = noise(2, channels, 5, 6)
@@ -236,6 +254,13 @@ def test_rounding_is_the_distance_from_float64(checkpoint, synthetic_root):
     agreement = compare_runtimes(dataset, (model, processor), (coarse, processor))
     assert agreement["exported_from_float64"] > 100 * agreement["reference_from_float64"]
     assert agreement["exported_from_float64"] == pytest.approx(agreement["largest_logit_difference"], rel=0.01)
+
+
+def test_mask_of_another_size_than_its_image_is_not_scored(checkpoint):
+    image, mask = Image.new("RGB", (60, 40)), Image.new("L", (60, 41))
+    dataset = Dataset.from_dict({"image_id": ["a"], "image": [image], "mask": [mask]}, features=FEATURES)
+    with pytest.raises(ValueError, match="a: image is 40×60, mask 41×60. A mask must have the size of its image."):
+        grid_jaccards(dataset, *load_checkpoint(checkpoint), [0.5])
 
 
 # Slow

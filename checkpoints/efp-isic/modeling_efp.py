@@ -30,7 +30,7 @@ def extend(pixel_values: torch.Tensor) -> torch.Tensor:
     multiples of `SIZE_DIVISOR`. Where no stride is larger each level has exactly half the size of the one before, and
     an exported model's padding is constant.
 
-    The memory format is channels-last, in which PyTorch convolves faster on processors; all feature maps inherit it.
+    The memory format is channels-last, in which PyTorch convolves faster on processors; convolutions hand it on.
     """
     height, width = pixel_values.shape[-2:]
     extended = F.pad(pixel_values, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
