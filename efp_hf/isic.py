@@ -162,9 +162,10 @@ def reduce_row(row: dict, max_side: int) -> dict:
     """`image` and `mask` of a row, both as files, reduced; nothing where they are at most `max_side` large."""
     image, mask = (ImageFeature().decode_example(row[column]) for column in ("image", "mask"))
     check_sizes(row["image_id"], image.size[::-1], mask.size[::-1])
-    if max(mask.size) <= max_side:
+    size_to_keep = reduced_size(mask.size[::-1], max_side)
+    if size_to_keep == mask.size[::-1]:
         return {}
-    return dict(zip(("image", "mask"), reduce_pair(to_upright_rgb(image), mask, max_side), strict=True))
+    return dict(zip(("image", "mask"), reduce_pair(to_upright_rgb(image), mask, size_to_keep), strict=True))
 
 
 def check_sizes(image_id: str, size: tuple[int, int], mask_size: tuple[int, int]) -> None:
@@ -181,12 +182,9 @@ def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def reduce_pair(image: Image.Image, mask: Image.Image, max_side: int | None) -> tuple[Image.Image, Image.Image]:
-    """An RGB image, smoothly, and its mask, by the nearest pixel, at most `max_side` large."""
-    size = reduced_size(mask.size[::-1], max_side)[::-1]
-    if mask.size == size:
-        return image, mask
-    return image.resize(size, Image.Resampling.BILINEAR), mask.resize(size, Image.Resampling.NEAREST)
+def reduce_pair(image: Image.Image, mask: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
+    """An RGB image, smoothly, and its mask, by the nearest pixel, at `size`, (height, width)."""
+    return image.resize(size[::-1], Image.Resampling.BILINEAR), mask.resize(size[::-1], Image.Resampling.NEAREST)
 
 
 GROUP_COLUMNS = ("patient_id", "lesion_id")
@@ -293,7 +291,7 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
     image = read_image(image_path, min_size=2 * min(size_to_keep))
     files = {"image": str(image_path), "mask": str(mask_path)}
     if size_to_keep != size:
-        reduced_image, reduced_mask = reduce_pair(image, Image.fromarray(mask.astype(np.uint8) * 255), max_side)
+        reduced_image, reduced_mask = reduce_pair(image, Image.fromarray(mask.astype(np.uint8) * 255), size_to_keep)
         files = {"image": f"{cached}.jpg", "mask": f"{cached}.png"}
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
         write_atomically(Path(files["mask"]), lambda path: reduced_mask.save(path, "PNG"))
