@@ -101,6 +101,12 @@ def test_values_that_are_no_probabilities_are_refused(value):
         expected_jaccard(probabilities, probabilities > 0.4)
 
 
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan])
+def test_temperature_that_is_none_is_refused(temperature):
+    with pytest.raises(ValueError, match=f"`temperature` must be above 0, got {temperature}"):
+        expected_jaccard(np.full((4, 4), 0.6), np.ones((4, 4), dtype=bool), temperature)
+
+
 @pytest.mark.parametrize("shape", [(4, 5), (2, 4, 4)])
 def test_probabilities_of_another_shape_are_refused(shape):
     message = f"`probabilities` must have the shape of the mask, got {shape} for (4, 4)."
