@@ -34,21 +34,20 @@ CUT_FROM = 0.01  # of the image's border pixels, so that a mask that just touche
 
 def expected_jaccard(probabilities: np.ndarray, mask: np.ndarray, temperature: float = 1.0) -> float:
     """
-    The expected Jaccard of a mask as the image processor computes it
-    ([`~efp_hf.image_processing_efp.expected_jaccard`]), of checked arrays.
+    [`~efp_hf.image_processing_efp.expected_jaccard`] of checked arrays: with a checkpoint's
+    `processor.jaccard_temperature` that which its image processor returns.
 
     Args:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: `(height, width)`, boolean, or grey 0..255: above 128 is lesion.
-        temperature: a checkpoint's `processor.jaccard_temperature`; above 0.
+        temperature: by which the probabilities' logits are divided before.
 
     Raises:
-        ValueError: arrays of other forms or of different sizes, values outside [0, 1], or a temperature not above 0.
+        ValueError: arrays of other forms or of different sizes, values outside [0, 1], or a temperature that is not
+            a finite number above 0.
     """
     mask = to_lesion(mask, "mask")
     probabilities = check_probabilities(probabilities, mask)
-    if not temperature > 0:
-        raise ValueError(f"`temperature` must be above 0, got {temperature}.")
     return image_processing_efp.expected_jaccard(torch.as_tensor(probabilities), torch.as_tensor(mask), temperature)
 
 

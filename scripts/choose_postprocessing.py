@@ -16,12 +16,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from efp_hf.arguments import add_data_arguments
-from efp_hf.calibration import fit_temperature, grid_jaccard_temperatures, pixel_probabilities
+from efp_hf.calibration import JACCARD_TEMPERATURES, fit_temperature, grid_jaccard_temperatures, pixel_probabilities
 from efp_hf.card import checkpoint_columns
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
-from efp_hf.scoring import THRESHOLDS, grid_jaccards
+from efp_hf.scoring import THRESHOLDS, grid_jaccards, segment_rows
 
 
 def parse() -> argparse.Namespace:
@@ -71,7 +71,7 @@ def main() -> None:
     processor.size = {"height": image_size, "width": image_size}
     processor.threshold = threshold
     processor.largest_region = region
-    temperatures = grid_jaccard_temperatures(validation, model, processor)
+    temperatures = grid_jaccard_temperatures(segment_rows(validation, model, processor))
     for temperature, errors in temperatures.items():
         append_row(
             arguments.results.with_name("jaccard_temperature.csv"),
@@ -84,6 +84,8 @@ def main() -> None:
             },
         )
     processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
+    if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
+        print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
     processor.save_pretrained(arguments.checkpoint)
     model.config.save_pretrained(arguments.checkpoint)
     print(

@@ -3,7 +3,6 @@ import pytest
 import torch
 from scipy.special import expit, logit
 
-from efp_hf import calibration
 from efp_hf.calibration import (
     BORDER_BAND,
     JACCARD_TEMPERATURES,
@@ -85,7 +84,7 @@ def test_fit_without_a_border_is_refused():
         fit_temperature(iter([(np.full((8, 8), 0.5), np.zeros((8, 8), dtype=bool))]))
 
 
-def test_jaccard_temperature_is_that_of_the_truths(monkeypatch):
+def test_jaccard_temperature_is_that_of_the_truths():
     """Truths drawn from surer probabilities than those that are given: their logits divided by 0.6."""
     rng = np.random.default_rng(0)
     rows = []
@@ -95,8 +94,7 @@ def test_jaccard_temperature_is_that_of_the_truths(monkeypatch):
         probabilities = torch.from_numpy(expit(logits))
         result = {"probabilities": probabilities, "segmentation": probabilities > 0.5}
         rows.append(("", result, rng.random(logits.shape) < expit(logits / 0.6)))
-    monkeypatch.setattr(calibration, "segment_rows", lambda *_: iter(rows))
-    found = grid_jaccard_temperatures(None, None, None)
+    found = grid_jaccard_temperatures(rows)
     assert list(found) == list(JACCARD_TEMPERATURES)
     best = min(found, key=lambda temperature: found[temperature]["jaccard_error"])
     assert best == pytest.approx(0.6, abs=0.051)

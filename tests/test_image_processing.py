@@ -223,9 +223,14 @@ def test_threshold_that_is_no_probability_is_refused(threshold):
 
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
-def test_jaccard_temperature_that_is_none_is_refused(temperature):
-    with pytest.raises(ValueError, match=f"`jaccard_temperature` must be above 0, got {temperature}"):
+def test_impossible_jaccard_temperature_is_refused(temperature):
+    message = f"`temperature` must be a finite number above 0, got {temperature}"
+    with pytest.raises(ValueError, match=message):
         EFPImageProcessor(jaccard_temperature=temperature)
+    processor = EFPImageProcessor()
+    processor.jaccard_temperature = temperature
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_semantic_segmentation(outputs_of(torch.rand(1, 1, 2, 2)), return_probabilities=True)
 
 
 def test_another_number_of_target_sizes_is_refused():
@@ -263,23 +268,36 @@ def test_expected_jaccard_is_that_of_probabilities_with_divided_logits():
     assert result["expected_jaccard"] == pytest.approx(expected, rel=1e-5)
     torch.testing.assert_close(result["probabilities"], logits[0, 0].sigmoid())
     nothing = torch.zeros(2, 2, dtype=torch.bool)
-    assert expected_jaccard(torch.full((2, 2), 0.2), nothing, temperature=0.5) == pytest.approx(1 - 1 / 17)
+    assert expected_jaccard(torch.full((2, 2), 0.2), nothing, temperature=0.5) == pytest.approx(0.8)
     certain = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
     assert expected_jaccard(certain, torch.tensor([[True, False, False, False]]), 0.7) == pytest.approx(0.5, abs=1e-4)
 
 
-def test_expected_jaccard_of_a_photo_is_that_of_all_its_pixels(monkeypatch):
+@pytest.mark.parametrize("radius", [0.02, 0.3, 0.9])
+def test_expected_jaccard_of_a_photo_is_that_of_all_its_pixels(radius, monkeypatch):
     rows, columns = torch.meshgrid(torch.linspace(-1, 1, 1600), torch.linspace(-1, 1, 2100), indexing="ij")
-    for radius in (0.02, 0.3, 0.9):
-        probabilities = (8 * (radius - (rows - 0.3).hypot(columns)) / radius).sigmoid()
-        mask = probabilities > 0.4
-        read = expected_jaccard(probabilities, mask, 0.7)
-        monkeypatch.setattr(image_processing_efp, "MIN_POINTS", 10**9)
-        assert read == pytest.approx(expected_jaccard(probabilities, mask, 0.7), abs=2e-3)
-        monkeypatch.undo()
+    probabilities = (8 * (radius - (rows - 0.3).hypot(columns)) / radius).sigmoid()
+    mask = probabilities > 0.4
+    read = expected_jaccard(probabilities, mask, 0.7)
+    monkeypatch.setattr(image_processing_efp, "MIN_POINTS", 10**9)
+    assert read == pytest.approx(expected_jaccard(probabilities, mask, 0.7), abs=2e-3)
 
 
-def test_expected_jaccard_of_a_photo_sees_a_thin_line():
+def test_of_a_photo_some_rows_and_columns_are_read():
+    probabilities = torch.full((1024, 1536), 0.1)
+    probabilities[256:768] = 0.9
+    mask = probabilities > 0.5
+    expected = expected_jaccard(probabilities, mask)
+    probabilities[::2] = torch.nan  # every second row is read, from the second on
+    assert expected_jaccard(probabilities, mask) == pytest.approx(expected) == pytest.approx(0.9 / 1.1)
+
+
+@pytest.mark.parametrize("row", [500, 501])
+@pytest.mark.parametrize("point", [(0, 0), (1, 1)])
+def test_expected_jaccard_of_a_photo_sees_a_thin_line(row, point):
     probabilities = torch.full((1024, 4096), 0.01)
-    probabilities[501] = 0.9
-    assert expected_jaccard(probabilities, probabilities > 0.5) == pytest.approx(0.9 / (1 + 1023 * 0.01))
+    probabilities[row] = 0.9
+    probabilities[point] = 0.9
+    mask = probabilities > 0.5
+    inside, outside = 4097 * 0.9, (mask.numel() - 4097) * 0.01
+    assert expected_jaccard(probabilities, mask) == pytest.approx(inside / (4097 + outside))

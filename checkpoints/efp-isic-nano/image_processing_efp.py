@@ -20,7 +20,9 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
 
-MIN_POINTS = 512  # that are read of each side of a photo, twice as many as the network has
+NUM_ROWS = 128  # of an image that are added up at a time
+MIN_POINTS = 512  # more than the logits have
+SHARE_TOLERANCE = 0.05  # by which the lesion's share of what is read may be wrong
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 
 
@@ -79,30 +81,44 @@ def expected_jaccard(probabilities: torch.Tensor, mask: torch.Tensor, temperatur
     independent pixels ∏ (1 - p), which falls to 0 with the number of pixels; a lesion is a region and not a pixel, so
     it is 1 - the highest probability, at any size of the image.
 
-    Of a photo every n-th row and column is read, as far as `MIN_POINTS` a side and of the lesion are left.
+    Of a large mask every n-th row and column is read, at least `MIN_POINTS` of the shorter side and of the lesion; all
+    of it where that would miss or exaggerate the lesion, as a thin one.
 
     Args:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: boolean, of the same shape.
-        temperature: by which their logits are divided before; below 1 the probabilities become surer.
+        temperature: by which the logits of the probabilities that are added up are divided before; below 1 they become
+            surer.
+
+    Raises:
+        ValueError: a temperature that is not a finite number above 0.
     """
+    check_temperature(temperature)
     num_lesion_pixels = int(torch.count_nonzero(mask))
     if num_lesion_pixels == 0:
-        return 1 - float(divide_logits(probabilities.max(), temperature))
+        return 1 - float(probabilities.max())
     step = max(1, min(min(mask.shape) // MIN_POINTS, math.isqrt(num_lesion_pixels // MIN_POINTS)))
-    if step > 1 and mask[::step, ::step].any():  # a thin line can lie between
-        probabilities, mask = probabilities[::step, ::step], mask[::step, ::step]
-        num_lesion_pixels = int(torch.count_nonzero(mask))
-    probabilities = divide_logits(probabilities, temperature)
-    # each row in its own precision, the rows in float64
-    total = float(probabilities.sum(1).double().sum())
-    overlap = float(torch.where(mask, probabilities, 0).sum(1).double().sum())
+    read = (slice(step // 2, None, step),) * 2
+    num_read = int(torch.count_nonzero(mask[read]))
+    if abs(num_read * step**2 - num_lesion_pixels) <= SHARE_TOLERANCE * num_lesion_pixels:
+        probabilities, mask, num_lesion_pixels = probabilities[read], mask[read], num_read
+    # Each row in its own precision, the rows in float64, some rows at a time: a whole photo would be copied first.
+    total = overlap = 0.0
+    for rows, rows_of_mask in zip(probabilities.split(NUM_ROWS), mask.split(NUM_ROWS), strict=True):
+        rows = divide_logits(rows, temperature)
+        total += float(rows.sum(1).double().sum())
+        overlap += float(torch.where(rows_of_mask, rows, 0).sum(1).double().sum())
     return overlap / (num_lesion_pixels + total - overlap)
 
 
 def divide_logits(probabilities: torch.Tensor, temperature: float) -> torch.Tensor:
     """The probabilities with their logits divided by a temperature."""
     return probabilities if temperature == 1 else (probabilities.logit(eps=MIN_PROBABILITY) / temperature).sigmoid()
+
+
+def check_temperature(temperature: float):
+    if not 0 < temperature < math.inf:
+        raise ValueError(f"`temperature` must be a finite number above 0, got {temperature}.")
 
 
 class EFPImageProcessorKwargs(ImagesKwargs, total=False):
@@ -136,7 +152,7 @@ class EFPImageProcessor(TorchvisionBackend):
             change.
 
     Raises:
-        ValueError: a threshold outside (0, 1), or a temperature that is not above 0.
+        ValueError: a threshold outside (0, 1), or a temperature that is not a finite number above 0.
     """
 
     valid_kwargs = EFPImageProcessorKwargs
@@ -157,8 +173,7 @@ class EFPImageProcessor(TorchvisionBackend):
     def __init__(self, **kwargs: Unpack[EFPImageProcessorKwargs]):
         super().__init__(**kwargs)
         self._check_threshold(self.threshold)
-        if not 0 < self.jaccard_temperature < math.inf:
-            raise ValueError(f"`jaccard_temperature` must be above 0, got {self.jaccard_temperature}.")
+        check_temperature(self.jaccard_temperature)
 
     @staticmethod
     def _check_threshold(threshold: float):
