@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark import EFP, NANO, ON_ENCODER
+from .benchmark.systems import EFP, NANO, ON_ENCODER
 from .calibration import NUM_BINS, calibration_error
 from .card import weights_digest
 from .comparison import SYSTEMS, TRACKS, Run, read_counts
