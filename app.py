@@ -33,9 +33,34 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from efp_hf import space
 from efp_hf.card import weights_digest
 from efp_hf.prediction import load_checkpoint
+from efp_hf.space.batch import segment_batch
+from efp_hf.space.drawing import draw_maps
+from efp_hf.space.markup import (
+    batch_html,
+    comparison_html,
+    grid_html,
+    measures_html,
+    probability_html,
+    trust_evidence,
+    trust_html,
+    view_html,
+)
+from efp_hf.space.photo import segment_photo
+from efp_hf.space.tabs import (
+    compare_photo,
+    draw_view,
+    lesion_data,
+    lesion_metric_class,
+    map_data,
+    measure_photo,
+    trust_photo,
+    write_contour_file,
+    write_mask_file,
+    write_overlay_file,
+)
+from efp_hf.space.uploads import MAX_BATCH_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_ZIP_BYTES, delete_old_files
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
@@ -182,8 +207,8 @@ What the network made of this photo: its levels **F1..F4**, the levels after cro
 (each the mean over its channels, in its own range), and the spatial attention **M_s** of each enhanced level, 0 to 1.
 """
 MANY_HELP = f"""
-Several photos, or a zip of them: at most {space.MAX_FILES} images, {space.MAX_FILE_BYTES // 10**6} MB each and
-{space.MAX_BATCH_BYTES // 10**6} MB together. Threshold and region are those set beside the photo.
+Several photos, or a zip of them: at most {MAX_FILES} images, {MAX_FILE_BYTES // 10**6} MB each and
+{MAX_BATCH_BYTES // 10**6} MB together. Threshold and region are those set beside the photo.
 """
 API_HELP = """
 Every tab is also an endpoint that returns data. In Python, with `pip install gradio_client`:
@@ -240,15 +265,15 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
 
     @with_messages
     def segment_upload(upload, threshold, largest_region):
-        photo = space.segment_photo(upload, model, processor)
+        photo = segment_photo(upload, model, processor)
         return photo, *redraw(photo, threshold, largest_region)
 
     @with_messages
     def redraw(photo, threshold, largest_region):
         if photo is None:
             return "", ""
-        view = space.draw_view(photo, processor, threshold, largest_region)
-        return space.view_html(view), space.probability_html(view, threshold)
+        view = draw_view(photo, processor, threshold, largest_region)
+        return view_html(view), probability_html(view, threshold)
 
     @with_messages
     def update_tab(tab, photo, threshold, largest_region, pixels_per_mm, truth):
@@ -257,23 +282,21 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
         settings = (processor, threshold, largest_region)
         if photo is not None:
             if tab == "Measure":
-                measures = space.measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None)
-                results[tab] = space.measures_html(measures)
+                measures = measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None)
+                results[tab] = measures_html(measures)
             elif tab == "Trust":
-                results[tab] = space.trust_html(
-                    space.trust_photo(photo, *settings), space.trust_evidence(TRUST_RESULTS, weights)
-                )
+                results[tab] = trust_html(trust_photo(photo, *settings), trust_evidence(TRUST_RESULTS, weights))
             elif tab == "Compare" and truth is not None:
-                results[tab] = space.comparison_html(space.compare_photo(photo, processor, truth, *settings[1:]))
+                results[tab] = comparison_html(compare_photo(photo, processor, truth, *settings[1:]))
             elif tab == "Look inside":
-                results[tab] = space.grid_html(space.draw_maps(photo), "Network map")
+                results[tab] = grid_html(draw_maps(photo), "Network map")
         return tuple(results.values())
 
     @with_messages
     def compare_upload(photo, truth, threshold, largest_region):
         if photo is None:
             raise ValueError("There is no lesion yet. Choose a photo and press Segment, then compare.")
-        return space.comparison_html(space.compare_photo(photo, processor, truth, threshold, largest_region))
+        return comparison_html(compare_photo(photo, processor, truth, threshold, largest_region))
 
     @with_messages
     def segment_uploads(
@@ -286,7 +309,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
         progress(0, desc="Reading the files")
         folder = new_folder()
         belongs_to(request, folder)
-        batch = space.segment_many(
+        batch = segment_batch(
             uploads,
             model,
             processor,
@@ -296,7 +319,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             progress=lambda done, total: progress((done, total), unit="images"),
         )
         download = gr.DownloadButton(value=str(batch.archive), interactive=True)
-        return space.batch_html(batch), download
+        return batch_html(batch), download
 
     def writer(write_file):
         @with_messages
@@ -321,7 +344,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
     # -- the API, also the tools of the MCP server
 
     def read_photo(image):
-        return space.segment_photo(image, model, processor)
+        return segment_photo(image, model, processor)
 
     @with_messages
     def segment(image, threshold, largest_region):
@@ -339,8 +362,8 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             mask: PNG of the photo's size, 0 skin and 255 lesion.
         """
         photo = read_photo(image)
-        data = space.lesion_data(photo, processor, threshold, largest_region)
-        return data, str(space.write_mask_file(photo, processor, new_folder(), threshold, largest_region))
+        data = lesion_data(photo, processor, threshold, largest_region)
+        return data, str(write_mask_file(photo, processor, new_folder(), threshold, largest_region))
 
     @with_messages
     def measure(image, pixels_per_mm, threshold, largest_region):
@@ -354,7 +377,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             threshold: probability, between 0 and 1, above which a pixel is lesion.
             largest_region: keep the lesion's largest region only, its holes filled.
         """
-        return space.measure_photo(read_photo(image), processor, threshold, largest_region, pixels_per_mm or None)
+        return measure_photo(read_photo(image), processor, threshold, largest_region, pixels_per_mm or None)
 
     @with_messages
     def trust(image, threshold, largest_region):
@@ -366,7 +389,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             threshold: probability, between 0 and 1, above which a pixel is lesion.
             largest_region: keep the lesion's largest region only, its holes filled.
         """
-        return space.trust_photo(read_photo(image), processor, threshold, largest_region)
+        return trust_photo(read_photo(image), processor, threshold, largest_region)
 
     @with_messages
     def compare(image, truth, threshold, largest_region):
@@ -379,7 +402,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             threshold: probability, between 0 and 1, above which a pixel is lesion.
             largest_region: keep the lesion's largest region only, its holes filled.
         """
-        comparison = space.compare_photo(read_photo(image), processor, truth, threshold, largest_region)
+        comparison = compare_photo(read_photo(image), processor, truth, threshold, largest_region)
         return {**comparison.scores, "pixels": comparison.pixels}
 
     @with_messages
@@ -391,7 +414,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
         Args:
             image: the photo.
         """
-        return space.map_data(read_photo(image))
+        return map_data(read_photo(image))
 
     @with_messages
     def segment_many(files, threshold, largest_region):
@@ -407,7 +430,7 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
             rows: area, bounding box and mean probability of each photo, or the error.
             masks: zip of the masks, PNG, and the rows as CSV.
         """
-        batch = space.segment_many(files, model, processor, new_folder(), threshold, largest_region)
+        batch = segment_batch(files, model, processor, new_folder(), threshold, largest_region)
         return batch.rows, str(batch.archive)
 
     # -- the page
@@ -461,9 +484,9 @@ def build_page(model, processor, url: str, weights: str = "") -> gr.Blocks:
                             downloads = [
                                 (gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}"), write, id)
                                 for name, id, write in (
-                                    ("mask (PNG)", "mask", space.write_mask_file),
-                                    ("overlay (PNG)", "overlay", space.write_overlay_file),
-                                    ("contour (JSON)", "contour", space.write_contour_file),
+                                    ("mask (PNG)", "mask", write_mask_file),
+                                    ("overlay (PNG)", "overlay", write_overlay_file),
+                                    ("contour (JSON)", "contour", write_contour_file),
                                 )
                             ]
                         probabilities = gr.HTML(elem_id="probabilities")
@@ -596,7 +619,7 @@ def keep_clean(folder: Path) -> None:
     """Deletes what is too old in `folder`, for ever: `delete_cache` does not know of files without a component."""
     while True:
         time.sleep(CLEAN_SECONDS)
-        space.delete_old_files(folder, KEEP_SECONDS)
+        delete_old_files(folder, KEEP_SECONDS)
 
 
 def parse() -> argparse.Namespace:
@@ -637,10 +660,10 @@ def main() -> None:
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that stopping the service deletes the photos too
     threading.Thread(target=keep_clean, args=[folder], daemon=True).start()
-    threading.Thread(target=space.lesion_metric_class, daemon=True).start()  # slow to import
+    threading.Thread(target=lesion_metric_class, daemon=True).start()  # slow to import
     gr.set_static_paths([EXAMPLES])
     if EXAMPLES.is_dir():  # the first run is slower than the others: not that of the first visitor
-        space.draw_view(space.segment_photo(next(EXAMPLES.glob("*.jpg")), model, processor), processor)
+        draw_view(segment_photo(next(EXAMPLES.glob("*.jpg")), model, processor), processor)
     page = build_page(
         model, processor, f"http://{arguments.host}:{arguments.port}", weights_digest(arguments.checkpoint)
     )
@@ -650,7 +673,7 @@ def main() -> None:
         server_port=arguments.port,
         auth=(user, password) if arguments.auth else None,
         mcp_server=with_mcp,
-        max_file_size=space.MAX_ZIP_BYTES,
+        max_file_size=MAX_ZIP_BYTES,
         state_session_capacity=MAX_SESSIONS,
         run_history=False,
         enable_monitoring=False,

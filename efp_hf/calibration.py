@@ -1,20 +1,22 @@
-"""Are the probabilities right: reliability over pixels, and the temperature that makes them so."""
+"""Are the probabilities right: reliability over pixels, and the temperatures that make them and their Jaccard so."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 from datasets import Dataset
 from scipy import ndimage, optimize
 from scipy.special import expit, logit
+from transformers.image_processing_utils import BatchFeature
 
-from .image_processing_efp import EFPImageProcessor
+from .image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
+from .metrics import confusion_counts, jaccard
 from .modeling_efp import EFPForSegmentation
 from .scoring import segment_rows
 
 NUM_BINS = 15
 BORDER_BAND = 0.03  # of the image's diagonal, to both sides of the true border: where a mask is uncertain
 TEMPERATURES = (0.2, 10.0)  # searched between these
-CLIP = 1e-6  # a probability of 1 in float32 has no logit
+JACCARD_TEMPERATURES = tuple(step / 20 for step in range(8, 31))  # those that are tried: 0.4, 0.45 … 1.5
 
 
 def border_band(truth: np.ndarray) -> np.ndarray:
@@ -68,7 +70,7 @@ def fit_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
     logits, lesion = [], []
     for probabilities, truth in pairs:
         band = border_band(truth)
-        logits.append(logit(np.clip(probabilities[band].astype(np.float64), CLIP, 1 - CLIP)))
+        logits.append(logit(np.clip(probabilities[band].astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)))
         lesion.append(truth[band])
     logits, lesion = np.concatenate(logits), np.concatenate(lesion)
     if not len(logits):
@@ -80,3 +82,26 @@ def fit_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
 
     found = optimize.minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), method="bounded")
     return float(np.exp(found.x))
+
+
+def grid_jaccard_temperatures(
+    rows: Iterable[tuple[str, BatchFeature, np.ndarray]],
+) -> dict[float, dict[str, float]]:
+    """
+    For each of `JACCARD_TEMPERATURES` how far the expected Jaccards of masks are from the real ones with it: their root
+    mean square difference `jaccard_error`, and the means of both, `mean_expected` and `mean_real`.
+
+    Args:
+        rows: of [`segment_rows`](scoring.py).
+    """
+    expected, real = [], []
+    for _, result, truth in rows:
+        mask = result["segmentation"]
+        real.append(float(jaccard(confusion_counts(mask.cpu().numpy(), truth))))
+        expected.append([expected_jaccard(result["probabilities"], mask, value) for value in JACCARD_TEMPERATURES])
+    expected, real = np.array(expected), np.array(real)
+    errors = np.sqrt(np.mean((expected - real[:, None]) ** 2, axis=0))
+    return {
+        temperature: {"jaccard_error": float(error), "mean_expected": float(mean), "mean_real": float(real.mean())}
+        for temperature, error, mean in zip(JACCARD_TEMPERATURES, errors, expected.mean(axis=0), strict=True)
+    }

@@ -14,7 +14,7 @@ from PIL import Image
 from transformers import PreTrainedModel
 
 from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark import EFP, NANO, ON_ENCODER
+from .benchmark.systems import EFP, NANO, ON_ENCODER
 from .calibration import NUM_BINS, calibration_error
 from .card import weights_digest
 from .comparison import SYSTEMS, TRACKS, Run, read_counts
@@ -27,7 +27,8 @@ from .modeling_efp import EFPForSegmentation
 from .report import TITLES, image_means, read_comparison
 from .results import read_rows
 from .scoring import model_masks, truth_mask
-from .space import agreement, draw_lesion, find_lesion, segment_photo
+from .space.drawing import agreement, draw_lesion
+from .space.photo import find_lesion, segment_photo
 from .speed import FLOAT_RUNTIMES, newest_run, runtime_name
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness

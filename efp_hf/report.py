@@ -56,9 +56,10 @@ def interval(low_high: tuple[float, float], sign: str = "") -> str:
 
 
 def scores_of(rows: list[dict]) -> list[str]:
-    """J with its interval, TJ, Dice, pooled IoU, two-class IoU, failures."""
+    """J of validation; of the test split J with its interval, TJ, Dice, pooled IoU, two-class IoU, failures."""
     jaccards = image_means(rows, jaccard)
     return [
+        f"{seed_mean(rows, lambda row: float(row['validation_jaccard'])):.3f}",
         f"**{jaccards.mean():.3f}** [{interval(bootstrap_interval(jaccards))}]",
         f"{image_means(rows, threshold_jaccard).mean():.3f}",
         f"{image_means(rows, dice).mean():.3f}",
@@ -85,7 +86,7 @@ def cost_of(rows: list[dict]) -> list[str]:
     ]
 
 
-SCORE_HEADER = "J [95 %] | TJ | Dice | pooled IoU | IoU of two classes | failures"
+SCORE_HEADER = "validation J | J [95 %] | TJ | Dice | pooled IoU | IoU of two classes | failures"
 COST_HEADER = "parameters | multiply-adds | core minutes"
 
 

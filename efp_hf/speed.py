@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
-from .benchmark import BARE_LOOP, EFP, NANO
+from .benchmark.systems import EFP, NANO
+from .benchmark.training import BARE_LOOP
 from .card import to_table
 from .results import read_rows
 

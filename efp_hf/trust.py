@@ -32,21 +32,23 @@ MIN_LESION_SHARE = 0.003
 CUT_FROM = 0.01  # of the image's border pixels, so that a mask that just touches the border is not called cut
 
 
-def expected_jaccard(probabilities: np.ndarray, mask: np.ndarray) -> float:
+def expected_jaccard(probabilities: np.ndarray, mask: np.ndarray, temperature: float = 1.0) -> float:
     """
-    The expected Jaccard of a mask as the image processor computes it
-    ([`~efp_hf.image_processing_efp.expected_jaccard`]), of checked arrays.
+    [`~efp_hf.image_processing_efp.expected_jaccard`] of checked arrays: with a checkpoint's
+    `processor.jaccard_temperature` that which its image processor returns.
 
     Args:
         probabilities: of the lesion, `(height, width)`, in [0, 1].
         mask: `(height, width)`, boolean, or grey 0..255: above 128 is lesion.
+        temperature: by which the probabilities' logits are divided before.
 
     Raises:
-        ValueError: arrays of other forms or of different sizes, or values outside [0, 1].
+        ValueError: arrays of other forms or of different sizes, values outside [0, 1], or a temperature that is not
+            a finite number above 0.
     """
     mask = to_lesion(mask, "mask")
     probabilities = check_probabilities(probabilities, mask)
-    return image_processing_efp.expected_jaccard(torch.as_tensor(probabilities), torch.as_tensor(mask))
+    return image_processing_efp.expected_jaccard(torch.as_tensor(probabilities), torch.as_tensor(mask), temperature)
 
 
 def check_probabilities(probabilities: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -20,7 +20,21 @@ from pathlib import Path
 
 import torch
 
-from efp_hf import benchmark, speed
+from efp_hf import speed
+from efp_hf.benchmark.job import in_new_process, job_candidates, job_rows, run_job, write_photos
+from efp_hf.benchmark.limit import limit_rows, machine_peaks
+from efp_hf.benchmark.metrics import draw_mask_pairs, metric_candidates, metric_rows
+from efp_hf.benchmark.model import model_calls, model_candidates, model_rows, profile_rows, time_parts
+from efp_hf.benchmark.systems import CUDA, EFP, NANO, RUNTIMES, SYSTEMS, new_system
+from efp_hf.benchmark.training import (
+    BARE_LOOP,
+    new_trainer,
+    repeat_rows,
+    train_from_memory,
+    train_with_trainer,
+    training_rows,
+)
+from efp_hf.benchmark.turns import PAUSE, alternate, conditions
 from efp_hf.results import append_row, provenance
 
 HERE = Path(__file__).resolve().parents[1]
@@ -98,7 +112,7 @@ def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=[*speed.PARTS, "all"])
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder (default: the shipped one)")
-    parser.add_argument("--runtimes", nargs="+", choices=benchmark.RUNTIMES, default=benchmark.RUNTIMES, metavar="NAME")
+    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, metavar="NAME")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: %(default)s)")
     parser.add_argument("--images", type=int, help=f"photos of the job (default: {FULL.images[0]})")
     parser.add_argument("--mean-iou", default="mean_iou", help="folder with evaluate's mean_iou.py, without a network")
@@ -114,47 +128,47 @@ def print_left_out(left_out: dict) -> None:
 
 
 def measure_model(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    runtimes = (*arguments.runtimes, *([benchmark.CUDA] if torch.cuda.is_available() else []))
-    candidates, left_out = benchmark.model_candidates(
-        benchmark.SYSTEMS, runtimes, arguments.checkpoint, arguments.exports, arguments.threads
+    runtimes = (*arguments.runtimes, *([CUDA] if torch.cuda.is_available() else []))
+    candidates, left_out = model_candidates(
+        SYSTEMS, runtimes, arguments.checkpoint, arguments.exports, arguments.threads
     )
     print_left_out(left_out)
     rows = []
     for batch_size, rounds in effort.rounds.items():
         pixel_values = torch.randn(batch_size, 3, effort.image_size, effort.image_size)
-        calls = benchmark.model_calls(candidates, pixel_values)
-        seconds = benchmark.alternate(calls, rounds, settle=2, pause=benchmark.PAUSE)
-        rows += benchmark.model_rows(seconds, batch_size, effort.image_size)
+        calls = model_calls(candidates, pixel_values)
+        seconds = alternate(calls, rounds, settle=2, pause=PAUSE)
+        rows += model_rows(seconds, batch_size, effort.image_size)
     return rows
 
 
 def measure_profile(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     pixel_values = torch.randn(1, 3, effort.image_size, effort.image_size)
-    models = {name: benchmark.new_system(name, arguments.checkpoint) for name in (benchmark.EFP, benchmark.NANO)}
-    calls = {name: partial(benchmark.time_parts, model, pixel_values) for name, model in models.items()}
-    measured = benchmark.alternate(calls, effort.rounds[1], warm_up=3, settle=2, measure=lambda call: call())
-    return benchmark.profile_rows(measured, 1, effort.image_size)
+    models = {name: new_system(name, arguments.checkpoint) for name in (EFP, NANO)}
+    calls = {name: partial(time_parts, model, pixel_values) for name, model in models.items()}
+    measured = alternate(calls, effort.rounds[1], warm_up=3, settle=2, measure=lambda call: call())
+    return profile_rows(measured, 1, effort.image_size)
 
 
 def measure_job(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     runtimes = tuple(runtime for runtime in JOB_RUNTIMES if runtime in arguments.runtimes)
-    candidates, left_out = benchmark.job_candidates(runtimes, arguments.checkpoint, arguments.exports)
+    candidates, left_out = job_candidates(runtimes, arguments.checkpoint, arguments.exports)
     print_left_out(left_out)
     rows = []
-    only_efp = {name: checkpoint for name, checkpoint in candidates.items() if name[0] == benchmark.EFP}
+    only_efp = {name: checkpoint for name, checkpoint in candidates.items() if name[0] == EFP}
     for num_images, rounds, taking_part in zip(
         effort.images, (effort.job_rounds, 1), (candidates, only_efp), strict=True
     ):
         with tempfile.TemporaryDirectory() as root:
             photos = Path(root) / "photos"
-            benchmark.write_photos(photos, num_images, *effort.photo_size)
+            write_photos(photos, num_images, *effort.photo_size)
             photo_mb = sum(photo.stat().st_size for photo in photos.iterdir()) / num_images / 1e6
             calls = {
-                name: partial(benchmark.in_new_process, benchmark.run_job, checkpoint, photos, arguments.threads)
+                name: partial(in_new_process, run_job, checkpoint, photos, arguments.threads)
                 for name, checkpoint in taking_part.items()
             }
-            measured = benchmark.alternate(calls, rounds, warm_up=0, measure=lambda call: call())
-        rows += benchmark.job_rows(measured, num_images, photo_mb)
+            measured = alternate(calls, rounds, warm_up=0, measure=lambda call: call())
+        rows += job_rows(measured, num_images, photo_mb)
     return rows
 
 
@@ -167,34 +181,30 @@ def measure_training(arguments: argparse.Namespace, effort: Effort) -> list[dict
         images = write_synthetic_isic(Path(root) / "drawings", effort.training_images, side * 3 // 4, side)
         data = load_isic(images, cache_dir=Path(root) / "cache")
         # one batch more than steps: a batch is loaded while the one before is handed out
-        data = benchmark.repeat_rows(data, (effort.steps + 1) * effort.batch_size)
-        new = partial(
-            benchmark.new_trainer, data, Path(root) / "run", effort.training_size, effort.steps, effort.batch_size
-        )
+        data = repeat_rows(data, (effort.steps + 1) * effort.batch_size)
+        new = partial(new_trainer, data, Path(root) / "run", effort.training_size, effort.steps, effort.batch_size)
         calls = {
-            f"Trainer, {workers} data workers": partial(
-                benchmark.train_with_trainer, partial(new, workers), effort.warm_up_steps
-            )
+            f"Trainer, {workers} data workers": partial(train_with_trainer, partial(new, workers), effort.warm_up_steps)
             for workers in (0, 2)
         }
-        calls[benchmark.BARE_LOOP] = partial(benchmark.train_from_memory, partial(new, 0), effort.warm_up_steps)
-        measured = benchmark.alternate(calls, effort.training_rounds, warm_up=0, measure=lambda call: call())
-    return benchmark.training_rows(measured, effort.steps, effort.batch_size, effort.training_size)
+        calls[BARE_LOOP] = partial(train_from_memory, partial(new, 0), effort.warm_up_steps)
+        measured = alternate(calls, effort.training_rounds, warm_up=0, measure=lambda call: call())
+    return training_rows(measured, effort.steps, effort.batch_size, effort.training_size)
 
 
 def measure_metrics(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    pairs = benchmark.draw_mask_pairs(effort.masks, effort.mask_size)
-    candidates, left_out = benchmark.metric_candidates(pairs, arguments.mean_iou)
+    pairs = draw_mask_pairs(effort.masks, effort.mask_size)
+    candidates, left_out = metric_candidates(pairs, arguments.mean_iou)
     print_left_out(left_out)
-    seconds = benchmark.alternate(candidates, effort.metric_rounds, warm_up=0)
-    return benchmark.metric_rows(seconds, left_out, effort.masks, effort.mask_size)
+    seconds = alternate(candidates, effort.metric_rounds, warm_up=0)
+    return metric_rows(seconds, left_out, effort.masks, effort.mask_size)
 
 
 def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     # peaks and bytes are those of float32
     runtimes = tuple(runtime for runtime in arguments.runtimes if runtime in speed.FLOAT_RUNTIMES)
-    candidates, left_out = benchmark.model_candidates(
-        (benchmark.EFP,), runtimes, arguments.checkpoint, arguments.exports, arguments.threads
+    candidates, left_out = model_candidates(
+        (EFP,), runtimes, arguments.checkpoint, arguments.exports, arguments.threads
     )
     print_left_out(left_out)
     settings = [(1, size) for size in effort.limit_sizes]
@@ -202,11 +212,11 @@ def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     calls = {
         (batch_size, size, runtime): call
         for batch_size, size in dict.fromkeys(settings)
-        for (_, runtime), call in benchmark.model_calls(candidates, torch.randn(batch_size, 3, size, size)).items()
+        for (_, runtime), call in model_calls(candidates, torch.randn(batch_size, 3, size, size)).items()
     }
-    peaks = benchmark.machine_peaks(effort.limit_rounds, *effort.peak_work)
-    seconds = benchmark.alternate(calls, effort.limit_rounds, settle=2, pause=benchmark.PAUSE)
-    return benchmark.limit_rows(seconds, peaks, benchmark.new_system(benchmark.EFP, arguments.checkpoint))
+    peaks = machine_peaks(effort.limit_rounds, *effort.peak_work)
+    seconds = alternate(calls, effort.limit_rounds, settle=2, pause=PAUSE)
+    return limit_rows(seconds, peaks, new_system(EFP, arguments.checkpoint))
 
 
 MEASURES = {
@@ -227,7 +237,7 @@ def main() -> None:
     results = arguments.results or Path("runs/quick" if arguments.quick else "results")
     torch.set_num_threads(arguments.threads)
     for part in speed.PARTS if arguments.part == "all" else (arguments.part,):
-        row = {**provenance(), **benchmark.conditions(arguments.threads)}
+        row = {**provenance(), **conditions(arguments.threads)}
         for measured in MEASURES[part](arguments, effort):
             append_row(results / f"speed_{part}.csv", {**row, **measured})
             print(part, *(f"{name}={value}" for name, value in measured.items()))

@@ -1,10 +1,12 @@
-"""Choose input size, temperature, threshold and region filter of a checkpoint on the validation split.
+"""Choose input size, temperatures, threshold and region filter of a checkpoint on the validation split.
 
     python scripts/choose_postprocessing.py runs/efp --data ISIC_FOLDER
 
-At each size the temperature that calibrates the probabilities is fitted first. Writes the best setting by mean J into
-the checkpoint's `config.json` (temperature) and `preprocessor_config.json` (the rest), and every setting that was tried
-to `results/postprocessing.csv`. The test split is not read.
+At each size the temperature that calibrates the probabilities is fitted first. Of the best setting by mean J the
+temperature is found whose expected Jaccards are the closest to the real ones. Writes it all into the checkpoint's
+`config.json` (temperature) and `preprocessor_config.json` (the rest), every setting that was tried to
+`results/postprocessing.csv`, and every temperature of the expected Jaccard to `results/jaccard_temperature.csv`. The
+test split is not read.
 """
 
 import argparse
@@ -14,11 +16,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from efp_hf.arguments import add_data_arguments
-from efp_hf.calibration import fit_temperature, pixel_probabilities
+from efp_hf.calibration import JACCARD_TEMPERATURES, fit_temperature, grid_jaccard_temperatures, pixel_probabilities
+from efp_hf.card import checkpoint_columns
 from efp_hf.isic import load_lesions
 from efp_hf.prediction import load_checkpoint
 from efp_hf.results import append_row, provenance, shorten
-from efp_hf.scoring import THRESHOLDS, grid_jaccards
+from efp_hf.scoring import THRESHOLDS, grid_jaccards, segment_rows
 
 
 def parse() -> argparse.Namespace:
@@ -26,7 +29,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("checkpoint", help="folder of the checkpoint, which is changed")
     add_data_arguments(parser, split=None)
     parser.add_argument("--image-sizes", type=int, nargs="+", help="default: the checkpoint's own")
-    parser.add_argument("--results", default="results/postprocessing.csv")
+    parser.add_argument(
+        "--results", type=Path, default="results/postprocessing.csv", help="the other file is beside it (%(default)s)"
+    )
     return parser.parse_args()
 
 
@@ -66,11 +71,27 @@ def main() -> None:
     processor.size = {"height": image_size, "width": image_size}
     processor.threshold = threshold
     processor.largest_region = region
+    temperatures = grid_jaccard_temperatures(segment_rows(validation, model, processor))
+    for temperature, errors in temperatures.items():
+        append_row(
+            arguments.results.with_name("jaccard_temperature.csv"),
+            {
+                **row,
+                "validation_images": len(validation),
+                **checkpoint_columns(arguments.checkpoint, model, processor),
+                "jaccard_temperature": temperature,
+                **{name: round(value, 6) for name, value in errors.items()},
+            },
+        )
+    processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
+    if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
+        print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
     processor.save_pretrained(arguments.checkpoint)
     model.config.save_pretrained(arguments.checkpoint)
     print(
         f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
-        f"largest_region {region}: validation J {tried[best]:.4f}, in {arguments.checkpoint}"
+        f"largest_region {region}, jaccard_temperature {processor.jaccard_temperature}: validation J "
+        f"{tried[best]:.4f}, in {arguments.checkpoint}"
     )
 
 

@@ -45,6 +45,7 @@ def main() -> None:
         model, processor = load_checkpoint(arguments.checkpoint)
         row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
         row |= checkpoint_columns(arguments.checkpoint, model, processor)
+        row["jaccard_temperature"] = processor.jaccard_temperature
         print(f"{row['checkpoint']}, {arguments.split} split: {len(dataset)} images")
         measured = []
         for name in CHANGES:

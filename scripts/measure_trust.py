@@ -73,6 +73,7 @@ def main() -> None:
             **row,
             **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
             **columns,
+            "jaccard_temperature": processor.jaccard_temperature,
             **trust,
         },
     )

@@ -3,13 +3,18 @@ import os
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of a Hugging Face library
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
+import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
-from efp_hf.synthetic import write_synthetic_isic
+from efp_hf.prediction import load_checkpoint
+from efp_hf.space.photo import SegmentedPhoto
+from efp_hf.synthetic import draw_lesion, write_synthetic_isic
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {
@@ -55,3 +60,37 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 def synthetic_root(tmp_path_factory) -> Path:
     """40 drawn pairs of 64×64 in the layout of ISIC 2018."""
     return write_synthetic_isic(tmp_path_factory.mktemp("data") / "synthetic", num_images=40, height=64, width=64)
+
+
+@pytest.fixture(scope="session")
+def loaded(tiny_checkpoint):
+    return load_checkpoint(tiny_checkpoint)
+
+
+@pytest.fixture
+def photo_file(tmp_path):
+    path = tmp_path / "photo.jpg"
+    draw_lesion(3, 90, 120)[0].save(path)
+    return path
+
+
+def square_photo(tmp_path, inside: float = 4.0, size=(8, 8)) -> SegmentedPhoto:
+    """An 8×8 photo whose logits are `inside` in rows 2..5 and columns 3..6, and -4 elsewhere."""
+    path = tmp_path / "square.png"
+    Image.new("RGB", size[::-1], (200, 150, 130)).save(path)
+    logits = torch.full((1, 1, 8, 8), -4.0)
+    logits[..., 2:6, 3:7] = inside
+    return SegmentedPhoto(path, size, Image.open(path).convert("RGB"), logits, {})
+
+
+@pytest.fixture
+def unsure_photo(tmp_path) -> SegmentedPhoto:
+    """A square of probability 0.7: lesion at the processor's threshold, skin at 0.9."""
+    return square_photo(tmp_path, inside=float(np.log(0.7 / 0.3)))
+
+
+def make_zip(path: Path, members: dict[str, bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members.items():
+            packed.writestr(name, content)
+    return path

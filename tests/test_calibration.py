@@ -1,14 +1,17 @@
 import numpy as np
 import pytest
+import torch
 from scipy.special import expit, logit
 
 from efp_hf.calibration import (
     BORDER_BAND,
+    JACCARD_TEMPERATURES,
     NUM_BINS,
     border_band,
     calibration_error,
     count_bins,
     fit_temperature,
+    grid_jaccard_temperatures,
 )
 
 
@@ -79,3 +82,21 @@ def test_fit_looks_at_the_band_alone():
 def test_fit_without_a_border_is_refused():
     with pytest.raises(ValueError, match="must have a mask with a border"):
         fit_temperature(iter([(np.full((8, 8), 0.5), np.zeros((8, 8), dtype=bool))]))
+
+
+def test_jaccard_temperature_is_that_of_the_truths():
+    """Truths drawn from surer probabilities than those that are given: their logits divided by 0.6."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for radius in rng.uniform(0.2, 0.8, 40):
+        grid = np.mgrid[-1:1:64j, -1:1:64j]
+        logits = 6 * (radius - np.hypot(*grid)) * rng.uniform(0.3, 1.5)
+        probabilities = torch.from_numpy(expit(logits))
+        result = {"probabilities": probabilities, "segmentation": probabilities > 0.5}
+        rows.append(("", result, rng.random(logits.shape) < expit(logits / 0.6)))
+    found = grid_jaccard_temperatures(rows)
+    assert list(found) == list(JACCARD_TEMPERATURES)
+    best = min(found, key=lambda temperature: found[temperature]["jaccard_error"])
+    assert best == pytest.approx(0.6, abs=0.051)
+    assert found[best]["mean_expected"] == pytest.approx(found[best]["mean_real"], abs=0.01)
+    assert found[1.0]["jaccard_error"] > 3 * found[best]["jaccard_error"]

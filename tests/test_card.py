@@ -67,12 +67,13 @@ def test_printed_numbers_are_those_of_the_results(name):
 
 @pytest.mark.skipif(not CHECKPOINT.is_dir(), reason="no checkpoint in this clone")
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
-@pytest.mark.parametrize("name", ["scores.csv", "trust.csv"])
+@pytest.mark.parametrize("name", ["scores.csv", "trust.csv", "robustness.csv"])
 def test_newest_rows_are_about_the_settings_of_the_checkpoint(name, checkpoint):
     processor = json.loads((checkpoint / "preprocessor_config.json").read_text())
     row = newest_score(REPOSITORY / "results" / name, checkpoint)
     assert float(row["threshold"]) == processor["threshold"]
     assert row["image_size"] == f"{processor['size']['height']}x{processor['size']['width']}"
-    if name == "trust.csv":
+    if name != "scores.csv":
         config = json.loads((checkpoint / "config.json").read_text())
         assert float(row["temperature"]) == config["temperature"]
+        assert float(row["jaccard_temperature"]) == processor["jaccard_temperature"]

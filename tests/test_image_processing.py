@@ -8,7 +8,7 @@ from PIL import Image
 from scipy import ndimage
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from efp_hf import EFPImageProcessor
+from efp_hf import EFPImageProcessor, image_processing_efp
 from efp_hf.image_processing_efp import expected_jaccard, keep_largest_region, to_upright_rgb
 
 SURE = 40.0
@@ -203,11 +203,12 @@ def test_more_labels_give_the_most_probable_one():
 
 
 def test_processor_is_saved_with_its_threshold_and_region_choice(tmp_path):
-    EFPImageProcessor(threshold=0.4, largest_region=True, size={"height": 96, "width": 128}).save_pretrained(tmp_path)
+    choices = {"threshold": 0.4, "largest_region": True, "jaccard_temperature": 0.7}
+    EFPImageProcessor(**choices, size={"height": 96, "width": 128}).save_pretrained(tmp_path)
     saved = json.loads((tmp_path / "preprocessor_config.json").read_text())
-    assert saved["threshold"] == 0.4 and saved["largest_region"] is True
+    assert {name: saved[name] for name in choices} == choices
     loaded = EFPImageProcessor.from_pretrained(tmp_path)
-    assert (loaded.threshold, loaded.largest_region) == (0.4, True)
+    assert {name: getattr(loaded, name) for name in choices} == choices
     assert (loaded.size["height"], loaded.size["width"]) == (96, 128)
     mask = loaded.post_process_semantic_segmentation(outputs_of(torch.full((1, 1, 2, 2), 0.45)))[0]
     assert mask.all()
@@ -219,6 +220,17 @@ def test_threshold_that_is_no_probability_is_refused(threshold):
         EFPImageProcessor(threshold=threshold)
     with pytest.raises(ValueError, match="`threshold` must be a probability"):
         EFPImageProcessor().post_process_semantic_segmentation(outputs_of(torch.rand(1, 1, 2, 2)), threshold=threshold)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
+def test_impossible_jaccard_temperature_is_refused(temperature):
+    message = f"`temperature` must be a finite number above 0, got {temperature}"
+    with pytest.raises(ValueError, match=message):
+        EFPImageProcessor(jaccard_temperature=temperature)
+    processor = EFPImageProcessor()
+    processor.jaccard_temperature = temperature
+    with pytest.raises(ValueError, match=message):
+        processor.post_process_semantic_segmentation(outputs_of(torch.rand(1, 1, 2, 2)), return_probabilities=True)
 
 
 def test_another_number_of_target_sizes_is_refused():
@@ -244,3 +256,48 @@ def test_probabilities_come_with_the_expected_jaccard_of_their_mask():
         expected = expected_jaccard(result["probabilities"], result["segmentation"].bool())
         assert result["expected_jaccard"] == expected
     assert results[0]["expected_jaccard"] != results[1]["expected_jaccard"]
+
+
+def test_expected_jaccard_is_that_of_probabilities_with_divided_logits():
+    logits = torch.randn(1, 1, 8, 8)
+    outputs = SimpleNamespace(logits=logits)
+    result = EFPImageProcessor(jaccard_temperature=0.5).post_process_semantic_segmentation(
+        outputs, return_probabilities=True
+    )[0]
+    expected = expected_jaccard((2 * logits[0, 0]).sigmoid(), result["segmentation"])
+    assert result["expected_jaccard"] == pytest.approx(expected, rel=1e-5)
+    torch.testing.assert_close(result["probabilities"], logits[0, 0].sigmoid())
+    nothing = torch.zeros(2, 2, dtype=torch.bool)
+    assert expected_jaccard(torch.full((2, 2), 0.2), nothing, temperature=0.5) == pytest.approx(0.8)
+    certain = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
+    assert expected_jaccard(certain, torch.tensor([[True, False, False, False]]), 0.7) == pytest.approx(0.5, abs=1e-4)
+
+
+@pytest.mark.parametrize("radius", [0.02, 0.3, 0.9])
+def test_expected_jaccard_of_a_photo_is_that_of_all_its_pixels(radius, monkeypatch):
+    rows, columns = torch.meshgrid(torch.linspace(-1, 1, 1600), torch.linspace(-1, 1, 2100), indexing="ij")
+    probabilities = (8 * (radius - (rows - 0.3).hypot(columns)) / radius).sigmoid()
+    mask = probabilities > 0.4
+    read = expected_jaccard(probabilities, mask, 0.7)
+    monkeypatch.setattr(image_processing_efp, "MIN_POINTS", 10**9)
+    assert read == pytest.approx(expected_jaccard(probabilities, mask, 0.7), abs=2e-3)
+
+
+def test_of_a_photo_some_rows_and_columns_are_read():
+    probabilities = torch.full((1024, 1536), 0.1)
+    probabilities[256:768] = 0.9
+    mask = probabilities > 0.5
+    expected = expected_jaccard(probabilities, mask)
+    probabilities[::2] = torch.nan  # every second row is read, from the second on
+    assert expected_jaccard(probabilities, mask) == pytest.approx(expected) == pytest.approx(0.9 / 1.1)
+
+
+@pytest.mark.parametrize("row", [500, 501])
+@pytest.mark.parametrize("point", [(0, 0), (1, 1)])
+def test_expected_jaccard_of_a_photo_sees_a_thin_line(row, point):
+    probabilities = torch.full((1024, 4096), 0.01)
+    probabilities[row] = 0.9
+    probabilities[point] = 0.9
+    mask = probabilities > 0.5
+    inside, outside = 4097 * 0.9, (mask.numel() - 4097) * 0.01
+    assert expected_jaccard(probabilities, mask) == pytest.approx(inside / (4097 + outside))

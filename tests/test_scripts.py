@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
+from efp_hf.calibration import JACCARD_TEMPERATURES
 from efp_hf.isic import FOLDERS
 from efp_hf.robustness import CHANGES
 
@@ -217,3 +218,8 @@ def test_postprocessing_is_chosen_on_validation_and_kept(run_script, tmp_path, s
         float(best["threshold"]),
         best["largest_region"],
     )
+    temperatures = rows_of(tmp_path / "jaccard_temperature.csv")
+    assert [float(row["jaccard_temperature"]) for row in temperatures] == list(JACCARD_TEMPERATURES)
+    closest = min(temperatures, key=lambda row: float(row["jaccard_error"]))
+    assert chosen.jaccard_temperature == float(closest["jaccard_temperature"]) != 1
+    assert float(closest["mean_real"]) == pytest.approx(float(best["validation_jaccard"]), abs=1e-5)

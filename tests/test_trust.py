@@ -3,6 +3,7 @@
 import csv
 import re
 import runpy
+import shutil
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFilter
 
+from efp_hf import EFPImageProcessor
 from efp_hf.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
 from efp_hf.isic import load_isic
 from efp_hf.metrics import confusion_counts, jaccard
@@ -28,6 +30,7 @@ from efp_hf.trust import (
     image_features,
     image_notes,
     rank_correlation,
+    reduce,
     summarize_trust,
 )
 
@@ -99,6 +102,12 @@ def test_values_that_are_no_probabilities_are_refused(value):
     probabilities[1, 2] = value
     with pytest.raises(ValueError, match=r"`probabilities` must be in \[0, 1\], got .* Turn logits into"):
         expected_jaccard(probabilities, probabilities > 0.4)
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, np.nan, np.inf])
+def test_impossible_temperature_is_refused(temperature):
+    with pytest.raises(ValueError, match=f"`temperature` must be a finite number above 0, got {temperature}"):
+        expected_jaccard(np.full((4, 4), 0.6), np.ones((4, 4), dtype=bool), temperature)
 
 
 @pytest.mark.parametrize("shape", [(4, 5), (2, 4, 4)])
@@ -302,15 +311,16 @@ def test_pairs_that_are_not_one_an_image_are_refused(expected, real):
 
 
 def test_script_appends_a_row_with_the_summary(tiny_checkpoint, synthetic_root, tmp_path, monkeypatch, capsys):
-    results = tmp_path / "trust.csv"
-    arguments = ["--data", str(synthetic_root), "--checkpoint", str(tiny_checkpoint), "--results", str(results)]
+    results, checkpoint = tmp_path / "trust.csv", shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
+    EFPImageProcessor.from_pretrained(checkpoint, jaccard_temperature=0.7).save_pretrained(checkpoint)
+    arguments = ["--data", str(synthetic_root), "--checkpoint", str(checkpoint), "--results", str(results)]
     monkeypatch.setattr(sys, "argv", [str(SCRIPT), *arguments, "--split", "validation"])
     runpy.run_path(str(SCRIPT), run_name="__main__")
     dataset = load_isic(synthetic_root, max_side=None)["validation"]
-    model, processor = load_checkpoint(tiny_checkpoint)
+    model, processor = load_checkpoint(checkpoint)
     results_of_rows = [result for _, result, _ in segment_rows(dataset, model, processor)]
     expected = [
-        expected_jaccard(result["probabilities"].numpy(), result["segmentation"].numpy().astype(bool))
+        expected_jaccard(result["probabilities"].numpy(), result["segmentation"].numpy().astype(bool), 0.7)
         for result in results_of_rows
     ]
     real = [jaccard(confusion_counts(mask, truth)) for _, mask, truth in model_masks(dataset, model, processor)]
@@ -318,6 +328,7 @@ def test_script_appends_a_row_with_the_summary(tiny_checkpoint, synthetic_root, 
     bins = sum(count_bins(probabilities, truth) for probabilities, truth in pairs)
     with results.open(newline="") as file:
         (row,) = csv.DictReader(file)
+    assert row["jaccard_temperature"] == "0.7"
     assert (row["split"], row["images"], row["checkpoint"]) == ("validation", str(len(dataset)), "tiny")
     assert float(row["mean_expected"]) == pytest.approx(np.mean(expected), abs=1e-5)
     assert float(row["mean_real"]) == pytest.approx(np.mean(real), abs=1e-5)
@@ -337,3 +348,9 @@ def test_script_names_a_missing_checkpoint(synthetic_root, tmp_path, monkeypatch
     with pytest.raises(SystemExit, match="no checkpoint there"):
         runpy.run_path(str(SCRIPT), run_name="__main__")
     assert not (tmp_path / "trust.csv").exists()
+
+
+def test_trust_of_a_strip_is_quick_and_small():
+    """Enlarged to 256 pixels of height this strip would have two billion pixels."""
+    image, mask = np.zeros((1, 30_000, 3), np.uint8), np.zeros((1, 30_000), bool)
+    assert reduce(image, mask)[1].shape == (1, 1024)
