@@ -71,14 +71,13 @@ def main() -> None:
     processor.size = {"height": image_size, "width": image_size}
     processor.threshold = threshold
     processor.largest_region = region
+    row |= {"validation_images": len(validation), **checkpoint_columns(arguments.checkpoint, model, processor)}
     temperatures = grid_jaccard_temperatures(segment_rows(validation, model, processor))
     for temperature, errors in temperatures.items():
         append_row(
             arguments.results.with_name("jaccard_temperature.csv"),
             {
                 **row,
-                "validation_images": len(validation),
-                **checkpoint_columns(arguments.checkpoint, model, processor),
                 "jaccard_temperature": temperature,
                 **{name: round(value, 6) for name, value in errors.items()},
             },
