@@ -23,11 +23,6 @@ from efp_hf.prediction import (
 from efp_hf.synthetic import draw_lesion
 
 
-@pytest.fixture(scope="module")
-def loaded(tiny_checkpoint):
-    return load_checkpoint(tiny_checkpoint)
-
-
 @pytest.fixture
 def folder(tmp_path):
     """Five images of different sizes, one large, and their neighbours that are none."""
