@@ -78,6 +78,12 @@ def difference(rows: list[dict], reference: list[dict] | None) -> str:
     return f"{(values - reference_values).mean():+.3f} [{interval(low_high, '+')}]"
 
 
+def seeds_of(rows: list[dict]) -> str:
+    """Their number, and where there are several the lowest and the highest test J of one."""
+    jaccards = sorted(float(jaccard(row["counts"]).mean()) for row in rows)
+    return f"{len(rows)} ({jaccards[0]:.3f} – {jaccards[-1]:.3f})" if len(rows) > 1 else "1"
+
+
 def cost_of(rows: list[dict]) -> list[str]:
     return [
         f"{float(rows[0]['parameters']) / 1e6:.1f} M",
@@ -105,13 +111,13 @@ def comparison_table(results: Path, track: str) -> str:
                 *scores_of(rows),
                 difference(rows, runs.get(("efp", ""))),
                 *cost_of(rows),
-                f"{len(rows)}",
+                seeds_of(rows),
                 " / ".join(map(str, PAPER[system])) if system in PAPER else "–",
             ]
         )
     if not lines:
         return f"Nothing is measured yet: `python scripts/compare.py --track {track}`."
-    header = f"system | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds | paper's mIoU / mDice"
+    header = f"system | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds (their J) | paper's mIoU / mDice"
     some = next(iter(runs.values()))[0]
     note = (
         f"{TRACKS[track].image_size}² pixels, {some['epochs']} epochs ({int(some['images_seen']):,} images seen), "
@@ -130,11 +136,11 @@ def ablation_table(results: Path, track: str = "pretrained") -> str:
     if reference is None or len(measured) < 2:
         return f"Nothing is measured yet: `python scripts/compare.py --track {track} --ablation`."
     lines = [
-        [variant or "EFP", *scores_of(rows), difference(rows, reference), *cost_of(rows), f"{len(rows)}"]
+        [variant or "EFP", *scores_of(rows), difference(rows, reference), *cost_of(rows), seeds_of(rows)]
         for variant in measured
         for rows in [runs["efp", variant]]
     ]
-    header = f"variant | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds"
+    header = f"variant | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds (their J)"
     missing = [variant for variant in ABLATIONS if variant not in measured]
     note = f"\n\nNot yet trained: {', '.join(missing)}." if missing else ""
     return to_table(header, lines) + note

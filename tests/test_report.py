@@ -41,7 +41,7 @@ def test_seeds_are_averaged_for_each_image(tmp_path):
     write_run(tmp_path, Run("pretrained", "efp", seed=1), [6, 6])
     write_run(tmp_path, Run("pretrained", "unet"), [7, 7])
     unet, efp = comparison_table(tmp_path, "pretrained").splitlines()[2:4]
-    assert "| EFP | 0.810 | **0.700** [0.700 … 0.700]" in efp and "| 2 | 85.4 / 89.6 |" in efp
+    assert "| EFP | 0.810 | **0.700** [0.700 … 0.700]" in efp and "| 2 (0.600 – 0.800) | 85.4 / 89.6 |" in efp
     assert "| +0.000 [+0.000 … +0.000] |" in unet
 
 
