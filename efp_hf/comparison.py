@@ -65,6 +65,7 @@ ABLATIONS = {
     "256": {"image_size": 256},
     "384": {"image_size": 384},
 }
+PARTS = ("no cross-scale", "no attention", "plain pyramid")  # of them: without a part of the paper
 
 
 @dataclass(frozen=True)
