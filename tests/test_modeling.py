@@ -341,6 +341,27 @@ def test_model_learns_one_image():
     assert (found & (labels == 1)).sum() / (found | (labels == 1)).sum() > 0.9
 
 
+def test_new_model_is_undecided():
+    model = EFPForSegmentation(EFPConfig())
+    outputs = model(torch.rand(1, 3, 64, 64), output_attentions=True)
+    assert not outputs.logits.any()  # probability 1/2
+    assert all((attention_map == 0.5).all() for attention_map in outputs.attentions)
+    assert not any(pair_score.weight.any() for pair_score in model.pyramid.pair_scores)  # a_{i,j} = 1/3
+    assert model.pyramid.responses[0][0].weight.std() > 0.01
+
+
+def test_every_weight_of_a_new_model_learns():
+    model = EFPForSegmentation(EFPConfig(**TINY)).train()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    labels = torch.zeros(1, 32, 32, dtype=torch.long)
+    labels[:, 8:20, 10:28] = 1
+    for _ in range(3):  # the classifier moves first, then what is before it
+        optimizer.zero_grad()
+        model(torch.rand(1, 3, 32, 32), labels=labels).loss.backward()
+        optimizer.step()
+    assert all(parameter.grad.any() for parameter in model.parameters() if parameter.ndim > 1)
+
+
 def test_signal_neither_vanishes_nor_explodes_in_a_new_model():
     model = EFPForSegmentation(EFPConfig()).train()
     states = model(torch.randn(2, 3, 64, 64), output_hidden_states=True).hidden_states

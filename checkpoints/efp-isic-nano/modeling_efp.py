@@ -53,6 +53,15 @@ class EFPConvLayer(nn.Sequential):
         )
 
 
+class EFPScore(nn.Conv2d):
+    """
+    A convolution before a sigmoid or a soft-max. Untrained it is zero, and a mask, M_s or a_{i,j} undecided.
+
+    It reads many channels that are all positive: random weights would give scores far from zero, and open or shut a
+    level or a pair by chance, where the sigmoid and the soft-max have no slope to learn on.
+    """
+
+
 class EFPConvBlock(GradientCheckpointingLayer):
     """F_i = ConvBlock_i(F_{i-1}): half the resolution of its input."""
 
@@ -182,7 +191,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         )
         # no bias: the soft-max over the pairs would not see it
         self.pair_scores = nn.ModuleList(
-            nn.Conv2d(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
+            EFPScore(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
         )
 
     @staticmethod
@@ -251,7 +260,7 @@ class EFPSpatialAttention(nn.Module):
     def __init__(self, config: EFPConfig):
         super().__init__()
         self.pooling = EFPChannelPooling()
-        self.convolution = nn.Conv2d(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
+        self.convolution = EFPScore(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
@@ -354,7 +363,11 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, EFPScore):
+            init.zeros_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -408,7 +421,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             else None
         )
         self.fusion = EFPFusion(config)
-        self.classifier = nn.Conv2d(config.head_size, config.num_logits, kernel_size=1)
+        self.classifier = EFPScore(config.head_size, config.num_logits, kernel_size=1)
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:

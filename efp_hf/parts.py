@@ -1,0 +1,73 @@
+"""What a trained EFP makes of the paper's parts: J with one of them replaced by something that does not look."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from datasets import Dataset
+
+from .configuration_efp import NUM_LEVELS
+from .image_processing_efp import EFPImageProcessor
+from .metrics import confusion_counts, jaccard
+from .modeling_efp import EFPForSegmentation
+from .scoring import model_masks
+
+
+def attend_everywhere_alike(model: EFPForSegmentation) -> None:
+    """Each M_s at its own mean: what is left is how much of a level is used, and not where."""
+
+    def replace(attention, levels, attended) -> tuple[torch.Tensor, torch.Tensor]:
+        mean = attended[1].mean((2, 3), keepdim=True)
+        return mean * levels[0], mean.expand_as(attended[1])
+
+    for attention in model.attention:
+        attention.register_forward_hook(replace)
+
+
+def weigh_pairs_alike(model: EFPForSegmentation) -> None:
+    """a_{i,j} = 1/3 everywhere."""
+    for pair_score in model.pyramid.pair_scores:
+        torch.nn.init.zeros_(pair_score.weight)
+
+
+def leave_level_out(model: EFPForSegmentation, level: int) -> None:
+    """Nothing of F_out of a level (1..4) reaches the fusion."""
+    torch.nn.init.zeros_(model.fusion.projections[level - 1].weight)
+
+
+def replacements(model: EFPForSegmentation) -> dict[str, Callable[[EFPForSegmentation], None]]:
+    """Name → what changes a copy of the model in place, of those that concern its parts."""
+    changes = {"none": lambda model: None}
+    if model.attention is not None:
+        changes["M_s at its mean"] = attend_everywhere_alike
+    if model.config.use_cross_scale:
+        changes["equal weights of the pairs"] = weigh_pairs_alike
+    levels = range(1, NUM_LEVELS + 1)
+    return changes | {f"without level {level}": partial(leave_level_out, level=level) for level in levels}
+
+
+def measure_parts(dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor) -> dict[str, float]:
+    """Name of `replacements` → mean J of a split of `load_lesions` with it, at the masks' own size."""
+    found = {}
+    for name, change in replacements(model).items():
+        changed = copy.deepcopy(model)
+        change(changed)
+        masks = model_masks(dataset, changed, processor)
+        found[name] = float(jaccard(np.array([confusion_counts(mask, truth) for _, mask, truth in masks])).mean())
+    return found
+
+
+@torch.inference_mode()
+def attention_statistics(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor
+) -> list[tuple[float, float]]:
+    """Of M_s of each level: the mean, and the standard deviation over the positions, both means over the images."""
+    statistics = []
+    for row in dataset:
+        attention_maps = model(
+            **processor(row["image"], return_tensors="pt").to(model.device, model.dtype), output_attentions=True
+        ).attentions
+        statistics.append([(float(of_level.mean()), float(of_level.std())) for of_level in attention_maps])
+    return [tuple(of_level) for of_level in np.mean(statistics, axis=0).tolist()]

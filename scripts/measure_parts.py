@@ -1,0 +1,57 @@
+"""Measure what a trained EFP makes of cross-scale weights, attention and each level.
+
+    python scripts/measure_parts.py --data ISIC_FOLDER                     # the shipped checkpoint on validation
+    python scripts/measure_parts.py --data ISIC_FOLDER --checkpoint runs/compare/pretrained-efp-seed0/model
+
+Each part is replaced by something that does not look at the image, without training again: M_s by its mean, the weights
+of the pairs by 1/3, a level by zeros. What J loses is what the trained network makes of the part. Appends a row a
+replacement to `results/parts.csv`, and to those without a level mean and standard deviation of that level's M_s.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from efp_hf.arguments import add_data_arguments
+from efp_hf.card import checkpoint_columns
+from efp_hf.isic import get_split, load_lesions
+from efp_hf.parts import attention_statistics, measure_parts
+from efp_hf.prediction import load_checkpoint
+from efp_hf.results import append_row, provenance, split_columns
+
+HERE = Path(__file__).resolve().parents[1]
+DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_data_arguments(parser, split="validation")
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
+    parser.add_argument("--results", type=Path, default=Path("results/parts.csv"), help="gets rows (%(default)s)")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse()
+    row = provenance()
+    try:
+        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed), arguments.split)
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
+        row |= checkpoint_columns(arguments.checkpoint, model, processor)
+        statistics = {}
+        if model.attention is not None:
+            for number, of_level in enumerate(attention_statistics(dataset, model, processor), start=1):
+                statistics[f"without level {number}"] = of_level
+        measured = measure_parts(dataset, model, processor)
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    for name, value in measured.items():
+        mean, deviation = (f"{figure:.4f}" for figure in statistics[name]) if name in statistics else ("", "")
+        print(f"{name:28} J {value:.4f}  {f'M_s {mean} ± {deviation}' if mean else ''}")
+        columns = {"replaced": name, "jaccard": round(value, 6)}
+        append_row(arguments.results, {**row, **columns, "attention_mean": mean, "attention_deviation": deviation})
+
+
+if __name__ == "__main__":
+    main()
