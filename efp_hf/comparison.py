@@ -61,11 +61,11 @@ ABLATIONS = {
         "global_context_size": 128,
     },
     "global context": {"global_context_size": 128},
+    "scores from zero": {"zero_init_scores": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
 }
-PARTS = ("no cross-scale", "no attention", "plain pyramid")  # of them: without a part of the paper
 
 
 @dataclass(frozen=True)

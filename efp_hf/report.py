@@ -1,6 +1,6 @@
 """Tables of the README and the cards: comparison, ablation, checkpoints, changed images."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
@@ -128,11 +128,11 @@ def comparison_table(results: Path, track: str) -> str:
     return f"{to_table(header, lines)}\n\n{note}"
 
 
-def ablation_table(results: Path, track: str = "pretrained", variants: Sequence[str] = tuple(ABLATIONS)) -> str:
+def ablation_table(results: Path, track: str = "pretrained") -> str:
     """EFP with one thing changed, with the difference to EFP as it is; variants without a row are named below."""
     runs = read_comparison(results, track)
     reference = runs.get(("efp", ""))
-    measured = [variant for variant in ("", *variants) if ("efp", variant) in runs]
+    measured = [variant for variant in ("", *ABLATIONS) if ("efp", variant) in runs]
     if reference is None or len(measured) < 2:
         return f"Nothing is measured yet: `python scripts/compare.py --track {track} --ablation`."
     lines = [
@@ -141,7 +141,7 @@ def ablation_table(results: Path, track: str = "pretrained", variants: Sequence[
         for rows in [runs["efp", variant]]
     ]
     header = f"variant | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds (their J)"
-    missing = [variant for variant in variants if variant not in measured]
+    missing = [variant for variant in ABLATIONS if variant not in measured]
     note = f"\n\nNot yet trained: {', '.join(missing)}." if missing else ""
     return to_table(header, lines) + note
 

@@ -6,7 +6,6 @@ python scripts/write_card.py
 from pathlib import Path
 
 from efp_hf.card import fill, newest_score, score_table, trust_sentence
-from efp_hf.comparison import PARTS
 from efp_hf.report import ablation_table, checkpoints_table, comparison_table, costs, robustness_table
 from efp_hf.speed import speed_block
 
@@ -23,7 +22,6 @@ def blocks() -> dict[str, str]:
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
         "ablation": ablation_table(results),
-        "scratch ablation": ablation_table(results, "scratch", PARTS),
         "speed": speed_block(results),
     }
 

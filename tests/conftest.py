@@ -12,7 +12,6 @@ import torch
 from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
-from efp_hf.modeling_efp import EFPScore
 from efp_hf.prediction import load_checkpoint
 from efp_hf.space.photo import SegmentedPhoto
 from efp_hf.synthetic import draw_lesion, write_synthetic_isic
@@ -39,14 +38,12 @@ def quiet_cache(tmp_path_factory, monkeypatch):
 
 
 def tiny_model(**config) -> EFPForSegmentation:
-    """A model of a few thousand parameters whose batch norms and scores are not at their initial state."""
+    """A model of a few thousand parameters whose batch norms are not at their initial state."""
     model = EFPForSegmentation(EFPConfig(**{**TINY, **config}))
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-        elif isinstance(module, EFPScore):
-            torch.nn.init.normal_(module.weight)
     return model.eval()
 
 

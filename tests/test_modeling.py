@@ -341,8 +341,8 @@ def test_model_learns_one_image():
     assert (found & (labels == 1)).sum() / (found | (labels == 1)).sum() > 0.9
 
 
-def test_new_model_is_undecided():
-    model = EFPForSegmentation(EFPConfig())
+def test_scores_from_zero_leave_a_new_model_undecided():
+    model = EFPForSegmentation(EFPConfig(zero_init_scores=True))
     outputs = model(torch.rand(1, 3, 64, 64), output_attentions=True)
     assert not outputs.logits.any()  # probability 1/2
     assert all((attention_map == 0.5).all() for attention_map in outputs.attentions)
@@ -350,8 +350,9 @@ def test_new_model_is_undecided():
     assert model.pyramid.responses[0][0].weight.std() > 0.01
 
 
-def test_every_weight_of_a_new_model_learns():
-    model = EFPForSegmentation(EFPConfig(**TINY)).train()
+@pytest.mark.parametrize("zero_init_scores", [False, True])
+def test_every_weight_of_a_new_model_learns(zero_init_scores):
+    model = EFPForSegmentation(EFPConfig(**TINY, zero_init_scores=zero_init_scores)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     labels = torch.zeros(1, 32, 32, dtype=torch.long)
     labels[:, 8:20, 10:28] = 1

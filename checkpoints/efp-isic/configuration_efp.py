@@ -41,6 +41,9 @@ class EFPConfig(PreTrainedConfig):
             Spatial attention M_s on every level. `False`: the levels reach the head as they are.
         attention_kernel_size (`int`, defaults to 7):
             Kernel of the convolution that makes M_s. Odd.
+        zero_init_scores (`bool`, defaults to `False`):
+            Start the convolutions that give the mask, M_s and the weights of the pairs at zero: untrained, none of them
+            prefers a place, a level or a pair. It did not pay on validation (`results/comparison.csv`).
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -77,6 +80,7 @@ class EFPConfig(PreTrainedConfig):
     cross_scale_kernel_size: int = 1
     use_spatial_attention: bool = True
     attention_kernel_size: int = 7
+    zero_init_scores: bool = False
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0

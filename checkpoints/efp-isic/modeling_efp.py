@@ -55,10 +55,10 @@ class EFPConvLayer(nn.Sequential):
 
 class EFPScore(nn.Conv2d):
     """
-    A convolution before a sigmoid or a soft-max. Untrained it is zero, and a mask, M_s or a_{i,j} undecided.
+    A convolution before a sigmoid or a soft-max: the scores of the mask, of M_s, of the weights of the pairs.
 
-    It reads many channels that are all positive: random weights would give scores far from zero, and open or shut a
-    level or a pair by chance, where the sigmoid and the soft-max have no slope to learn on.
+    With `config.zero_init_scores` its weights start at zero. Random ones start far from it, since they read many
+    channels that are all positive, and which level or pair is open at first is chance.
     """
 
 
@@ -363,12 +363,11 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, EFPScore):
-            init.zeros_(module.weight)
-            if module.bias is not None:
-                init.zeros_(module.bias)
-        elif isinstance(module, nn.Conv2d):
-            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        if isinstance(module, nn.Conv2d):
+            if isinstance(module, EFPScore) and self.config.zero_init_scores:
+                init.zeros_(module.weight)
+            else:
+                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
