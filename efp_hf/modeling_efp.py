@@ -57,8 +57,8 @@ class EFPScore(nn.Conv2d):
     """
     A convolution before a sigmoid or a soft-max: the scores of the mask, of M_s, of the weights of the pairs.
 
-    With `config.zero_init_scores` its weights start at zero. Random ones start far from it, since they read many
-    channels that are all positive, and which level or pair is open at first is chance.
+    With `config.zero_init_scores` its weights start at zero, and untrained it prefers no place, level or pair. Random
+    ones, scaled by its few output channels, start far from zero: soft-maxes, and some of the sigmoids, are saturated.
     """
 
 

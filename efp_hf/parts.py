@@ -1,4 +1,4 @@
-"""What a trained EFP makes of the paper's parts: J with one of them replaced by something that does not look."""
+"""What a trained EFP makes of the paper's parts: J with one of them replaced by something that knows no place."""
 
 import copy
 from collections.abc import Callable
@@ -9,14 +9,14 @@ import torch
 from datasets import Dataset
 
 from .configuration_efp import NUM_LEVELS
-from .image_processing_efp import EFPImageProcessor
+from .image_processing_efp import EFPImageProcessor, to_upright_rgb
 from .metrics import confusion_counts, jaccard
 from .modeling_efp import EFPForSegmentation
 from .scoring import model_masks
 
 
 def attend_everywhere_alike(model: EFPForSegmentation) -> None:
-    """Each M_s at its own mean: what is left is how much of a level is used, and not where."""
+    """M_s of each image and level at its mean: what is left is how much of a level is used, and not where."""
 
     def replace(attention, levels, attended) -> tuple[torch.Tensor, torch.Tensor]:
         mean = attended[1].mean((2, 3), keepdim=True)
@@ -32,9 +32,13 @@ def weigh_pairs_alike(model: EFPForSegmentation) -> None:
         torch.nn.init.zeros_(pair_score.weight)
 
 
-def leave_level_out(model: EFPForSegmentation, level: int) -> None:
-    """Nothing of F_out of a level (1..4) reaches the fusion."""
-    torch.nn.init.zeros_(model.fusion.projections[level - 1].weight)
+def level_everywhere_alike(model: EFPForSegmentation, level: int) -> None:
+    """F_out of a level (1..4) at the means of its channels. F_i still reaches other levels through the pairs."""
+
+    def replace(projection, levels) -> tuple[torch.Tensor]:
+        return (levels[0].mean((2, 3), keepdim=True).expand_as(levels[0]),)
+
+    model.fusion.projections[level - 1].register_forward_pre_hook(replace)
 
 
 def replacements(model: EFPForSegmentation) -> dict[str, Callable[[EFPForSegmentation], None]]:
@@ -45,7 +49,7 @@ def replacements(model: EFPForSegmentation) -> dict[str, Callable[[EFPForSegment
     if model.config.use_cross_scale:
         changes["equal weights of the pairs"] = weigh_pairs_alike
     levels = range(1, NUM_LEVELS + 1)
-    return changes | {f"without level {level}": partial(leave_level_out, level=level) for level in levels}
+    return changes | {f"level {level} at its mean": partial(level_everywhere_alike, level=level) for level in levels}
 
 
 def measure_parts(dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor) -> dict[str, float]:
@@ -63,11 +67,13 @@ def measure_parts(dataset: Dataset, model: EFPForSegmentation, processor: EFPIma
 def attention_statistics(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor
 ) -> list[tuple[float, float]]:
-    """Of M_s of each level: the mean, and the standard deviation over the positions, both means over the images."""
+    """
+    Of M_s of each level: the mean, and the standard deviation over the positions of an image, both means over the
+    images, four digits. Empty for a model without attention.
+    """
     statistics = []
     for row in dataset:
-        attention_maps = model(
-            **processor(row["image"], return_tensors="pt").to(model.device, model.dtype), output_attentions=True
-        ).attentions
-        statistics.append([(float(of_level.mean()), float(of_level.std())) for of_level in attention_maps])
-    return [tuple(of_level) for of_level in np.mean(statistics, axis=0).tolist()]
+        inputs = processor(to_upright_rgb(row["image"]), return_tensors="pt").to(model.device, model.dtype)
+        attention_maps = model(**inputs, output_attentions=True).attentions or ()
+        statistics.append([(float(of_level.mean()), float(of_level.std(correction=0))) for of_level in attention_maps])
+    return [tuple(of_level) for of_level in np.mean(statistics, axis=0).round(4).tolist()]

@@ -3,9 +3,10 @@
     python scripts/measure_parts.py --data ISIC_FOLDER                     # the shipped checkpoint on validation
     python scripts/measure_parts.py --data ISIC_FOLDER --checkpoint runs/compare/pretrained-efp-seed0/model
 
-Each part is replaced by something that does not look at the image, without training again: M_s by its mean, the weights
-of the pairs by 1/3, a level by zeros. What J loses is what the trained network makes of the part. Appends a row a
-replacement to `results/parts.csv`, and to those without a level mean and standard deviation of that level's M_s.
+Each part is replaced by something that knows no place, without training again: M_s and F_out of a level by their means,
+the weights of the pairs by 1/3. What J loses is the most that the trained network makes of the part; it was not trained
+to do without. Appends a row a replacement to `results/parts.csv`, with mean and standard deviation of M_s of each level
+as the network makes it.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from pathlib import Path
 
 from efp_hf.arguments import add_data_arguments
 from efp_hf.card import checkpoint_columns
+from efp_hf.configuration_efp import NUM_LEVELS
 from efp_hf.isic import get_split, load_lesions
 from efp_hf.parts import attention_statistics, measure_parts
 from efp_hf.prediction import load_checkpoint
@@ -39,18 +41,16 @@ def main() -> None:
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
         row |= checkpoint_columns(arguments.checkpoint, model, processor)
-        statistics = {}
-        if model.attention is not None:
-            for number, of_level in enumerate(attention_statistics(dataset, model, processor), start=1):
-                statistics[f"without level {number}"] = of_level
+        statistics = attention_statistics(dataset, model, processor) or [("", "")] * NUM_LEVELS
+        for number, (mean, deviation) in enumerate(statistics, start=1):
+            row |= {f"attention_{number}": mean, f"attention_deviation_{number}": deviation}
+            print(f"M_s of level {number}: {mean} ± {deviation}", flush=True)
         measured = measure_parts(dataset, model, processor)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     for name, value in measured.items():
-        mean, deviation = (f"{figure:.4f}" for figure in statistics[name]) if name in statistics else ("", "")
-        print(f"{name:28} J {value:.4f}  {f'M_s {mean} ± {deviation}' if mean else ''}")
-        columns = {"replaced": name, "jaccard": round(value, 6)}
-        append_row(arguments.results, {**row, **columns, "attention_mean": mean, "attention_deviation": deviation})
+        print(f"{name:28} J {value:.4f}")
+        append_row(arguments.results, {**row, "replaced": name, "jaccard": round(value, 6)})
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, tiny_model
 from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
@@ -195,6 +195,18 @@ def test_robustness_has_a_row_a_change_and_begins_with_the_plain_score(
     assert [row["change"] for row in rows] == list(CHANGES)
     assert rows[0]["jaccard"] == rows_of(tmp_path / "scores.csv")[0]["jaccard"]
     assert len({row["jaccard"] for row in rows}) > 5
+
+
+def test_parts_give_a_row_each_also_where_there_is_no_attention(run_script, tmp_path, synthetic_root, tiny_checkpoint):
+    data = ("--data", synthetic_root, "--results", "parts.csv")
+    assert run_script("measure_parts.py", *data, "--checkpoint", tiny_checkpoint) == 0
+    tiny_model(use_spatial_attention=False).save_pretrained(tmp_path / "plain")
+    EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path / "plain")
+    assert run_script("measure_parts.py", *data, "--checkpoint", "plain") == 0
+    rows = rows_of(tmp_path / "parts.csv")
+    assert [row["replaced"] for row in rows].count("none") == 2 and len(rows) == 7 + 6
+    assert all(row["split"] == "validation" for row in rows)
+    assert all(0 < float(row["attention_4"]) < 1 for row in rows[:7]) and rows[7]["attention_4"] == ""
 
 
 def test_score_names_what_is_wrong(run_script, tmp_path, synthetic_root):
