@@ -13,7 +13,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from efp_hf.arguments import add_data_arguments
+from efp_hf.arguments import add_scoring_arguments
 from efp_hf.card import checkpoint_columns
 from efp_hf.configuration_efp import NUM_LEVELS
 from efp_hf.isic import get_split, load_lesions
@@ -27,9 +27,7 @@ DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser, split="validation")
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
-    parser.add_argument("--results", type=Path, default=Path("results/parts.csv"), help="gets rows (%(default)s)")
+    add_scoring_arguments(parser, DEFAULT_CHECKPOINT, "results/parts.csv", split="validation")
     return parser.parse_args()
 
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from efp_hf.arguments import add_data_arguments
+from efp_hf.arguments import add_scoring_arguments
 from efp_hf.card import checkpoint_columns
 from efp_hf.isic import get_split, load_lesions
 from efp_hf.metrics import confusion_counts, summarize
@@ -31,9 +31,7 @@ SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
-    parser.add_argument("--results", type=Path, default=Path("results/robustness.csv"), help="gets rows (%(default)s)")
+    add_scoring_arguments(parser, DEFAULT_CHECKPOINT, "results/robustness.csv")
     return parser.parse_args()
 
 

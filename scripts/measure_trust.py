@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from efp_hf.arguments import add_data_arguments
+from efp_hf.arguments import add_scoring_arguments
 from efp_hf.calibration import border_band, calibration_error, count_bins
 from efp_hf.card import checkpoint_columns
 from efp_hf.isic import get_split, load_lesions
@@ -30,10 +30,8 @@ DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
+    add_scoring_arguments(parser, DEFAULT_CHECKPOINT, "results/trust.csv")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--results", type=Path, default=Path("results/trust.csv"), help="gets a row (%(default)s)")
     return parser.parse_args()
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import evaluate
 from tqdm import tqdm
 
-from efp_hf.arguments import add_data_arguments
+from efp_hf.arguments import add_scoring_arguments
 from efp_hf.card import weights_digest
 from efp_hf.isic import get_split, load_lesions
 from efp_hf.prediction import load_checkpoint
@@ -28,11 +28,9 @@ DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser)
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder or Hub id (default: the shipped one)")
+    add_scoring_arguments(parser, DEFAULT_CHECKPOINT, "results/scores.csv")
     parser.add_argument("--masks", type=Path, help="score the masks of this folder instead of a checkpoint")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--results", type=Path, default=Path("results/scores.csv"), help="gets a row (%(default)s)")
     return parser.parse_args()
 
 
