@@ -33,11 +33,11 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from efp_hf.card import weights_digest
-from efp_hf.prediction import load_checkpoint
-from efp_hf.space.batch import segment_batch
-from efp_hf.space.drawing import draw_maps
-from efp_hf.space.markup import (
+from efp_hf.study.card import weights_digest
+from efp_hf.inference.folder import load_checkpoint
+from efp_hf.page.batch import segment_batch
+from efp_hf.page.drawing import draw_maps
+from efp_hf.page.markup import (
     batch_html,
     comparison_html,
     grid_html,
@@ -47,8 +47,8 @@ from efp_hf.space.markup import (
     trust_html,
     view_html,
 )
-from efp_hf.space.photo import segment_photo
-from efp_hf.space.tabs import (
+from efp_hf.page.photo import segment_photo
+from efp_hf.page.tabs import (
     compare_photo,
     draw_view,
     lesion_data,
@@ -60,7 +60,7 @@ from efp_hf.space.tabs import (
     write_mask_file,
     write_overlay_file,
 )
-from efp_hf.space.uploads import MAX_BATCH_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_ZIP_BYTES, delete_old_files
+from efp_hf.page.uploads import MAX_BATCH_BYTES, MAX_FILE_BYTES, MAX_FILES, MAX_ZIP_BYTES, delete_old_files
 
 HERE = Path(__file__).resolve().parent
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"

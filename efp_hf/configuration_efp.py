@@ -57,7 +57,7 @@ class EFPConfig(PreTrainedConfig):
             Label of pixels that take no part in the loss.
         temperature (`float`, defaults to 1.0):
             Divides the logits, so that their sigmoid is a probability that can be believed. Fitted on validation
-            images after the training (`efp_hf.calibration`).
+            images after the training (`efp_hf.metrics.calibration`).
 
     With two labels (the default, `{0: "background", 1: "lesion"}`) the model has one logit a pixel, with more it has
     one logit a label.

@@ -21,12 +21,12 @@ from pathlib import Path
 import torch
 
 from efp_hf import speed
-from efp_hf.benchmark.job import in_new_process, job_candidates, job_rows, run_job, write_photos
-from efp_hf.benchmark.limit import limit_rows, machine_peaks
-from efp_hf.benchmark.metrics import draw_mask_pairs, metric_candidates, metric_rows
-from efp_hf.benchmark.model import model_calls, model_candidates, model_rows, profile_rows, time_parts
-from efp_hf.benchmark.systems import CUDA, EFP, NANO, RUNTIMES, SYSTEMS, new_system
-from efp_hf.benchmark.training import (
+from efp_hf.study.benchmark.job import in_new_process, job_candidates, job_rows, run_job, write_photos
+from efp_hf.study.benchmark.limit import limit_rows, machine_peaks
+from efp_hf.study.benchmark.metrics import draw_mask_pairs, metric_candidates, metric_rows
+from efp_hf.study.benchmark.model import model_calls, model_candidates, model_rows, profile_rows, time_parts
+from efp_hf.study.benchmark.systems import CUDA, EFP, NANO, RUNTIMES, SYSTEMS, new_system
+from efp_hf.study.benchmark.training import (
     BARE_LOOP,
     new_trainer,
     repeat_rows,
@@ -34,8 +34,8 @@ from efp_hf.benchmark.training import (
     train_with_trainer,
     training_rows,
 )
-from efp_hf.benchmark.turns import PAUSE, alternate, conditions
-from efp_hf.results import append_row, provenance
+from efp_hf.study.benchmark.turns import PAUSE, alternate, conditions
+from efp_hf.metrics.rows import append_row, provenance
 
 HERE = Path(__file__).resolve().parents[1]
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
@@ -173,8 +173,8 @@ def measure_job(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
 
 
 def measure_training(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    from efp_hf.isic import load_isic
-    from efp_hf.synthetic import write_synthetic_isic
+    from efp_hf.data.isic import load_isic
+    from efp_hf.data.synthetic import write_synthetic_isic
 
     with tempfile.TemporaryDirectory() as root:
         side = 2 * effort.training_size  # as large as the images that scripts/train.py keeps, with its 256²

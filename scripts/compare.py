@@ -14,8 +14,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from efp_hf.arguments import add_data_arguments
-from efp_hf.comparison import (
+from efp_hf.commands.arguments import add_data_arguments
+from efp_hf.study.comparison import (
     ABLATIONS,
     LEARNING_RATES,
     SYSTEMS,
@@ -28,9 +28,9 @@ from efp_hf.comparison import (
     train_system,
 )
 from efp_hf.image_processing_efp import EFPImageProcessor
-from efp_hf.isic import load_lesions
+from efp_hf.data.isic import load_lesions
 from efp_hf.metrics import summarize
-from efp_hf.results import append_row, provenance, read_rows, write_rows
+from efp_hf.metrics.rows import append_row, provenance, read_rows, write_rows
 
 OF_TRAINING = ("bf16", "use_cpu")
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from efp_hf.comparison import TRACKS
-from efp_hf.figures import (
+from efp_hf.study.comparison import TRACKS
+from efp_hf.study.figures import (
     accuracy_figure,
     image_file,
     jaccards_figure,
@@ -27,9 +27,9 @@ from efp_hf.figures import (
     reliability_figure,
     save_figure,
 )
-from efp_hf.isic import load_isic
-from efp_hf.prediction import load_checkpoint
-from efp_hf.report import TITLES
+from efp_hf.data.isic import load_isic
+from efp_hf.inference.folder import load_checkpoint
+from efp_hf.study.report import TITLES
 
 HERE = Path(__file__).resolve().parents[1]
 

@@ -14,12 +14,12 @@ from pathlib import Path
 import evaluate
 from tqdm import tqdm
 
-from efp_hf.arguments import add_scoring_arguments
-from efp_hf.card import weights_digest
-from efp_hf.isic import get_split, load_lesions
-from efp_hf.prediction import load_checkpoint
-from efp_hf.results import append_row, provenance, shorten, split_columns
-from efp_hf.scoring import boundary_scores, folder_masks, model_masks
+from efp_hf.commands.arguments import add_scoring_arguments
+from efp_hf.study.card import weights_digest
+from efp_hf.data.isic import get_split, load_lesions
+from efp_hf.inference.folder import load_checkpoint
+from efp_hf.metrics.rows import append_row, provenance, shorten, split_columns
+from efp_hf.metrics.evaluation import boundary_scores, folder_masks, model_masks
 
 HERE = Path(__file__).resolve().parents[1]
 METRIC = HERE / "efp_hf" / "metrics" / "lesion_segmentation"

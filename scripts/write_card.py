@@ -5,9 +5,9 @@ python scripts/write_card.py
 
 from pathlib import Path
 
-from efp_hf.card import fill, newest_score, score_table, trust_sentence
-from efp_hf.report import ablation_table, checkpoints_table, comparison_table, costs, robustness_table
-from efp_hf.speed import speed_block
+from efp_hf.study.card import fill, newest_score, score_table, trust_sentence
+from efp_hf.study.report import ablation_table, checkpoints_table, comparison_table, costs, robustness_table
+from efp_hf.study.speed import speed_block
 
 HERE = Path(__file__).resolve().parents[1]
 CHECKPOINT = HERE / "checkpoints" / "efp-isic"

@@ -1,0 +1,1 @@
+"""The `efp` command, a file a subcommand."""

@@ -1,0 +1,1 @@
+"""Images and masks: reading and checking files, pairs and folders, splits, augmentation."""

@@ -1,0 +1,156 @@
+"""Reads image and mask files, or says by name why it cannot."""
+
+import os
+import struct
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from ..image_processing_efp import to_upright_rgb
+
+IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
+# What Pillow raises for damaged files, its EXIF and TIFF readers among them
+DECODING_ERRORS = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
+
+
+# Of Pillow's formats those that photos and masks come in. Some of the others start programs (EPS: Ghostscript).
+FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # MPO is opened as JPEG
+
+
+def is_image_file(path: Path) -> bool:
+    """By its ending; not hidden, and not one of the super-pixel pictures that some ISIC archives hold."""
+    return (
+        path.suffix.lower() in IMAGE_SUFFIXES
+        and not path.name.startswith(".")
+        and not path.stem.endswith("_superpixels")
+    )
+
+
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """
+    An image file opened but not yet decoded.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is empty, no image, animated or of several pages, or has more than `max_pixels`.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: no such file. Check the path.")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path}: the file is empty. Copy or download it again.")
+    try:
+        with warnings.catch_warnings():  # Pillow's own limit warns; ours below refuses
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=FORMATS)
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"{path}: the image has more than {max_pixels} pixels. Reduce it first.") from error
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{path}: not an image that can be read. Save it as JPEG or PNG.") from error
+    except DECODING_ERRORS as error:
+        raise ValueError(f"{path}: the image cannot be opened ({error}). Save it again as JPEG or PNG.") from error
+    width, height = image.size
+    if width * height > max_pixels:
+        raise ValueError(f"{path}: the image has {height}×{width} pixels, more than {max_pixels}. Reduce it first.")
+    try:
+        # the second picture of a phone's MPO file is a preview or a depth map: the first one is the photo
+        is_single = image.format == "MPO" or not has_second_frame(image)
+        image.getexif()
+    except DECODING_ERRORS as error:
+        raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+    if not is_single:
+        raise ValueError(f"{path}: the file holds several images. Save the one that is meant as a single image.")
+    return image
+
+
+def has_second_frame(image: Image.Image) -> bool:
+    """Without counting them all: a TIFF of two megabytes can hold 20,000 pages, which takes Pillow a minute."""
+    try:
+        image.seek(1)
+    except EOFError:
+        return False
+    finally:
+        image.seek(0)
+    return True
+
+
+def upright_size(image: Image.Image) -> tuple[int, int]:
+    """(height, width) of an opened image after its EXIF rotation, from the header alone."""
+    width, height = image.size
+    is_transposed = image.getexif().get(0x0112, 1) >= 5  # orientations 5..8 swap the axes
+    return (width, height) if is_transposed else (height, width)
+
+
+def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """
+    An image file as upright 8-bit RGB, see [`to_upright_rgb`].
+
+    Args:
+        min_size: the shorter side that is needed. A larger JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 of
+            its size that still has it, many times faster.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`open_image`], and for a truncated or damaged file or 32-bit pixels.
+    """
+    with open_image(path, max_pixels) as image:
+        if min_size is not None:
+            image.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
+        try:
+            image.load()
+        except DECODING_ERRORS as error:
+            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+        try:
+            return to_upright_rgb(image)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+
+
+def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+    """
+    A mask file as a boolean `(height, width)` array, `True` for lesion.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`read_image`], and for values other than 0 and 255.
+    """
+    with open_image(path, max_pixels) as image:
+        try:
+            image.load()
+        except DECODING_ERRORS as error:
+            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+        return as_boolean_mask(image, path)
+
+
+def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
+    """
+    A 0/255 mask picture as booleans, `(height, width)`, upright.
+
+    Raises:
+        ValueError: transparency, or a value other than 0 and 255; with `name` and the value.
+    """
+    if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
+        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
+    if mask.mode.startswith(("I", "F")):
+        raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
+    grey = np.asarray(ImageOps.exif_transpose(mask).convert("L"))
+    lesion = grey == 255
+    strange = grey[~lesion & (grey != 0)]
+    if strange.size:
+        raise ValueError(
+            f"{name}: a mask must hold 0 (skin) and 255 (lesion), got {strange.flat[0]}. "
+            "Binarise it, and save it as PNG, not as JPEG."
+        )
+    return lesion
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """`write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all."""
+    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    try:
+        write(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,204 @@
+"""A checkpoint to a folder for another runtime, through the exporters and quantizers of Transformers."""
+
+import copy
+import math
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from functools import reduce
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from timm.layers.conv2d_same import Conv2dSame
+from torch import nn
+from torch.export import Dim
+from transformers.exporters.auto import AutoExportConfig, AutoHfExporter
+from transformers.exporters.base import EXPORT_MANIFEST_FILE
+
+from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
+from .runtimes import PACKAGES, require_packages
+
+FORMATS = tuple(PACKAGES)
+TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
+POOLING_CHUNKS = 8
+EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
+
+
+def export_model(
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    folder: Path,
+    to: str,
+    calibration_images: Iterable[Image.Image] | None = None,
+    half: bool = False,
+    overwrite: bool = False,
+) -> None:
+    """
+    Write a folder with the model for another runtime, the processor and the configuration, which
+    [`load_checkpoint`](prediction.py) loads. Batch size, height and width stay free (ExecuTorch: up to
+    `EXECUTORCH_LIMITS`).
+
+    Args:
+        folder: is there afterwards whole, or as it was before.
+        to: "onnx", "openvino" or "executorch".
+        calibration_images: quantize to int8, with the ranges that these images give; they should be training images.
+        half: weights of 16 bits, for ONNX and ExecuTorch the computation too.
+        overwrite: replace an exported folder.
+
+    Raises:
+        ImportError: a package is not installed; the message names the extra that brings it.
+        FileExistsError: the folder is there, and is to stay or is no exported one.
+        ValueError: another format, or int8 and half at once.
+    """
+    if to not in FORMATS:
+        raise ValueError(f"`to` must be one of {', '.join(FORMATS)}, got {to!r}.")
+    if half and calibration_images is not None:
+        raise ValueError("`half` must not be given with int8: weights have 16 or 8 bits. Choose one.")
+    require_packages(PACKAGES[to], f"The export to {to}")
+    with new_folder(Path(folder), overwrite) as partial:
+        quantizer = None
+        if calibration_images is not None:
+            quantizer = make_quantizer(to, list(calibration_inputs(calibration_images, processor)))
+        options = {"dynamic_shapes": {"pixel_values": free_sizes(to)}, "quantizer": quantizer}
+        if to == "openvino":
+            options["compress_to_fp16"] = half  # it does not halve the convolutions of a model of 16 bits
+        config = AutoExportConfig.from_dict({"export_format": to, **options})
+        model = traceable(model)
+        if to == "onnx":
+            write_poolings_for_onnx(model)
+        model = model.half() if half and to != "openvino" else model
+        pixel_values = torch.zeros(TRACED_SHAPE, dtype=model.dtype)
+        exported = AutoHfExporter.from_config(config).export(model, {"pixel_values": pixel_values}, config)
+        if to == "onnx":
+            # the Python lines that made each node: three quarters of a graph's bytes, which no runtime reads
+            from onnx_ir.passes.common import ClearMetadataAndDocStringPass
+
+            for component in exported.components.values():
+                ClearMetadataAndDocStringPass()(component.program)
+        exported.save_pretrained(partial)
+        processor.save_pretrained(partial)
+
+
+@contextmanager
+def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
+    """A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        if not overwrite:
+            raise FileExistsError(f"{folder} is there. Choose another folder, or pass --overwrite.")
+        if not (folder / EXPORT_MANIFEST_FILE).is_file():
+            raise FileExistsError(f"{folder} is no exported model and is not overwritten. Choose another folder.")
+    partial = folder.with_name(f".{os.getpid()}-{folder.name}")
+    try:
+        partial.mkdir(parents=True)
+        yield partial
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def free_sizes(to: str) -> dict:
+    """Axis of `pixel_values` → that its size is free; an export in which it would become a constant is an error."""
+    if to == "executorch":
+        most, longest = EXECUTORCH_LIMITS
+        return {0: Dim.DYNAMIC(max=most), 2: Dim.DYNAMIC(max=longest), 3: Dim.DYNAMIC(max=longest)}
+    return {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+
+
+def traceable(model: EFPForSegmentation) -> EFPForSegmentation:
+    """A copy on the CPU, in evaluation mode, whose convolutions pad by constants."""
+    model = copy.deepcopy(model).cpu().eval()
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, Conv2dSame) and child.dilation == (1, 1):
+                setattr(parent, name, SamePaddingConv(child))
+    return model
+
+
+class SamePaddingConv(nn.Module):
+    """
+    The function of timm's `Conv2dSame` at sizes that its stride divides, for kernels not smaller than their stride:
+    there the padding is a constant. EFP has such sizes for every image, other networks for images of such sizes. timm
+    computes the padding from the size, which a tracer of unknown sizes does not get through and which runtimes do not
+    fold into the convolution.
+    """
+
+    def __init__(self, convolution: Conv2dSame):
+        super().__init__()
+        self.convolution = convolution
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        conv = self.convolution
+        padding = []
+        for axis in (1, 0):  # width first, as `F.pad` wants it
+            total = conv.kernel_size[axis] - conv.stride[axis]
+            padding += [total // 2, total - total // 2]
+        return F.conv2d(F.pad(feature_map, padding), conv.weight, conv.bias, conv.stride, groups=conv.groups)
+
+
+def write_poolings_for_onnx(model: nn.Module) -> None:
+    """The same poolings as ONNX Runtime computes them fast: over slices of the channels, and without ceil mode."""
+    for module in list(model.modules()):
+        if isinstance(module, EFPSpatialAttention):
+            module.pooling = ChunkedPooling()
+        if isinstance(module, EFPCrossScaleEnhancement):
+            module.ceil_mode = not has_exact_halves(model)
+
+
+@torch.no_grad()
+def has_exact_halves(model: EFPForSegmentation) -> bool:
+    """Whether each level has half the size of the one before, whatever the image: so it is at an odd multiple, too."""
+    size = 3 * SIZE_DIVISOR
+    levels = model.encoder(torch.zeros(1, model.config.num_channels, size, size, dtype=model.dtype))
+    sizes = [level.shape[-1] for level in levels]
+    return all(finer == 2 * coarser for finer, coarser in pairwise(sizes))
+
+
+class ChunkedPooling(nn.Module):
+    """
+    The function of [`EFPChannelPooling`], first over up to `POOLING_CHUNKS` equal slices of the channels: ONNX Runtime
+    takes the sum or the maximum of two maps much faster than it reduces a long axis.
+    """
+
+    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
+        chunks = feature_map.chunk(math.gcd(POOLING_CHUNKS, feature_map.shape[1]), dim=1)
+        mean = reduce(torch.add, chunks).mean(1, keepdim=True) / len(chunks)
+        largest = reduce(torch.maximum, chunks).amax(1, keepdim=True)
+        return torch.cat([mean, largest], dim=1)
+
+
+def calibration_inputs(images: Iterable[Image.Image], processor: EFPImageProcessor) -> Iterator[dict]:
+    """What the model is given for each image: `pixel_values` `(1, 3, height, width)`."""
+    for image in images:
+        yield {"pixel_values": processor([to_upright_rgb(image)], return_tensors="pt")["pixel_values"]}
+
+
+def make_quantizer(to: str, samples: list[dict]):
+    """Weights and activations to int8, weights a scale a channel: the runtime's own quantizer."""
+    if to == "onnx":
+        from onnxruntime.quantization import QuantType
+        from transformers.exporters import OnnxRuntimeQuantizer, OnnxRuntimeStaticConfig
+
+        # unsigned, so that a ReLU is the quantization itself
+        config = OnnxRuntimeStaticConfig(per_channel=True, activation_type=QuantType.QUInt8)
+        return OnnxRuntimeQuantizer(config, samples)
+    if to == "openvino":
+        require_packages(("nncf",), "int8 for openvino")
+        import nncf
+        from transformers.exporters import NNCFOpenVINOQuantizer, NNCFQuantizationConfig
+
+        config = NNCFQuantizationConfig(preset=nncf.QuantizationPreset.MIXED, subset_size=len(samples))
+        return NNCFOpenVINOQuantizer(config, samples)
+    from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
+        XNNPACKQuantizer,
+        get_symmetric_quantization_config,
+    )
+    from transformers.exporters import PT2EQuantizer
+
+    return PT2EQuantizer(XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True)), samples)

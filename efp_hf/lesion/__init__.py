@@ -1,0 +1,1 @@
+"""What a mask and its image tell of the lesion."""

@@ -1,0 +1,107 @@
+"""Are the probabilities right: reliability over pixels, and the temperatures that make them and their Jaccard so."""
+
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from datasets import Dataset
+from scipy import ndimage, optimize
+from scipy.special import expit, logit
+from transformers.image_processing_utils import BatchFeature
+
+from ..image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
+from . import confusion_counts, jaccard
+from ..modeling_efp import EFPForSegmentation
+from .evaluation import segment_rows
+
+NUM_BINS = 15
+BORDER_BAND = 0.03  # of the image's diagonal, to both sides of the true border: where a mask is uncertain
+TEMPERATURES = (0.2, 10.0)  # searched between these
+JACCARD_TEMPERATURES = tuple(step / 20 for step in range(8, 31))  # those that are tried: 0.4, 0.45 … 1.5
+
+
+def border_band(truth: np.ndarray) -> np.ndarray:
+    """The pixels of a boolean mask that are near its border, `BORDER_BAND`; none where it has no border."""
+    if truth.all() or not truth.any():
+        return np.zeros(truth.shape, dtype=bool)
+    distance = np.where(truth, ndimage.distance_transform_edt(truth), ndimage.distance_transform_edt(~truth))
+    return distance <= BORDER_BAND * np.hypot(*truth.shape)
+
+
+def pixel_probabilities(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """(probabilities, truth) of each row, both `(height, width)` of the truth."""
+    for _, result, truth in segment_rows(dataset, model, processor, batch_size):
+        yield result["probabilities"].cpu().numpy(), truth
+
+
+def count_bins(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """
+    For each of `NUM_BINS` equal bins of probability: how many pixels, the sum of their probabilities, and how many of
+    them are lesion. `(NUM_BINS, 3)`, float64.
+    """
+    probabilities, truth = probabilities.ravel().astype(np.float64), truth.ravel()
+    bins = np.minimum((probabilities * NUM_BINS).astype(int), NUM_BINS - 1)
+    return np.stack(
+        [np.bincount(bins, weights, minlength=NUM_BINS) for weights in (None, probabilities, truth)], axis=1
+    )
+
+
+def calibration_error(bins: np.ndarray) -> float:
+    """
+    Expected calibration error (Naeini et al. 2015): the mean over pixels of the distance between a bin's mean
+    probability and its share of lesion. Takes a sum of [`count_bins`].
+    """
+    num_pixels, probability, lesion = bins.T
+    return float(np.abs(probability - lesion).sum() / num_pixels.sum())
+
+
+def fit_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
+    """
+    The temperature by which logits have to be divided (Guo et al. 2017) so that the pixels near the true borders have
+    the smallest cross-entropy. The pixels far from it are sure and right, and would hide the uncertain ones.
+
+    Args:
+        pairs: of [`pixel_probabilities`].
+
+    Raises:
+        ValueError: no mask has a border.
+    """
+    logits, lesion = [], []
+    for probabilities, truth in pairs:
+        band = border_band(truth)
+        logits.append(logit(np.clip(probabilities[band].astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)))
+        lesion.append(truth[band])
+    logits, lesion = np.concatenate(logits), np.concatenate(lesion)
+    if not len(logits):
+        raise ValueError("`pairs` must have a mask with a border: there is nothing to fit a temperature to.")
+
+    def cross_entropy(log_temperature: float) -> float:
+        probabilities = expit(np.where(lesion, logits, -logits) / np.exp(log_temperature))
+        return -float(np.log(probabilities).mean())
+
+    found = optimize.minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), method="bounded")
+    return float(np.exp(found.x))
+
+
+def grid_jaccard_temperatures(
+    rows: Iterable[tuple[str, BatchFeature, np.ndarray]],
+) -> dict[float, dict[str, float]]:
+    """
+    For each of `JACCARD_TEMPERATURES` how far the expected Jaccards of masks are from the real ones with it: their root
+    mean square difference `jaccard_error`, and the means of both, `mean_expected` and `mean_real`.
+
+    Args:
+        rows: of [`segment_rows`](scoring.py).
+    """
+    expected, real = [], []
+    for _, result, truth in rows:
+        mask = result["segmentation"]
+        real.append(float(jaccard(confusion_counts(mask.cpu().numpy(), truth))))
+        expected.append([expected_jaccard(result["probabilities"], mask, value) for value in JACCARD_TEMPERATURES])
+    expected, real = np.array(expected), np.array(real)
+    errors = np.sqrt(np.mean((expected - real[:, None]) ** 2, axis=0))
+    return {
+        temperature: {"jaccard_error": float(error), "mean_expected": float(mean), "mean_real": float(real.mean())}
+        for temperature, error, mean in zip(JACCARD_TEMPERATURES, errors, expected.mean(axis=0), strict=True)
+    }

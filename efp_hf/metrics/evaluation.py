@@ -1,0 +1,149 @@
+"""A model or a folder of masks against the truth, image by image, at the masks' own size."""
+
+import copy
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import Dataset
+from transformers.exporters.base import ExportedModel
+from transformers.image_processing_utils import BatchFeature
+
+from ..data.files import as_boolean_mask, read_mask
+from ..image_processing_efp import EFPImageProcessor, keep_largest_region, to_upright_rgb
+from ..data.isic import check_sizes
+from . import boundary_f1, confusion_counts, hausdorff95, jaccard
+from ..modeling_efp import EFPForSegmentation
+from ..inference.folder import segment
+
+THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
+
+
+def truth_mask(row: dict) -> np.ndarray:
+    """The true mask of a dataset row as booleans."""
+    return as_boolean_mask(row["mask"], row["image_id"])
+
+
+def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict], list[np.ndarray]]]:
+    """
+    (rows, their true masks) of each batch, in order.
+
+    Raises:
+        ValueError: a mask of another size than its image, by name.
+    """
+    for start in range(0, len(dataset), batch_size):
+        rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
+        truths = [truth_mask(row) for row in rows]
+        for row, truth in zip(rows, truths, strict=True):
+            check_sizes(row["image_id"], row["image"].size[::-1], truth.shape)
+        yield rows, truths
+
+
+def segment_rows(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
+) -> Iterator[tuple[str, BatchFeature, np.ndarray]]:
+    """(image_id, result of [`segment`] at the size of the truth, truth) of each row."""
+    for rows, truths in row_batches(dataset, batch_size):
+        results = segment(
+            [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
+        )
+        yield from zip((row["image_id"] for row in rows), results, truths, strict=True)
+
+
+def model_masks(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
+) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """(image_id, mask, truth) of each row, the mask made by the model at the size of the truth."""
+    for image_id, result, truth in segment_rows(dataset, model, processor, batch_size, **post_processing):
+        yield image_id, result["segmentation"].cpu().numpy(), truth
+
+
+def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """
+    (image_id, mask, truth) of each row, the mask read from `folder/<id>_segmentation.png`.
+
+    Raises:
+        FileNotFoundError, ValueError: by name: a mask that is missing, damaged, or of another size than the truth.
+    """
+    for row in dataset:
+        truth = truth_mask(row)
+        path = Path(folder) / f"{row['image_id']}_segmentation.png"
+        mask = read_mask(path)
+        if mask.shape != truth.shape:
+            raise ValueError(
+                f"{path}: mask is {mask.shape[0]}×{mask.shape[1]}, truth {truth.shape[0]}×{truth.shape[1]}. "
+                "Resize probabilities, not masks, to the size of the truth."
+            )
+        yield row["image_id"], mask, truth
+
+
+def boundary_scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """HD95 as a share of the image's diagonal, and the boundary F1, of one mask."""
+    return {"hd95": hausdorff95(mask, truth), "boundary_f1": boundary_f1(mask, truth)}
+
+
+def grid_jaccards(
+    dataset: Dataset,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    thresholds: Sequence[float],
+    batch_size: int = 8,
+    regions: tuple[bool, ...] = (False, True),
+) -> dict[tuple[float, bool], float]:
+    """(threshold, largest_region) → mean J, from one pass of the model over the rows."""
+    counts = {(threshold, region): [] for threshold in thresholds for region in regions}
+    for _, result, truth in segment_rows(dataset, model, processor, batch_size):
+        probabilities = result["probabilities"].cpu().numpy()
+        for threshold, region in counts:
+            mask = probabilities > threshold
+            mask = keep_largest_region(mask) if region else mask
+            counts[threshold, region].append(confusion_counts(mask, truth))
+    return {setting: float(jaccard(np.array(values)).mean()) for setting, values in counts.items()}
+
+
+@torch.inference_mode()
+def compare_runtimes(
+    dataset: Dataset,
+    reference: tuple[EFPForSegmentation, EFPImageProcessor],
+    exported: tuple[ExportedModel, EFPImageProcessor],
+    batch_size: int = 8,
+) -> dict[str, float]:
+    """
+    How far an exported model is from its checkpoint on the rows of a dataset, each with its own processor, masks at the
+    truth's size.
+
+    Returns:
+        `jaccard_between` their masks (mean over the images) and `lowest_jaccard_between`; the
+        `largest_logit_difference`, and how far the logits of either are at most from the checkpoint's in float64,
+        `reference_from_float64` and `exported_from_float64`: where these are of the same size, the difference is
+        rounding; and the mean J of either with the truth, `jaccard_reference`, `jaccard_exported`.
+    """
+    exact_model = copy.deepcopy(reference[0]).double()
+    between, with_truth, differences = [], [], []
+    for rows, truths in row_batches(dataset, batch_size):
+        images = [to_upright_rgb(row["image"]) for row in rows]
+        logits, masks = [], []
+        for model, processor in (reference, exported):
+            outputs = model(**processor(images, return_tensors="pt").to(model.device, model.dtype))
+            found = processor.post_process_semantic_segmentation(outputs, [truth.shape for truth in truths])
+            logits.append(outputs.logits.float().cpu())
+            masks.append([mask.cpu().numpy().astype(bool) for mask in found])
+        exact = exact_model(**reference[1](images, return_tensors="pt").to(exact_model.device, torch.float64)).logits
+        pairs = ((logits[0], logits[1]), (logits[0], exact.cpu()), (logits[1], exact.cpu()))
+        differences.append([float((one - other).abs().max()) for one, other in pairs])
+        between += [confusion_counts(mask, other) for mask, other in zip(*masks, strict=True)]
+        with_truth += [
+            [confusion_counts(mask, truth) for mask in pair] for *pair, truth in zip(*masks, truths, strict=True)
+        ]
+    means = jaccard(np.array(with_truth)).mean(axis=0)
+    difference, reference_from_float64, exported_from_float64 = np.max(differences, axis=0)
+    return {
+        "jaccard_between": float(jaccard(np.array(between)).mean()),
+        "lowest_jaccard_between": float(jaccard(np.array(between)).min()),
+        "largest_logit_difference": float(difference),
+        "reference_from_float64": float(reference_from_float64),
+        "exported_from_float64": float(exported_from_float64),
+        "jaccard_reference": float(means[0]),
+        "jaccard_exported": float(means[1]),
+    }

@@ -1,0 +1,125 @@
+"""Rows of `results/`: every reported number with its command, commit, seed, data and hardware."""
+
+import csv
+import os
+import platform
+import shlex
+import subprocess
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+import torch
+import transformers
+
+from ..data.files import write_atomically
+from ..version import __version__
+
+
+def provenance() -> dict[str, str]:
+    """Where and how this process makes its numbers; paths outside the working folder are cut to their last part."""
+    device = (
+        torch.cuda.get_device_name() if torch.cuda.is_available() else f"{processor_name()}, {os.cpu_count()} cores"
+    )
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "command": shlex.join(["python", *(shorten(argument) for argument in without_secrets(sys.argv))]),
+        "commit": commit(),
+        "efp_hf": __version__,
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        "hardware": device,
+    }
+
+
+def split_columns(data: str, split: str, split_seed: int, num_images: int) -> dict[str, str | int]:
+    """What a row says of the images that were scored."""
+    return {"data": Path(data).name, "split": split, "split_seed": split_seed, "images": num_images}
+
+
+def without_secrets(arguments: list[str]) -> list[str]:
+    """Command-line arguments with `***` in place of the value of every `--…token`, `--…password` and `--…key`."""
+    kept = []
+    for argument in arguments:
+        option, equals, _ = argument.partition("=")
+        follows = bool(kept) and is_secret(kept[-1])
+        kept.append("***" if follows else f"{option}=***" if equals and is_secret(option) else argument)
+    return kept
+
+
+def is_secret(option: str) -> bool:
+    return option.startswith("--") and option.endswith(("token", "password", "key"))
+
+
+def shorten(argument: str) -> str:
+    path = Path(argument)
+    if not path.is_absolute():
+        return argument
+    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+
+
+def commit() -> str:
+    """The commit of this code, with `+changes` where a tracked source file differs from it; empty without git."""
+    here = Path(__file__).parent
+    try:
+        head = subprocess.run(
+            ["git", "rev-parse", "--short=10", "HEAD"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+        changed = subprocess.run(
+            ["git", "diff", "--name-only", "HEAD", "--", "*.py"], cwd=here, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
+    return f"{head}+changes" if changed else head
+
+
+def processor_name() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.is_file():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def read_rows(path: Path, missing_ok: bool = False) -> list[dict[str, str]]:
+    """The rows of a CSV file, by column; with `missing_ok` none where there is no file."""
+    if missing_ok and not path.is_file():
+        return []
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def write_rows(rows: list[dict], path: Path) -> None:
+    """A CSV file of at least one row, whole or not at all; the columns are those of the first row."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(rows)
+
+    write_atomically(path, write)
+
+
+def append_row(path: str | Path, row: dict) -> None:
+    """
+    Append a row to a CSV file, made with a header where it is not there.
+
+    Raises:
+        ValueError: the file has other columns than the row; nothing is written.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    is_new = not path.exists() or path.stat().st_size == 0
+    if not is_new:
+        with path.open(newline="", encoding="utf-8") as file:
+            columns = next(csv.reader(file))
+        if columns != list(row):
+            raise ValueError(f"{path} has the columns {columns}, the row {list(row)}. Write to another file.")
+    with path.open("a", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, list(row), lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)

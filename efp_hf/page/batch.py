@@ -1,0 +1,119 @@
+"""Many images: masks and a table in a zip, past the bad files."""
+
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from ..image_processing_efp import EFPImageProcessor
+from ..modeling_efp import EFPForSegmentation
+from ..inference.folder import COLUMNS, Prediction, predict_files, table_row, write_predictions
+from ..metrics.rows import write_rows
+from .drawing import draw_thumbnail
+from .uploads import check_photo, collect_files, without_folder
+
+BATCH_SIZE = 2  # images of a batch that are held at their own size
+
+
+@dataclass
+class Batch:
+    """A row a file (`COLUMNS` and `error`), the pictures of the good ones, and the zip of masks and table."""
+
+    rows: list[dict]
+    pictures: list[tuple[Image.Image, str]]
+    archive: Path
+    left_out: int  # files in zips that are no images
+
+
+def segment_batch(
+    uploads: Iterable[str | Path] | None,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    folder: Path,
+    threshold: float | None = None,
+    largest_region: bool | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Batch:
+    """
+    Image files and zips of them → masks and a table in `folder/masks.zip`. A bad file gets a row with its error.
+
+    Raises:
+        ValueError: nothing to segment, too many files, a zip that is damaged, encrypted or unpacks to too much.
+    """
+    folder = Path(folder)
+    try:
+        # the same file chosen twice has one path
+        uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
+        files, refused, left_out = collect_files(uploads, folder / "unpacked")
+        return segment_files(files, refused, left_out, model, processor, folder, threshold, largest_region, progress)
+    finally:
+        for name in ("unpacked", "masks"):
+            shutil.rmtree(folder / name, ignore_errors=True)
+
+
+def segment_files(
+    files: list[Path],
+    refused: dict[Path, str],
+    left_out: int,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    folder: Path,
+    threshold: float | None,
+    largest_region: bool | None,
+    progress: Callable[[int, int], None],
+) -> Batch:
+    """The files that [`collect_files`] found → [`Batch`]; `refused` says of some of them already what is wrong."""
+    output = folder / "masks"
+    output.mkdir()
+    accepted = []
+    for path in files:
+        try:
+            if path not in refused:
+                check_photo(path)
+                accepted.append(path)
+        except ValueError as error:
+            refused[path] = str(error)
+
+    rows, pictures = {path: error_row(path, error) for path, error in refused.items()}, []
+
+    def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        for done, prediction in enumerate(predictions, start=1):
+            yield prediction
+            # here the mask is being written, or `prediction.error` says why not
+            if prediction.error is None:
+                rows[prediction.path] = {**table_row(prediction), "error": ""}
+                pictures.append(draw_thumbnail(prediction))
+            else:
+                error = prediction.error
+                for path in files:
+                    error = without_folder(error, path)
+                rows[prediction.path] = error_row(prediction.path, error)
+            progress(done, len(accepted))
+
+    predictions = predict_files(
+        accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
+    )
+    write_predictions(watched(predictions), output)
+    ordered = [rows[path] for path in files]
+    write_table(ordered, output / "predictions.csv")
+    archive = folder / "masks.zip"
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
+        for path in sorted(output.iterdir()):
+            packed.write(path, path.name)
+    return Batch(ordered, pictures, archive, left_out)
+
+
+def error_row(path: Path, error: str) -> dict:
+    return {**dict.fromkeys(COLUMNS, ""), "image": path.name, "error": error}
+
+
+def write_table(rows: list[dict], path: Path) -> None:
+    """The rows of a batch as CSV. A name that a spreadsheet would take for a formula gets an apostrophe before it."""
+    write_rows([{name: harmless(value) for name, value in row.items()} for row in rows], path)
+
+
+def harmless(value):
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value

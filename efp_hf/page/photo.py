@@ -1,0 +1,109 @@
+"""A photo after its one run through the model, and the lesion in it at any threshold."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers.image_processing_utils import BatchFeature
+
+from ..data.files import read_image
+from ..image_processing_efp import EFPImageProcessor
+from ..modeling_efp import EFPForSegmentation
+from ..inference.folder import read_for_model
+from .uploads import check_photo, without_folder
+
+PREVIEW_SIDE = 1024  # longer side of the pictures on the page
+
+
+@dataclass
+class SegmentedPhoto:
+    """
+    A photo after its one run through the model: what every tab is drawn from.
+
+    `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 1, height,
+    width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
+    channels) and M_s 1..4.
+    """
+
+    path: Path
+    size: tuple[int, int]
+    preview: Image.Image
+    logits: torch.Tensor
+    maps: dict[str, np.ndarray]
+
+
+@torch.inference_mode()
+def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor: EFPImageProcessor) -> SegmentedPhoto:
+    """
+    Runs the model once, on the very input of `scripts/predict.py`.
+
+    Raises:
+        ValueError: as [`check_photo`], and for a damaged file.
+    """
+    path = check_photo(path)
+    read = read_for_model(path, processor)
+    if isinstance(read, str):
+        raise ValueError(without_folder(read, path))
+    image, size = read
+    inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
+    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    levels = range(1, len(outputs.hidden_states) // 2 + 1)
+    names = [f"F{i}" for i in levels] + [f"F*{i}" for i in levels]
+    maps = dict(zip(names, (level.mean(1) for level in outputs.hidden_states), strict=True))
+    maps.update({f"M_s {i}": attention[:, 0] for i, attention in enumerate(outputs.attentions or (), start=1)})
+    return SegmentedPhoto(
+        path=path,
+        size=size,
+        preview=make_preview(image, path, size),
+        logits=outputs.logits.float().cpu(),
+        maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
+    )
+
+
+def make_preview(image: Image.Image, path: Path, size: tuple[int, int]) -> Image.Image:
+    """The photo with a longer side of `PREVIEW_SIDE` at most, from what was read for the model if that is enough."""
+    height, width = preview_size(size)
+    if max(image.size) < 0.9 * max(height, width):
+        image = read_image(path, min_size=min(height, width))
+    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+
+
+def preview_size(size: tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the preview of a photo of this (height, width)."""
+    scale = min(1, PREVIEW_SIDE / max(size))
+    return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
+
+
+def find_lesion(
+    photo: SegmentedPhoto,
+    processor: EFPImageProcessor,
+    threshold: float | None = None,
+    largest_region: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mask (bool) and probabilities of [`post_process`]."""
+    result = post_process(photo, processor, threshold, largest_region, size)
+    return result["segmentation"].numpy(), result["probabilities"].numpy()
+
+
+def post_process(
+    photo: SegmentedPhoto,
+    processor: EFPImageProcessor,
+    threshold: float | None = None,
+    largest_region: bool | None = None,
+    size: tuple[int, int] | None = None,
+) -> BatchFeature:
+    """
+    `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
+    the photo's own: there they are those of `scripts/predict.py`, to the last bit. The model is not run.
+    """
+    return processor.post_process_semantic_segmentation(
+        SimpleNamespace(logits=photo.logits),
+        target_sizes=[photo.size if size is None else size],
+        threshold=threshold,
+        largest_region=largest_region,
+        return_probabilities=True,
+    )[0]

@@ -1,0 +1,174 @@
+"""What the tabs of one photo show and what their files hold: Segment, Measure, Trust, Compare, Look inside."""
+
+import json
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ..data.files import read_image, read_mask, write_atomically
+from ..image_processing_efp import EFPImageProcessor
+from ..lesion.measures import measure_lesion
+from ..inference.folder import Prediction, table_row, write_mask
+from ..metrics.trust import image_notes
+from ..lesion.contour import coco_contour
+from .drawing import agreement, color_map, draw_agreement, draw_lesion, draw_outline
+from .photo import SegmentedPhoto, find_lesion, post_process
+from .uploads import MAX_PIXELS, check_photo, naming
+
+PIXELS_PER_MM = (0.01, 10_000)
+METRIC = Path(__file__).parents[1] / "metrics" / "lesion_segmentation"
+SCORE_NAMES = {
+    "jaccard": "Jaccard (J)",
+    "threshold_jaccard": "threshold Jaccard (TJ): J, and 0 below 0.65",
+    "dice": "Dice",
+    "sensitivity": "sensitivity",
+    "specificity": "specificity",
+}
+
+
+@dataclass
+class View:
+    """What the Segment tab shows: the photo, the lesion in it, its probabilities, and a sentence."""
+
+    before: Image.Image
+    after: Image.Image
+    probabilities: Image.Image
+    summary: str
+
+
+def draw_view(
+    photo: SegmentedPhoto,
+    processor: EFPImageProcessor,
+    threshold: float | None = None,
+    largest_region: bool | None = None,
+) -> View:
+    """The Segment tab at the page's size, from the kept logits."""
+    threshold = processor.threshold if threshold is None else threshold
+    mask, probabilities = find_lesion(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    height, width = photo.size
+    if mask.any():
+        summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
+    else:
+        summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
+    return View(
+        before=photo.preview,
+        after=draw_lesion(photo.preview, mask),
+        probabilities=draw_outline(color_map(probabilities), mask, (255, 255, 255)),
+        summary=summary,
+    )
+
+
+def write_mask_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
+    """`<id>_segmentation.png` of the photo's own size, byte for byte what `scripts/predict.py` writes."""
+    path = Path(folder) / f"{photo.path.stem}_segmentation.png"
+    write_mask(find_lesion(photo, processor, threshold, largest_region)[0], path)
+    return path
+
+
+def write_overlay_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
+    """`<id>_overlay.png`: the photo at its own size with the lesion tinted and outlined."""
+    check_photo(photo.path)
+    mask, _ = find_lesion(photo, processor, threshold, largest_region)
+    path = Path(folder) / f"{photo.path.stem}_overlay.png"
+    overlay = draw_lesion(read_image(photo.path), mask)
+    write_atomically(path, lambda partial: overlay.save(partial, "PNG", compress_level=1))
+    return path
+
+
+def write_contour_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
+    """`<id>_contour.json`: the lesion as a COCO data set of one image."""
+    mask, _ = find_lesion(photo, processor, threshold, largest_region)
+    path = Path(folder) / f"{photo.path.stem}_contour.json"
+    text = json.dumps(coco_contour(mask, photo.path.name))
+    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
+    return path
+
+
+def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
+    """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
+    prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
+    row = table_row(prediction)
+    return {
+        **{name: None if value == "" else value for name, value in row.items()},
+        "threshold": processor.threshold if threshold is None else threshold,
+        "largest_region": processor.largest_region if largest_region is None else largest_region,
+        "contour": coco_contour(prediction.mask, photo.path.name),
+    }
+
+
+def measure_photo(photo, processor, threshold=None, largest_region=None, pixels_per_mm: float | None = None) -> dict:
+    """[`measure_lesion`] of the lesion at the photo's own size; `pixels_per_mm` adds millimetres."""
+    check_photo(photo.path)
+    low, high = PIXELS_PER_MM
+    if pixels_per_mm is not None and not low <= pixels_per_mm <= high:
+        raise ValueError(
+            f"`pixels per mm` must be between {low} and {high}, got {pixels_per_mm}. Leave it empty if it is unknown."
+        )
+    mask, _ = find_lesion(photo, processor, threshold, largest_region)
+    return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm)
+
+
+def trust_photo(photo, processor, threshold=None, largest_region=None) -> dict:
+    """`expected_jaccard` of this mask, and `notes` on what speaks against trusting it."""
+    check_photo(photo.path)
+    prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
+    return {
+        "expected_jaccard": prediction.expected_jaccard,
+        "notes": image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities),
+    }
+
+
+@dataclass
+class Comparison:
+    """`scores` of a mask against the true one, `pixels` by kind of agreement, and the picture of it."""
+
+    scores: dict[str, float]
+    pixels: dict[str, int]
+    picture: Image.Image
+
+
+def compare_photo(photo, processor, truth: str | Path | None, threshold=None, largest_region=None) -> Comparison:
+    """
+    The lesion against the mask file `truth`, scored at their own size by the `evaluate` module.
+
+    Raises:
+        ValueError: no file, no mask of 0 and 255, or one of another size than the photo.
+    """
+    if truth is None:
+        raise ValueError("There is no true mask yet. Upload the mask that an expert drew on this photo.")
+    path = check_photo(truth)
+    with naming(path):
+        lesion = read_mask(path, MAX_PIXELS)
+    if lesion.shape != photo.size:
+        raise ValueError(
+            f"{photo.path.name}: image is {photo.size[0]}×{photo.size[1]}, mask {lesion.shape[0]}×{lesion.shape[1]}. "
+            "A mask must have the size of its image."
+        )
+    mask, _ = find_lesion(photo, processor, threshold, largest_region)
+    scores = score_masks([mask], [lesion])
+    return Comparison(
+        scores={name: scores[name] for name in SCORE_NAMES},
+        pixels={name: int(np.count_nonzero(part)) for name, part in agreement(mask, lesion).items()},
+        picture=draw_agreement(photo.preview, mask, lesion),
+    )
+
+
+@cache
+def lesion_metric_class() -> type:
+    import evaluate  # slow to import, and only two functions of the page need it
+
+    return type(evaluate.load(str(METRIC)))
+
+
+def score_masks(masks: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, float]:
+    """The project's `evaluate` module on masks in memory. One object a call: people compare at the same time."""
+    metric = lesion_metric_class()(keep_in_memory=True)
+    return metric.compute(predictions=masks, references=truths, num_resamples=1)
+
+
+def map_data(photo: SegmentedPhoto) -> dict[str, list[list[float]]]:
+    """The maps of [`draw_maps`] as numbers, rows of columns."""
+    return {name: np.round(values.astype(np.float64), 4).tolist() for name, values in photo.maps.items()}

@@ -1,0 +1,57 @@
+"""The same images as other light, other cameras and worse files would show them: how much of a score is left."""
+
+from zlib import crc32
+
+import albumentations as A
+import numpy as np
+from datasets import Dataset
+from PIL import Image
+
+from ..data.augmentation import AREA_THEN_LINEAR, DarkCorners, Hairs
+from ..data.files import as_boolean_mask
+from ..image_processing_efp import to_upright_rgb
+
+MAX_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
+
+
+def colour_shift(red: float, green: float, blue: float) -> A.RGBShift:
+    return A.RGBShift((red, red), (green, green), (blue, blue), p=1)
+
+
+# name → change, each of one strength; the masks follow it
+CHANGES: dict[str, A.BasicTransform] = {
+    "none": A.NoOp(p=1),
+    "warm light": colour_shift(25, 0, -35),
+    "cold light": colour_shift(-30, 0, 30),
+    "dark": A.RandomGamma(gamma_limit=(180, 180), p=1),
+    "bright": A.RandomGamma(gamma_limit=(55, 55), p=1),
+    "grey": A.ToGray(p=1),
+    "out of focus": A.GaussianBlur(sigma_limit=(2.5, 2.5), blur_limit=0, p=1),
+    "few pixels": A.Downscale(scale_range=(0.25, 0.25), interpolation_pair=AREA_THEN_LINEAR, p=1),
+    "noise": A.GaussNoise(std_range=(0.06, 0.06), p=1),
+    "strong compression": A.ImageCompression(quality_range=(12, 12), p=1),
+    "dark corners": DarkCorners(radius_range=(1.0, 1.0), p=1),
+    "hairs": Hairs(number_range=(15, 15), p=1),
+}
+
+
+def change_images(dataset: Dataset, name: str) -> Dataset:
+    """
+    The rows of a split of `load_lesions`, reduced to `MAX_SIDE`, under a change of `CHANGES`. What is drawn (noise,
+    hairs) depends on the image's id alone.
+    """
+    change = A.Compose([CHANGES[name]])
+
+    def transform(rows: dict[str, list]) -> dict[str, list]:
+        images, masks = [], []
+        for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
+            image, mask = to_upright_rgb(image), Image.fromarray(as_boolean_mask(mask, image_id).astype(np.uint8) * 255)
+            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
+            mask = mask.resize(image.size, Image.Resampling.NEAREST)
+            change.set_random_seed(crc32(image_id.encode()))
+            changed = change(image=np.array(image), mask=np.array(mask))
+            images.append(Image.fromarray(changed["image"]))
+            masks.append(Image.fromarray(changed["mask"]))
+        return {**rows, "image": images, "mask": masks}
+
+    return dataset.with_transform(transform)

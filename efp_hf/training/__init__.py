@@ -1,0 +1,1 @@
+"""Training EFP: the trainer and the encoders it starts from."""

@@ -1,0 +1,246 @@
+import csv
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from conftest import tiny_model
+from PIL import Image
+
+import efp_hf.inference.folder
+from efp_hf.inference.folder import (
+    COLUMNS,
+    Prediction,
+    draw_overlay,
+    find_images,
+    load_checkpoint,
+    predict_files,
+    segment,
+    table_row,
+    write_mask,
+    write_predictions,
+)
+from efp_hf.data.synthetic import draw_lesion
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Five images of different sizes, one large, and their neighbours that are none."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    for seed, size in enumerate([(40, 60), (64, 64), (33, 47), (400, 600), (50, 40)]):
+        draw_lesion(seed, *size)[0].save(folder / f"mole_{seed}.jpg")
+    draw_lesion(0, 40, 60)[1].save(folder / "mole_0_segmentation.png")
+    (folder / "notes.txt").write_text("not an image")
+    (folder / ".hidden.jpg").touch()
+    return folder
+
+
+# What is predicted
+
+
+def test_folder_gives_its_images_without_masks_and_other_files(folder):
+    assert [path.name for path in find_images([str(folder)])] == [f"mole_{seed}.jpg" for seed in range(5)]
+
+
+def test_glob_image_and_folder_give_each_file_once(folder):
+    found = find_images([f"{folder}/*_1.jpg", str(folder / "mole_3.jpg"), str(folder)])
+    assert [path.stem for path in found] == ["mole_1", "mole_3", "mole_0", "mole_2", "mole_4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "words"), [("empty", "no image in the folder"), ("none*.jpg", "no file matches"), (None, "No image was")]
+)
+def test_nothing_to_predict_is_an_error(tmp_path, name, words):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(FileNotFoundError, match=words):
+        find_images([] if name is None else [str(tmp_path / name)])
+
+
+def test_file_whose_name_looks_like_a_glob_is_found(tmp_path):
+    draw_lesion(0, 32, 32)[0].save(tmp_path / "mole[1].jpg")
+    assert find_images([str(tmp_path / "mole[1].jpg")]) == [tmp_path / "mole[1].jpg"]
+
+
+# Segmentation
+
+
+def test_batches_give_the_masks_of_single_images(folder, loaded):
+    files = find_images([str(folder)])
+    batched = list(predict_files(files, *loaded, batch_size=3))
+    single = list(predict_files(files, *loaded, batch_size=1))
+    assert [prediction.path for prediction in batched] == files
+    for one, other, path in zip(batched, single, files, strict=True):
+        assert one.mask.shape == Image.open(path).size[::-1]
+        assert one.mask.dtype == bool
+        np.testing.assert_allclose(one.probabilities, other.probabilities, atol=1e-5)
+
+
+def test_mask_of_a_file_is_the_mask_of_its_pixels(folder, loaded):
+    model, processor = loaded
+    path = folder / "mole_1.jpg"
+    prediction = next(predict_files([path], model, processor))
+    result = segment([Image.open(path)], model, processor)[0]
+    assert np.array_equal(prediction.mask, result["segmentation"].numpy() == 1)
+    assert np.array_equal(prediction.mask, prediction.probabilities > processor.threshold)
+
+
+def test_large_photo_at_reduced_scale_gives_nearly_the_same_probabilities(folder, loaded):
+    path = folder / "mole_3.jpg"
+    prediction = next(predict_files([path], *loaded))
+    whole = segment([Image.open(path)], *loaded)[0]["probabilities"].numpy()
+    assert np.abs(prediction.probabilities - whole).mean() < 0.02
+
+
+def test_threshold_and_region_choice_reach_the_masks(folder, loaded):
+    path = folder / "mole_1.jpg"
+    areas = [next(predict_files([path], *loaded, threshold=threshold)).mask.sum() for threshold in (0.01, 0.5, 0.99)]
+    assert areas[0] > areas[1] > areas[2]
+
+
+def test_rotated_photo_gets_a_mask_for_its_upright_view(tmp_path, loaded):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    draw_lesion(0, 40, 60)[0].save(tmp_path / "photo.jpg", exif=exif)
+    assert next(predict_files([tmp_path / "photo.jpg"], *loaded)).mask.shape == (60, 40)
+
+
+def test_bad_file_stops_nothing_and_says_why(folder, loaded):
+    (folder / "mole_1.jpg").write_bytes(b"")
+    (folder / "mole_3.jpg").write_text("no picture")
+    predictions = list(predict_files([*find_images([str(folder)]), folder / "gone.jpg"], *loaded, batch_size=2))
+    assert [prediction.error is None for prediction in predictions] == [True, False, True, False, True, False]
+    assert "mole_1.jpg: the file is empty" in predictions[1].error
+    assert "gone.jpg: no such file" in predictions[5].error
+
+
+def test_turned_photo_is_segmented_like_its_upright_twin(tmp_path, loaded):
+    upright = draw_lesion(1, 40, 64)[0]
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    upright.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    with Image.open(tmp_path / "turned.png") as turned:
+        found = segment([turned], *loaded)[0]["segmentation"]
+    assert torch.equal(found, segment([upright], *loaded)[0]["segmentation"])
+
+
+# Writing
+
+
+def test_masks_overlays_and_table_are_written(folder, loaded, tmp_path):
+    output = tmp_path / "masks"
+    output.mkdir()
+    files = find_images([str(folder)])
+    expected = {prediction.path.stem: prediction for prediction in predict_files(files, *loaded)}
+    assert write_predictions(predict_files(files, *loaded), output, overlays=True) == []
+    assert {path.name for path in output.iterdir()} == {"predictions.csv"} | {
+        f"mole_{seed}_{kind}" for seed in range(5) for kind in ("segmentation.png", "overlay.jpg")
+    }
+    with (output / "predictions.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [path.name for path in files]
+    for row in rows:
+        mask = Image.open(output / row["image"].replace(".jpg", "_segmentation.png"))
+        assert mask.mode == "L" and mask.size == Image.open(folder / row["image"]).size
+        assert set(np.unique(mask)) <= {0, 255}
+        assert np.array_equal(np.asarray(mask) == 255, expected[row["image"][:-4]].mask)
+        assert int(row["lesion_pixels"]) == np.count_nonzero(mask)
+
+
+def test_files_of_the_same_name_do_not_overwrite_each_other(folder, loaded, tmp_path):
+    other = tmp_path / "other" / "mole_1.png"
+    other.parent.mkdir()
+    draw_lesion(9, 40, 32)[0].save(other)
+    failed = write_predictions(predict_files([folder / "mole_1.jpg", other], *loaded), tmp_path)
+    assert [prediction.path for prediction in failed] == [other]
+    assert "its mask would overwrite that of" in failed[0].error
+    assert Image.open(tmp_path / "mole_1_segmentation.png").size == (64, 64)
+
+
+def test_interrupted_run_keeps_the_rows_of_its_masks(folder, loaded, tmp_path):
+    def interrupted():
+        yield from predict_files([folder / "mole_0.jpg"], *loaded)
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        write_predictions(interrupted(), tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
+    assert (tmp_path / "mole_0_segmentation.png").is_file()
+
+
+def test_mask_that_cannot_be_written_stops_the_run_and_gets_no_row(folder, loaded, tmp_path, monkeypatch):
+    def write_once(mask, path):
+        if path.exists() or any(tmp_path.glob("*_segmentation.png")):
+            raise OSError("No space left on device")
+        write_mask(mask, path)
+
+    monkeypatch.setattr(efp_hf.inference.folder, "write_mask", write_once)
+    with pytest.raises(OSError, match="No space left"):
+        write_predictions(predict_files(find_images([str(folder)]), *loaded), tmp_path)
+    with (tmp_path / "predictions.csv").open(newline="") as file:
+        assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
+
+
+def test_number_of_target_sizes_is_that_of_the_images(folder, loaded):
+    with pytest.raises(ValueError, match="`target_sizes` must be one .* got 1 for 2"):
+        segment([Image.open(folder / f"mole_{k}.jpg") for k in (0, 1)], *loaded, [(5, 5)])
+
+
+def test_row_counts_a_drawing():
+    mask = np.array([[pixel == "#" for pixel in row] for row in ["....", ".##.", "..#.", "....", "...."]])
+    probabilities = np.where(mask, 0.75, 0.25)
+    probabilities[1, 1] = 0.9
+    assert table_row(Prediction(Path("a/mole.jpg"), mask, probabilities, 0.61234)) == {
+        "image": "mole.jpg",
+        "height": 5,
+        "width": 4,
+        "lesion_pixels": 3,
+        "lesion_share": 3 / 20,
+        "top": 1,
+        "left": 1,
+        "bottom": 3,
+        "right": 3,
+        "mean_confidence": 0.8,
+        "expected_jaccard": 0.6123,
+    }
+
+
+def test_row_without_a_lesion_has_no_box(tmp_path):
+    row = table_row(Prediction(tmp_path / "skin.jpg", np.zeros((4, 4), bool), np.zeros((4, 4)), 1.0))
+    assert tuple(row) == COLUMNS
+    assert (row["lesion_pixels"], row["lesion_share"]) == (0, 0)
+    assert [row[name] for name in ("top", "left", "bottom", "right", "mean_confidence")] == [""] * 5
+
+
+def test_overlay_draws_the_outline_inside_the_lesion():
+    mask = np.zeros((20, 20), dtype=bool)
+    mask[5:15, 4:16] = True
+    overlay = np.asarray(draw_overlay(Image.new("RGB", (20, 20)), mask))
+    drawn = overlay.any(2)
+    assert drawn[5, 4] and drawn[14, 15] and not drawn[10, 10] and not drawn[4, 4]
+    assert drawn.sum() == 2 * 12 + 2 * 8
+
+
+# Checkpoints
+
+
+def test_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint there"):
+        load_checkpoint(tmp_path)
+    with pytest.raises(FileNotFoundError, match="nowhere: no checkpoint there"):
+        load_checkpoint(tmp_path / "nowhere")
+
+
+def test_checkpoint_with_more_labels_is_refused(tmp_path):
+    tiny_model(num_labels=3).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="must have two labels, skin and lesion, got 3"):
+        load_checkpoint(tmp_path)
+
+
+def test_loaded_model_is_in_evaluation_mode(loaded):
+    assert not loaded[0].training
+    assert not any(parameter.grad is not None for parameter in loaded[0].parameters())
+    image = Image.new("RGB", (32, 32), (200, 150, 120))
+    first, second = (segment([image], *loaded)[0]["probabilities"] for _ in range(2))
+    assert torch.equal(first, second)

@@ -1,0 +1,21 @@
+"""The page's pictures."""
+
+import numpy as np
+from PIL import Image
+
+from efp_hf.page.drawing import color_map, draw_lesion
+
+
+def test_tint_mixes_and_the_outline_covers():
+    mask = np.zeros((9, 9), dtype=bool)
+    mask[2:7, 2:7] = True
+    pixels = np.asarray(draw_lesion(Image.new("RGB", (9, 9), (100, 100, 100)), mask))
+    assert tuple(pixels[2, 2]) == (0, 255, 80)  # the outline
+    assert tuple(pixels[4, 4]) == (75, 138, 95)  # a quarter of it
+    assert tuple(pixels[0, 0]) == (100, 100, 100)
+
+
+def test_color_map_runs_from_dark_to_bright():
+    brightness = np.asarray(color_map(np.linspace(0, 1, 50)[None]).convert("L"), dtype=int)[0]
+    assert (np.diff(brightness) >= 0).all()
+    assert brightness[0] < 40 and brightness[-1] > 200

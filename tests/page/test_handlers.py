@@ -1,0 +1,61 @@
+"""The functions that the page's components call, without a browser."""
+
+import importlib.util
+import os
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+from efp_hf.data.synthetic import draw_lesion
+
+
+@pytest.fixture(scope="module")
+def handlers(loaded, tmp_path_factory):
+    """The functions that the page's components call, by name."""
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
+    spec = importlib.util.spec_from_file_location("app", REPOSITORY / "app.py")
+    app = sys.modules["app"] = importlib.util.module_from_spec(spec)  # Gradio looks its components' modules up
+    spec.loader.exec_module(app)
+    page = app.build_page(*loaded, "http://127.0.0.1:7860", weights="none")
+    return {getattr(block.fn, "__name__", ""): block.fn for block in page.fns.values()}
+
+
+def test_each_photo_is_segmented_anew(handlers, tmp_path):
+    pages = []
+    for number in (3, 4):
+        path = tmp_path / f"{number}.jpg"
+        draw_lesion(number, 40, 50)[0].save(path)
+        photo, view, _ = handlers["segment_upload"](str(path), 0.5, False)
+        assert photo.path == path
+        pages.append(view)
+    assert pages[0] != pages[1]
+
+
+def test_comparison_on_the_page_follows_the_threshold(handlers, tmp_path, unsure_photo):
+    truth = tmp_path / "truth.png"
+    Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((2, 2), (3, 1)))).save(truth)
+    low, high = (handlers["compare_upload"](unsure_photo, str(truth), threshold, False) for threshold in (0.5, 0.9))
+    assert "1.000" in low and low != high
+
+
+def test_messages_are_text_and_name_no_folder_of_the_server(handlers, tmp_path):
+    import gradio as gr
+
+    path = tmp_path / "<img src=x onerror=alert(1)>.jpg"
+    path.write_bytes(b"no image")
+    with pytest.raises(gr.Error) as caught:
+        handlers["segment_upload"](str(path), 0.5, False)
+    assert "&lt;img src=x" in caught.value.message and "<img" not in caught.value.message
+    assert str(tmp_path) not in caught.value.message
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e200, float("nan"), -1.0, "forty"])
+def test_impossible_scale_is_said(handlers, photo_file, scale):
+    import gradio as gr
+
+    with pytest.raises(gr.Error) as caught:
+        handlers["measure"](str(photo_file), scale, 0.5, False)
+    assert caught.value.message

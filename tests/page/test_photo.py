@@ -1,0 +1,24 @@
+"""A photo after its one run through the model."""
+
+from conftest import square_photo
+
+from efp_hf.page.photo import find_lesion, segment_photo
+from efp_hf.page.tabs import draw_view
+from efp_hf.data.synthetic import draw_lesion
+
+
+def test_threshold_redraws_without_the_model(tmp_path, loaded):
+    _, processor = loaded
+    photo = square_photo(tmp_path, inside=0.0)  # probability 0.5
+    assert find_lesion(photo, processor, threshold=0.49)[0].sum() == 16
+    assert find_lesion(photo, processor, threshold=0.51)[0].sum() == 0
+    assert "25.0%" in draw_view(photo, processor, threshold=0.49).summary
+    assert "No lesion found" in draw_view(photo, processor, threshold=0.51).summary
+
+
+def test_preview_is_small_and_keeps_the_proportions(tmp_path, loaded):
+    path = tmp_path / "large.jpg"
+    draw_lesion(3, 150, 200)[0].resize((2400, 1800)).save(path)
+    photo = segment_photo(path, *loaded)
+    assert photo.size == (1800, 2400)
+    assert photo.preview.size == (1024, 768)

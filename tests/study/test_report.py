@@ -1,0 +1,75 @@
+import numpy as np
+import pytest
+
+from efp_hf.study.card import weights_digest
+from efp_hf.study.comparison import Run
+from efp_hf.study.report import ablation_table, comparison_table, robustness_table
+from efp_hf.metrics.rows import append_row, write_rows
+from efp_hf.study.robustness import CHANGES
+
+
+def write_run(results, run: Run, hits: list[int]) -> None:
+    """A run whose image k has `hits[k]` right lesion pixels of 10, so a Jaccard of `hits[k] / 10`."""
+    rows = [
+        {"image_id": str(k), "tp": hit, "fp": 0, "fn": 10 - hit, "tn": 90, "hd95": 0, "boundary_f1": 1}
+        for k, hit in enumerate(hits)
+    ]
+    write_rows(rows, results / "comparison" / f"{run.name}.csv")
+    row = {"track": run.track, "system": run.system, "variant": run.variant, "seed": run.seed}
+    row |= {"parameters": 2_500_000, "multiply_adds": 1_230_000_000, "core_minutes": 30.4, "epochs": 12}
+    row |= {"images_seen": 21792, "images": len(hits), "precision": "bf16", "hardware": "two cores"}
+    row |= {"validation_jaccard": 0.8 + run.seed / 50}
+    row |= {"failure_rate": np.mean([hit < 6.5 for hit in hits])}
+    append_row(results / "comparison.csv", row)
+
+
+def test_table_has_the_means_and_the_paired_difference(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp"), [8, 9, 10, 6])
+    write_run(tmp_path, Run("pretrained", "unet"), [7, 8, 9, 5])
+    table = comparison_table(tmp_path, "pretrained")
+    unet, efp = table.splitlines()[2:4]
+    assert unet.startswith("| U-Net | 0.800 | **0.725** [")
+    assert "| 0.600 |" in unet  # TJ: 7 + 8 + 9 of 40
+    assert "| -0.100 [-0.100 … -0.100] |" in unet
+    assert "| 2.5 M | 1.23 G | 30 | 1 | 78.5 / 84.2 |" in unet
+    assert efp.startswith("| EFP | 0.800 | **0.825** [") and "| – |" in efp
+    assert "Not yet trained in this track: U-Net + attention, SegFormer, MaskFormer, EFP nano." in table
+
+
+def test_seeds_are_averaged_for_each_image(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp", seed=0), [8, 8])
+    write_run(tmp_path, Run("pretrained", "efp", seed=1), [6, 6])
+    write_run(tmp_path, Run("pretrained", "unet"), [7, 7])
+    unet, efp = comparison_table(tmp_path, "pretrained").splitlines()[2:4]
+    assert "| EFP | 0.810 | **0.700** [0.700 … 0.700]" in efp and "| 2 (0.600 – 0.800) | 85.4 / 89.6 |" in efp
+    assert "| +0.000 [+0.000 … +0.000] |" in unet
+
+
+def test_tracks_and_variants_are_not_mixed(tmp_path):
+    write_run(tmp_path, Run("pretrained", "efp"), [8])
+    write_run(tmp_path, Run("pretrained", "efp", variant="no attention"), [5])
+    write_run(tmp_path, Run("scratch", "efp"), [2])
+    assert "**0.800**" in comparison_table(tmp_path, "pretrained")
+    assert "0.500" not in comparison_table(tmp_path, "pretrained")
+    assert "**0.200**" in comparison_table(tmp_path, "scratch")
+    ablation = ablation_table(tmp_path)
+    assert "| no attention | 0.800 | **0.500**" in ablation and "| -0.300 [" in ablation
+    assert "Not yet trained: no cross-scale" in ablation
+
+
+@pytest.mark.parametrize("table", [lambda path: comparison_table(path, "scratch"), ablation_table])
+def test_table_without_rows_says_how_to_get_them(tmp_path, table):
+    assert table(tmp_path).startswith("Nothing is measured yet: `python scripts/compare.py")
+
+
+def test_changed_images_are_those_of_these_weights_and_the_newest(tmp_path):
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    weights = weights_digest(tmp_path)
+    runs = [(weights, "test", 0.7), (weights, "validation", 0.9), (weights, "test", 0.8), ("other", "test", 0.9)]
+    for digest, split, value in runs:
+        scores = dict.fromkeys(("jaccard", "threshold_jaccard", "dice", "failure_rate", "expected_jaccard"), value)
+        for change in CHANGES:
+            append_row(tmp_path / "robustness.csv", {"weights": digest, "split": split, "change": change, **scores})
+    lines = robustness_table(tmp_path, tmp_path).splitlines()[2:]
+    assert lines == [f"| {change} | 0.800 | 0.800 | 0.800 | 80.0% | 0.800 |" for change in CHANGES]
+    assert robustness_table(tmp_path, tmp_path, "train").startswith("Nothing is measured yet: `python scripts/measure")
