@@ -33,10 +33,8 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 import gradio as gr
 from gradio_client.utils import is_http_url_like
 
-from efp_hf.study.card import weights_digest
-from efp_hf.inference.folder import load_checkpoint
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.page.batch import segment_batch
-from efp_hf.page.drawing import draw_maps
 from efp_hf.page.markup import (
     batch_html,
     comparison_html,
@@ -48,6 +46,7 @@ from efp_hf.page.markup import (
     view_html,
 )
 from efp_hf.page.photo import segment_photo
+from efp_hf.page.pictures import draw_maps
 from efp_hf.page.tabs import (
     compare_photo,
     draw_view,

@@ -5,7 +5,8 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSeg
 from .configuration_efp import EFPConfig
 from .image_processing_efp import EFPImageProcessor
 from .modeling_efp import EFPForSegmentation
-from .version import __version__
+
+__version__ = "0.2.0"
 
 AutoConfig.register("efp", EFPConfig, exist_ok=True)
 AutoImageProcessor.register(EFPConfig, image_processor_classes={"torchvision": EFPImageProcessor}, exist_ok=True)

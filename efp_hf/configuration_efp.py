@@ -4,7 +4,6 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 NUM_LEVELS = 4  # the paper's F1..F4
-CONTEXT_HEAD_SIZE = 32  # channels of a head of the self-attention over F4
 
 
 @strict
@@ -25,9 +24,6 @@ class EFPConfig(PreTrainedConfig):
             Channels of F1..F4 in the paper's encoder. The paper gives no widths.
         depths (`tuple[int]`, defaults to `(2, 2, 2, 2)`):
             Convolutions in each ConvBlock. The first one halves the resolution.
-        global_context_size (`int`, defaults to 0):
-            Channels of a self-attention over all positions of F4, the paper's future work, in a multiple of 32. 0:
-            none, as in the paper.
         pyramid_size (`int`, defaults to 128):
             Channels of every enhanced level.
         head_size (`int`, defaults to 64):
@@ -41,9 +37,6 @@ class EFPConfig(PreTrainedConfig):
             Spatial attention M_s on every level. `False`: the levels reach the head as they are.
         attention_kernel_size (`int`, defaults to 7):
             Kernel of the convolution that makes M_s. Odd.
-        zero_init_scores (`bool`, defaults to `False`):
-            Start the convolutions that give the mask, M_s and the weights of the pairs at zero: untrained, none of them
-            prefers a place, a level or a pair. It did not pay on validation (`results/comparison.csv`).
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -59,8 +52,8 @@ class EFPConfig(PreTrainedConfig):
             Divides the logits, so that their sigmoid is a probability that can be believed. Fitted on validation
             images after the training (`efp_hf.metrics.calibration`).
 
-    With two labels (the default, `{0: "background", 1: "lesion"}`) the model has one logit a pixel, with more it has
-    one logit a label.
+    The logits have one channel a label. With two labels (the default, `{0: "background", 1: "lesion"}`) the network
+    computes the lesion's alone; the background's is 0.
 
     Raises:
         ValueError: a tuple or a backbone that does not describe the levels, an even kernel, fewer than two labels, a
@@ -73,14 +66,12 @@ class EFPConfig(PreTrainedConfig):
     backbone_config: dict | PreTrainedConfig | None = None
     hidden_sizes: list[int] | tuple[int, ...] = (32, 64, 128, 256)
     depths: list[int] | tuple[int, ...] = (2, 2, 2, 2)
-    global_context_size: int = 0
     pyramid_size: int = 128
     head_size: int = 64
     use_cross_scale: bool = True
     cross_scale_kernel_size: int = 1
     use_spatial_attention: bool = True
     attention_kernel_size: int = 7
-    zero_init_scores: bool = False
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
@@ -125,11 +116,6 @@ class EFPConfig(PreTrainedConfig):
         for name in ("pyramid_size", "head_size"):
             if getattr(self, name) < 1:
                 raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
-        if self.global_context_size < 0 or self.global_context_size % CONTEXT_HEAD_SIZE:
-            raise ValueError(
-                f"`global_context_size` must be a multiple of {CONTEXT_HEAD_SIZE}, got {self.global_context_size}. "
-                "0 leaves the self-attention out."
-            )
         if self.num_labels < 2:
             raise ValueError(
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
@@ -158,11 +144,6 @@ class EFPConfig(PreTrainedConfig):
                 "Load it with the AutoModel classes of Transformers."
             )
         return super().from_dict(config_dict, **kwargs)
-
-    @property
-    def num_logits(self) -> int:
-        """Channels of the logits: 1 with two labels, else one a label."""
-        return 1 if self.num_labels == 2 else self.num_labels
 
 
 __all__ = ["EFPConfig"]

@@ -23,18 +23,20 @@ from transformers.processing_utils import ImagesKwargs, Unpack
 NUM_ROWS = 128  # of an image that are added up at a time
 MIN_POINTS = 512  # more than the logits have
 SHARE_TOLERANCE = 0.05  # by which the lesion's share of what is read may be wrong
+ORIENTATION_TAG = 0x0112  # of EXIF
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 
 
 def to_upright_rgb(image: Image.Image) -> Image.Image:
     """
     The picture that a person sees, as 8-bit RGB: rotated as its EXIF tag says, 16-bit grey scaled to 8 bits,
-    transparency on white, palette and CMYK converted.
+    transparency on white, palette and CMYK converted. The image itself where it is that already.
 
     Raises:
         ValueError: 32-bit integer or floating-point pixels, whose white level nobody knows.
     """
-    image = ImageOps.exif_transpose(image)
+    if image.getexif().get(ORIENTATION_TAG, 1) != 1:
+        image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
@@ -44,6 +46,18 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
             f"`image` must have 8 or 16 bits a channel, got mode {image.mode!r} (32 bits). Save it as 8-bit RGB."
         )
     return Image.fromarray(convert_to_rgb(image, return_numpy=True))
+
+
+def check_sizes(image_id: str, size: tuple[int, int], mask_size: tuple[int, int]) -> None:
+    """
+    Raises:
+        ValueError: (height, width) of a mask is not that of its image, with `image_id`.
+    """
+    if tuple(size) != tuple(mask_size):
+        raise ValueError(
+            f"{image_id}: image is {size[0]}×{size[1]}, mask {mask_size[0]}×{mask_size[1]}. "
+            "A mask must have the size of its image."
+        )
 
 
 def keep_largest_region(mask: np.ndarray) -> np.ndarray:
@@ -238,16 +252,12 @@ class EFPImageProcessor(TorchvisionBackend):
             )
             if len(masks) != len(images):
                 raise ValueError(f"`segmentation_maps` must be one mask an image, got {len(masks)} for {len(images)}.")
-            for image, mask in zip(images, masks, strict=True):
+            for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
                 if mask.shape[0] != 1:
                     raise ValueError(
                         f"`segmentation_maps` must be grey masks (height, width), got {mask.shape[0]} channels."
                     )
-                if image.shape[-2:] != mask.shape[-2:]:
-                    raise ValueError(
-                        f"image is {image.shape[-2]}×{image.shape[-1]}, mask {mask.shape[-2]}×{mask.shape[-1]}. "
-                        "A mask must have the size of its image."
-                    )
+                check_sizes(f"`segmentation_maps[{position}]`", image.shape[-2:], mask.shape[-2:])
             nearest = {"do_rescale": False, "do_normalize": False, "resample": InterpolationMode.NEAREST_EXACT}
             labels = [self._mask_to_labels(mask) for mask in masks]
             labels = self._preprocess(labels, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
@@ -316,8 +326,13 @@ class EFPImageProcessor(TorchvisionBackend):
                 f"`target_sizes` must be one (height, width) an image, got {len(target_sizes)} for {len(logits)}."
             )
 
-        is_binary = logits.shape[1] == 1
-        probabilities = logits.sigmoid() if is_binary else logits.softmax(1)
+        if logits.shape[1] < 2:
+            raise ValueError(
+                f"`outputs.logits` must have one channel a label, got {logits.shape[1]}. "
+                "Export a model of an earlier version again."
+            )
+        is_binary = logits.shape[1] == 2
+        probabilities = (logits[:, 1:] - logits[:, :1]).sigmoid() if is_binary else logits.softmax(1)
         for image_probabilities, size in zip(probabilities, target_sizes, strict=True):
             size = (int(size[0]), int(size[1]))
             if size != tuple(image_probabilities.shape[-2:]):

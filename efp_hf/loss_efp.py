@@ -37,12 +37,12 @@ def efp_loss(
     `dice_weight` · Dice + `bce_weight` · cross-entropy, a scalar.
 
     Both terms are computed for each image over its valid pixels and then averaged over the images that have any, so
-    that every image weighs the same and gradient accumulation gives the gradient of the large batch. With one logit
-    channel the cross-entropy is binary and the Dice that of the lesion; with more it is soft-max and the mean Dice of
-    all classes but the background (label 0).
+    that every image weighs the same and gradient accumulation gives the gradient of the large batch. With two labels
+    the cross-entropy is binary, of the lesion's logit over the background's, and the Dice that of the lesion; with more
+    it is soft-max and the mean Dice of all classes but the background (label 0).
 
     Args:
-        logits: `(batch_size, 1 or num_labels, height, width)`.
+        logits: `(batch_size, num_labels, height, width)`.
         labels: integers in `[0, num_labels)` or `ignore_index`, `(batch_size, height, width)`.
 
     Raises:
@@ -53,7 +53,7 @@ def efp_loss(
             f"`labels` must have the shape (batch_size, height, width) of the logits, got {tuple(labels.shape)} for "
             f"logits {tuple(logits.shape)}. Resize the masks like the images, with nearest interpolation."
         )
-    num_labels = max(2, logits.shape[1])
+    num_labels = logits.shape[1]
     valid = labels != ignore_index
     classes = labels.long().masked_fill(~valid, 0)
     if not torch.compiler.is_compiling() and (classes.amin() < 0 or classes.amax() >= num_labels):
@@ -65,10 +65,11 @@ def efp_loss(
 
     logits = logits.float()  # sums over a whole image overflow or lose digits in half precision
     valid = valid.unsqueeze(1).float()
-    if logits.shape[1] == 1:
+    if num_labels == 2:
         truth = classes.unsqueeze(1).float()
-        probabilities = logits.sigmoid()
-        cross_entropy = F.binary_cross_entropy_with_logits(logits, truth, reduction="none")
+        lesion = logits[:, 1:] - logits[:, :1]
+        probabilities = lesion.sigmoid()
+        cross_entropy = F.binary_cross_entropy_with_logits(lesion, truth, reduction="none")
     else:
         truth = F.one_hot(classes, num_labels).movedim(-1, 1)[:, 1:].float()
         probabilities = logits.softmax(1)[:, 1:]

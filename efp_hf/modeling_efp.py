@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
+from .configuration_efp import NUM_LEVELS, EFPConfig
 from .loss_efp import efp_loss
 
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
@@ -37,6 +37,14 @@ def extend(pixel_values: torch.Tensor) -> torch.Tensor:
     return extended if torch.compiler.is_exporting() else extended.contiguous(memory_format=torch.channels_last)
 
 
+def with_background(logits: torch.Tensor) -> torch.Tensor:
+    """
+    The lesion's logits `(batch_size, 1, height, width)` as those of two labels, `(batch_size, 2, height, width)`: the
+    background's are 0. Then soft-max is the sigmoid, and arg-max cuts the probability at 1/2.
+    """
+    return F.pad(logits, (0, 0, 0, 0, 1, 0))
+
+
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Bilinear interpolation of `(batch_size, channels, height, width)` to `size`, (height, width)."""
     return F.interpolate(feature_map, size=size, mode="bilinear", align_corners=False)
@@ -51,15 +59,6 @@ class EFPConvLayer(nn.Sequential):
             nn.BatchNorm2d(out_channels),
             ACT2FN[hidden_act],
         )
-
-
-class EFPScore(nn.Conv2d):
-    """
-    A convolution before a sigmoid or a soft-max: the scores of the mask, of M_s, of the weights of the pairs.
-
-    With `config.zero_init_scores` its weights start at zero, and untrained it prefers no place, level or pair. Random
-    ones, scaled by its few output channels, start far from zero: soft-maxes, and some of the sigmoids, are saturated.
-    """
 
 
 class EFPConvBlock(GradientCheckpointingLayer):
@@ -128,40 +127,6 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
 
 
-class EFPGlobalContext(GradientCheckpointingLayer):
-    """
-    F4 + gate · context: a self-attention in which every position of F4 reads all others, in fewer channels than F4 has.
-
-    The paper names it as future work ("transformer-based global context modeling into the feature pyramid"). Positions
-    are told apart by a depthwise convolution, so that any height and width will do. The gate starts at zero: an
-    untrained context changes nothing.
-    """
-
-    def __init__(self, config: EFPConfig, channels: int):
-        super().__init__()
-        size = config.global_context_size
-        self.reduction = EFPConvLayer(channels, size, 1, config.hidden_act)
-        self.position = nn.Conv2d(size, size, kernel_size=3, padding=1, groups=size)
-        self.query_key_value = nn.Conv2d(size, 3 * size, kernel_size=1)
-        self.output = nn.Conv2d(size, size, kernel_size=1)
-        self.expansion = nn.Conv2d(size, channels, kernel_size=1, bias=False)
-        self.gate = nn.Parameter(torch.zeros(1))
-
-    def forward(self, feature_map: torch.Tensor) -> torch.Tensor:
-        context = self.reduction(feature_map)
-        context = context + self.position(context)
-        context = context + self.output(self.attend(context))
-        context = self.expansion(context)
-        return feature_map + self.gate.to(context.dtype) * context
-
-    def attend(self, context: torch.Tensor) -> torch.Tensor:
-        batch_size, size, height, width = context.shape
-        shape = (batch_size, 3, size // CONTEXT_HEAD_SIZE, CONTEXT_HEAD_SIZE, height * width)
-        query, key, value = self.query_key_value(context).reshape(shape).transpose(-1, -2).contiguous().unbind(1)
-        attended = F.scaled_dot_product_attention(query, key, value)  # (B, heads, H · W, CONTEXT_HEAD_SIZE)
-        return attended.transpose(-1, -2).reshape(batch_size, size, height, width)
-
-
 class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
     """
     Cross-scale enhancement of every pair of levels i ≠ j:
@@ -191,7 +156,7 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         )
         # no bias: the soft-max over the pairs would not see it
         self.pair_scores = nn.ModuleList(
-            EFPScore(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
+            nn.Conv2d(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
         )
 
     @staticmethod
@@ -260,7 +225,7 @@ class EFPSpatialAttention(nn.Module):
     def __init__(self, config: EFPConfig):
         super().__init__()
         self.pooling = EFPChannelPooling()
-        self.convolution = EFPScore(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
+        self.convolution = nn.Conv2d(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
@@ -364,10 +329,7 @@ class EFPPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, nn.Conv2d):
-            if isinstance(module, EFPScore) and self.config.zero_init_scores:
-                init.zeros_(module.weight)
-            else:
-                init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+            init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.BatchNorm2d):
@@ -376,8 +338,6 @@ class EFPPreTrainedModel(PreTrainedModel):
             init.zeros_(module.running_mean)
             init.ones_(module.running_var)
             init.zeros_(module.num_batches_tracked)
-        elif isinstance(module, EFPGlobalContext):
-            init.zeros_(module.gate)
 
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None, **kwargs):
         # The recomputation in the backward pass must not move the batch norms' running statistics a second time.
@@ -411,7 +371,6 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
-        self.context = EFPGlobalContext(config, self.encoder.channels[-1]) if config.global_context_size else None
         pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
         self.pyramid = pyramid(config, self.encoder.channels)
         self.attention = (
@@ -420,7 +379,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             else None
         )
         self.fusion = EFPFusion(config)
-        self.classifier = EFPScore(config.head_size, config.num_logits, kernel_size=1)
+        self.classifier = nn.Conv2d(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
@@ -448,8 +407,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
         Returns:
-            [`SemanticSegmenterOutput`] with `logits` of shape `(batch_size, 1, height, width)` (more than two labels:
-            one channel a label) and, where `labels` are given, `loss`.
+            [`SemanticSegmenterOutput`] with `logits` of shape `(batch_size, num_labels, height, width)`, the
+            background's 0 where there are two labels, and, where `labels` are given, `loss`.
 
         Raises:
             ValueError: pixel values of another shape than the configuration's or without pixels, or labels as in
@@ -468,13 +427,12 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
         extended = extend(pixel_values)
         features = self.encoder(extended)  # F1..F4
-        if self.context is not None:
-            features = (*features[:-1], self.context(features[-1]))
         enhanced = self.pyramid(*features)  # F*
         attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
         fused = self.fusion(attended)
         logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
         logits = logits[..., : shape[-2], : shape[-1]].contiguous()
+        logits = with_background(logits) if self.config.num_labels == 2 else logits
 
         loss = None
         if labels is not None:

@@ -21,6 +21,7 @@ from pathlib import Path
 import torch
 
 from efp_hf import speed
+from efp_hf.metrics.rows import append_row, provenance
 from efp_hf.study.benchmark.job import in_new_process, job_candidates, job_rows, run_job, write_photos
 from efp_hf.study.benchmark.limit import limit_rows, machine_peaks
 from efp_hf.study.benchmark.metrics import draw_mask_pairs, metric_candidates, metric_rows
@@ -35,7 +36,6 @@ from efp_hf.study.benchmark.training import (
     training_rows,
 )
 from efp_hf.study.benchmark.turns import PAUSE, alternate, conditions
-from efp_hf.metrics.rows import append_row, provenance
 
 HERE = Path(__file__).resolve().parents[1]
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
@@ -173,7 +173,7 @@ def measure_job(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
 
 
 def measure_training(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    from efp_hf.data.isic import load_isic
+    from efp_hf.data.folders import load_isic
     from efp_hf.data.synthetic import write_synthetic_isic
 
     with tempfile.TemporaryDirectory() as root:

@@ -11,12 +11,11 @@ import sys
 from pathlib import Path
 
 from efp_hf.commands.arguments import add_data_arguments
-from efp_hf.study.card import weights_digest
-from efp_hf.data.isic import get_split, load_lesions
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, shorten, split_columns
+from efp_hf.data.lesions import get_split, load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.inference.runtimes import runtime_of
 from efp_hf.metrics.evaluation import compare_runtimes
+from efp_hf.metrics.rows import append_row, provenance, shorten, split_columns
 
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-isic"
 

@@ -16,12 +16,16 @@ from pathlib import Path
 from tqdm import tqdm
 
 from efp_hf.commands.arguments import add_data_arguments
-from efp_hf.metrics.calibration import JACCARD_TEMPERATURES, fit_temperature, grid_jaccard_temperatures, pixel_probabilities
-from efp_hf.study.card import checkpoint_columns
-from efp_hf.data.isic import load_lesions
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, shorten
+from efp_hf.data.lesions import load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.metrics.calibration import (
+    JACCARD_TEMPERATURES,
+    fit_temperature,
+    grid_jaccard_temperatures,
+    pixel_probabilities,
+)
 from efp_hf.metrics.evaluation import THRESHOLDS, grid_jaccards, segment_rows
+from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten
 
 
 def parse() -> argparse.Namespace:

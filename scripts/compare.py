@@ -15,6 +15,10 @@ import sys
 from pathlib import Path
 
 from efp_hf.commands.arguments import add_data_arguments
+from efp_hf.data.lesions import load_lesions
+from efp_hf.image_processing_efp import EFPImageProcessor
+from efp_hf.metrics import summarize
+from efp_hf.metrics.rows import append_row, provenance, read_rows, write_rows
 from efp_hf.study.comparison import (
     ABLATIONS,
     LEARNING_RATES,
@@ -27,10 +31,6 @@ from efp_hf.study.comparison import (
     score_images,
     train_system,
 )
-from efp_hf.image_processing_efp import EFPImageProcessor
-from efp_hf.data.isic import load_lesions
-from efp_hf.metrics import summarize
-from efp_hf.metrics.rows import append_row, provenance, read_rows, write_rows
 
 OF_TRAINING = ("bf16", "use_cpu")
 

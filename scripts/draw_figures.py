@@ -15,6 +15,8 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
+from efp_hf.data.folders import load_isic
+from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.study.comparison import TRACKS
 from efp_hf.study.figures import (
     accuracy_figure,
@@ -27,8 +29,6 @@ from efp_hf.study.figures import (
     reliability_figure,
     save_figure,
 )
-from efp_hf.data.isic import load_isic
-from efp_hf.inference.folder import load_checkpoint
 from efp_hf.study.report import TITLES
 
 HERE = Path(__file__).resolve().parents[1]

@@ -11,8 +11,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.inference.export import FORMATS, export_model
-from efp_hf.inference.folder import load_checkpoint
 
 
 def parse() -> argparse.Namespace:
@@ -41,7 +41,7 @@ def main() -> None:
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         calibration_images = None
         if arguments.int8:
-            from efp_hf.data.isic import load_lesions  # needs `datasets`, which an export without it does not
+            from efp_hf.data.lesions import load_lesions
 
             train = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["train"].shuffle(seed=0)
             calibration_images = train.select(range(min(arguments.calibration_images, len(train))))["image"]

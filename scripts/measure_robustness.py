@@ -16,13 +16,12 @@ import numpy as np
 from tqdm import tqdm
 
 from efp_hf.commands.arguments import add_scoring_arguments
-from efp_hf.study.card import checkpoint_columns
-from efp_hf.data.isic import get_split, load_lesions
+from efp_hf.data.lesions import get_split, load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.metrics import confusion_counts, summarize
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, split_columns
-from efp_hf.study.robustness import CHANGES, change_images
 from efp_hf.metrics.evaluation import segment_rows
+from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, split_columns
+from efp_hf.study.robustness import CHANGES, change_images
 
 HERE = Path(__file__).resolve().parents[1]
 DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"

@@ -15,13 +15,12 @@ from pathlib import Path
 from tqdm import tqdm
 
 from efp_hf.commands.arguments import add_scoring_arguments
-from efp_hf.metrics.calibration import border_band, calibration_error, count_bins
-from efp_hf.study.card import checkpoint_columns
-from efp_hf.data.isic import get_split, load_lesions
+from efp_hf.data.lesions import get_split, load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.metrics import confusion_counts, jaccard
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, split_columns
+from efp_hf.metrics.calibration import border_band, calibration_error, count_bins
 from efp_hf.metrics.evaluation import segment_rows
+from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, split_columns
 from efp_hf.metrics.trust import summarize_trust
 
 HERE = Path(__file__).resolve().parents[1]

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from efp_hf.inference.folder import find_images, load_checkpoint, predict_files, write_predictions
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.inference.folder import find_images, predict_files, write_predictions
 from efp_hf.inference.runtimes import RUNTIMES
 
 DEFAULT_CHECKPOINT = Path(__file__).resolve().parents[1] / "checkpoints" / "efp-isic"

@@ -15,11 +15,10 @@ import evaluate
 from tqdm import tqdm
 
 from efp_hf.commands.arguments import add_scoring_arguments
-from efp_hf.study.card import weights_digest
-from efp_hf.data.isic import get_split, load_lesions
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, shorten, split_columns
+from efp_hf.data.lesions import get_split, load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.metrics.evaluation import boundary_scores, folder_masks, model_masks
+from efp_hf.metrics.rows import append_row, provenance, shorten, split_columns
 
 HERE = Path(__file__).resolve().parents[1]
 METRIC = HERE / "efp_hf" / "metrics" / "lesion_segmentation"

@@ -8,7 +8,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from efp_hf.inference.folder import load_checkpoint
+from efp_hf.inference.checkpoint import load_checkpoint
 
 
 def main() -> None:

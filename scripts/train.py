@@ -19,12 +19,11 @@ from datasets import DatasetDict
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
-from efp_hf.study.card import weights_digest
-from efp_hf.training.encoders import new_model
-from efp_hf.data.isic import load_lesions
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, provenance, shorten
+from efp_hf.data.lesions import load_lesions
 from efp_hf.data.synthetic import write_synthetic_isic
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
+from efp_hf.metrics.rows import append_row, provenance, shorten
+from efp_hf.training.encoders import new_model
 from efp_hf.training.trainer import TRAINING_DEFAULTS, lesion_trainer
 
 

@@ -12,9 +12,9 @@ import torch
 from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.page.photo import SegmentedPhoto
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.page.photo import SegmentedPhoto
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 TINY = {

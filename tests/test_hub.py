@@ -15,7 +15,7 @@ from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSeg
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
 
 SHIPPED_CODE = ("configuration_efp.py", "modeling_efp.py", "loss_efp.py", "image_processing_efp.py")
-CHECKPOINTS = sorted(path.parent for path in (REPOSITORY / "checkpoints").glob("*/config.json"))
+CHECKPOINTS = sorted(path.parent for path in (REPOSITORY / "efp_hf" / "checkpoints").glob("*/config.json"))
 
 
 def test_auto_classes_know_efp(tiny_checkpoint):

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ..data.isic import SPLITS
+from ..data.split import SPLITS
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: str | None = "test") -> None:

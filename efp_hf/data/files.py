@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..image_processing_efp import to_upright_rgb
+from ..image_processing_efp import ORIENTATION_TAG, to_upright_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, its EXIF and TIFF readers among them
@@ -81,30 +81,49 @@ def has_second_frame(image: Image.Image) -> bool:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) of an opened image after its EXIF rotation, from the header alone."""
     width, height = image.size
-    is_transposed = image.getexif().get(0x0112, 1) >= 5  # orientations 5..8 swap the axes
+    is_transposed = image.getexif().get(ORIENTATION_TAG, 1) >= 5  # orientations 5..8 swap the axes
     return (width, height) if is_transposed else (height, width)
 
 
-def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -> None:
     """
-    An image file as upright 8-bit RGB, see [`to_upright_rgb`].
+    The pixels of an opened image, in place.
 
     Args:
         min_size: the shorter side that is needed. A larger JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 of
             its size that still has it, many times faster.
 
     Raises:
-        FileNotFoundError, ValueError: as [`open_image`], and for a truncated or damaged file or 32-bit pixels.
+        ValueError: a truncated or damaged file.
+    """
+    if min_size is not None:
+        opened.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
+    try:
+        opened.load()
+    except DECODING_ERRORS as error:
+        raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+
+
+def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image of [`read_sized_image`] alone."""
+    return read_sized_image(path, min_size, max_pixels)[0]
+
+
+def read_sized_image(
+    path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS
+) -> tuple[Image.Image, tuple[int, int]]:
+    """
+    An image file as upright 8-bit RGB ([`to_upright_rgb`]), and the (height, width) that the file has: with `min_size`
+    as in [`decode`] the image may be smaller.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for 32-bit pixels.
     """
     with open_image(path, max_pixels) as image:
-        if min_size is not None:
-            image.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
+        size = upright_size(image)
+        decode(image, path, min_size)
         try:
-            image.load()
-        except DECODING_ERRORS as error:
-            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
-        try:
-            return to_upright_rgb(image)
+            return to_upright_rgb(image), size
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
 
@@ -114,13 +133,10 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     A mask file as a boolean `(height, width)` array, `True` for lesion.
 
     Raises:
-        FileNotFoundError, ValueError: as [`read_image`], and for values other than 0 and 255.
+        FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for values other than 0 and 255.
     """
     with open_image(path, max_pixels) as image:
-        try:
-            image.load()
-        except DECODING_ERRORS as error:
-            raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+        decode(image, path)
         return as_boolean_mask(image, path)
 
 

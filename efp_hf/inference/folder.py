@@ -8,18 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image
-from scipy import ndimage
-from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.files import is_image_file, open_image, read_image, upright_size, write_atomically
-from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..data.files import is_image_file, read_image, read_sized_image, write_atomically
+from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
-from .runtimes import load_exported, runtime_of
+from .checkpoint import segment_one_by_one
+from .drawing import outline_lesion
 
-OUTLINE_COLOR = (0, 255, 80)
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
 COLUMNS = (
@@ -35,86 +32,6 @@ COLUMNS = (
     "mean_confidence",
     "expected_jaccard",
 )
-
-
-def load_checkpoint(
-    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False, threads: int | None = None
-) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
-    """
-    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
-    that [`export_model`](export.py) wrote.
-
-    Args:
-        runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
-        bf16: as in [`load_exported`](runtimes.py), of a folder of OpenVINO.
-        threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
-
-    Raises:
-        FileNotFoundError: a path that is no checkpoint folder.
-        ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
-            runtime; `bf16` where it cannot be had.
-        ImportError: the runtime of an exported folder is not installed.
-    """
-    checkpoint = str(checkpoint)
-    looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
-    if looks_like_path and not (Path(checkpoint).expanduser() / "config.json").is_file():
-        raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
-    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
-    found = runtime_of(checkpoint)
-    if runtime is not None and runtime != found:
-        raise ValueError(
-            f"{checkpoint}: the runtime must be the folder's own, {found}, got {runtime!r}. "
-            "Choose another folder, or make one with scripts/export.py."
-        )
-    is_exported = found != "torch"
-    if bf16 and not is_exported:
-        raise ValueError(f"{checkpoint}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
-    if is_exported:
-        model = load_exported(checkpoint, bf16, threads)
-    else:
-        model = EFPForSegmentation.from_pretrained(checkpoint).eval()
-    if model.config.num_labels != 2:
-        raise ValueError(
-            f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
-            "Use `EFPForSegmentation.from_pretrained` and the processor for others."
-        )
-    processor = EFPImageProcessor.from_pretrained(checkpoint)
-    if not is_exported:
-        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
-    return model, processor
-
-
-def segment(
-    images: list[Image.Image],
-    model: EFPForSegmentation | ExportedModel,
-    processor: EFPImageProcessor,
-    target_sizes: list[tuple[int, int]] | None = None,
-    **post_processing,
-) -> list[BatchFeature]:
-    """
-    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (boolean mask), `probabilities` (of the
-    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`.
-
-    `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
-    """
-    return list(segment_one_by_one(images, model, processor, target_sizes, **post_processing))
-
-
-@torch.inference_mode()
-def segment_one_by_one(
-    images: list[Image.Image],
-    model: EFPForSegmentation | ExportedModel,
-    processor: EFPImageProcessor,
-    target_sizes: list[tuple[int, int]] | None = None,
-    **post_processing,
-) -> Iterator[BatchFeature]:
-    """As [`segment`]: one batch through the model, then each result when it is asked for."""
-    images = [to_upright_rgb(image) for image in images]
-    if target_sizes is None:
-        target_sizes = [image.size[::-1] for image in images]
-    inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
-    outputs = model(**inputs)
-    yield from processor.post_process_one_by_one(outputs, target_sizes, return_probabilities=True, **post_processing)
 
 
 @dataclass
@@ -199,10 +116,7 @@ def predict_files(
 def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:
     """The image, a large JPEG at reduced scale, with its own (height, width); or what is wrong with it."""
     try:
-        with open_image(path) as header:
-            size = upright_size(header)
-        min_size = DECODING_MARGIN * max(processor.size["height"], processor.size["width"])
-        return read_image(path, min_size=min_size), size
+        return read_sized_image(path, min_size=DECODING_MARGIN * max(processor.size["height"], processor.size["width"]))
     except (OSError, ValueError) as error:
         return str(error)
 
@@ -231,15 +145,6 @@ def table_row(prediction: Prediction) -> dict[str, str | int | float]:
     return {column: row.get(column, "") for column in COLUMNS}
 
 
-def draw_overlay(image: Image.Image, mask: np.ndarray) -> Image.Image:
-    """The image with the lesion's outline, its width a 300th of the longer side."""
-    width = max(1, round(max(mask.shape) / 300))
-    outline = mask & ~ndimage.binary_erosion(mask, iterations=width)
-    pixels = np.array(image)
-    pixels[outline] = OUTLINE_COLOR
-    return Image.fromarray(pixels)
-
-
 def write_mask(mask: np.ndarray, path: Path) -> None:
     """A mask as the challenge wants it: 8-bit grey PNG, 0 skin, 255 lesion."""
     picture = Image.fromarray(mask.astype(np.uint8) * 255)
@@ -251,7 +156,7 @@ def write_prediction(prediction: Prediction, output: Path, overlay: bool, table:
     image_id = prediction.path.stem
     write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
     if overlay:
-        picture = draw_overlay(read_image(prediction.path), prediction.mask)
+        picture = outline_lesion(read_image(prediction.path), prediction.mask)
         write_atomically(output / f"{image_id}_overlay.jpg", lambda path: picture.save(path, "JPEG"))
     table.writerow(table_row(prediction))
 

@@ -9,8 +9,8 @@ from scipy.special import expit, logit
 from transformers.image_processing_utils import BatchFeature
 
 from ..image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
-from . import confusion_counts, jaccard
 from ..modeling_efp import EFPForSegmentation
+from . import confusion_counts, jaccard
 from .evaluation import segment_rows
 
 NUM_BINS = 15

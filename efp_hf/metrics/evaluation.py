@@ -11,11 +11,10 @@ from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import as_boolean_mask, read_mask
-from ..image_processing_efp import EFPImageProcessor, keep_largest_region, to_upright_rgb
-from ..data.isic import check_sizes
-from . import boundary_f1, confusion_counts, hausdorff95, jaccard
+from ..image_processing_efp import EFPImageProcessor, check_sizes, keep_largest_region, to_upright_rgb
+from ..inference.checkpoint import segment
 from ..modeling_efp import EFPForSegmentation
-from ..inference.folder import segment
+from . import boundary_f1, confusion_counts, hausdorff95, jaccard
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
 

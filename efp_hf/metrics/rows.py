@@ -1,4 +1,4 @@
-"""Rows of `results/`: every reported number with its command, commit, seed, data and hardware."""
+"""A measured number's row in a CSV file: with its command, commit, seed, data and hardware."""
 
 import csv
 import os
@@ -11,9 +11,13 @@ from pathlib import Path
 
 import torch
 import transformers
+from transformers.exporters.base import ExportedModel
 
+from .. import __version__
 from ..data.files import write_atomically
-from ..version import __version__
+from ..image_processing_efp import EFPImageProcessor
+from ..inference.checkpoint import weights_digest
+from ..modeling_efp import EFPForSegmentation
 
 
 def provenance() -> dict[str, str]:
@@ -35,6 +39,20 @@ def provenance() -> dict[str, str]:
 def split_columns(data: str, split: str, split_seed: int, num_images: int) -> dict[str, str | int]:
     """What a row says of the images that were scored."""
     return {"data": Path(data).name, "split": split, "split_seed": split_seed, "images": num_images}
+
+
+def checkpoint_columns(
+    checkpoint: str | Path, model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor
+) -> dict[str, str | float | bool]:
+    """What a row says of the checkpoint that was measured."""
+    return {
+        "checkpoint": shorten(str(checkpoint)),
+        "weights": weights_digest(checkpoint),
+        "image_size": f"{processor.size['height']}x{processor.size['width']}",
+        "temperature": model.config.temperature,
+        "threshold": processor.threshold,
+        "largest_region": processor.largest_region,
+    }
 
 
 def without_secrets(arguments: list[str]) -> list[str]:

@@ -21,12 +21,12 @@ def confusion_counts(mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
     The pixels of one mask as int64 `(4,)`: true positives, false positives, false negatives, true negatives.
 
     Args:
-        mask: what was found, `(height, width)`; boolean, or grey 0..255 of any integer type: above 128 is lesion.
+        mask: what was found, `(height, width)`; boolean, labels 0 and 1, or grey 0..255 of any integer type: above 128
+            is lesion.
         truth: the same of the expert.
 
     Raises:
-        ValueError: masks of different sizes, or one that is not `(height, width)`, is of floats, leaves 0..255, or
-            holds only 0 and 1 as integers: cut at 128 that would be an empty mask.
+        ValueError: masks of different sizes, or one that is not `(height, width)`, is of floats or leaves 0..255.
     """
     mask, truth = to_lesion_pair(mask, truth)
     true_positives = np.count_nonzero(mask & truth)
@@ -48,7 +48,10 @@ def to_lesion_pair(mask: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.
 
 
 def to_lesion(mask: np.ndarray, name: str) -> np.ndarray:
-    """A boolean or grey mask as a boolean array; `name` is the argument that the errors speak of."""
+    """
+    A boolean mask, one of labels 0 and 1, or a grey one as a boolean array; `name` is the argument that the errors
+    speak of.
+    """
     mask = np.asarray(mask)
     if mask.ndim != 2 or mask.size == 0:
         raise ValueError(f"`{name}` must be one mask (height, width), got shape {mask.shape}.")
@@ -57,10 +60,8 @@ def to_lesion(mask: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"`{name}` must be boolean or grey 0..255, got {mask.dtype}. Cut probabilities first.")
     brightest = mask.max()
-    if brightest == 1:
-        raise ValueError(
-            f"`{name}` must be boolean or grey 0..255, got integers of only 0 and 1. Pass {name} == 1 or {name} * 255."
-        )
+    if brightest == 1 and mask.min() == 0:  # labels
+        return mask == 1
     if mask.dtype != np.uint8 and (brightest > 255 or mask.min() < 0):
         raise ValueError(f"`{name}` must be boolean or grey 0..255, got {mask.min()}..{brightest}.")
     return mask > LESION_ABOVE

@@ -9,10 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from ..image_processing_efp import EFPImageProcessor
-from ..modeling_efp import EFPForSegmentation
 from ..inference.folder import COLUMNS, Prediction, predict_files, table_row, write_predictions
 from ..metrics.rows import write_rows
-from .drawing import draw_thumbnail
+from ..modeling_efp import EFPForSegmentation
+from .pictures import draw_thumbnail
 from .uploads import check_photo, collect_files, without_folder
 
 BATCH_SIZE = 2  # images of a batch that are held at their own size

@@ -8,9 +8,9 @@ from pathlib import Path
 
 from PIL import Image
 
+from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
 from ..metrics.rows import read_rows
 from .batch import Batch
-from .drawing import AGREEMENT_COLORS, COLOR_MAP
 from .tabs import SCORE_NAMES, Comparison, View
 
 MEASURES = {

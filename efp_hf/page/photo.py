@@ -11,8 +11,8 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import read_image
 from ..image_processing_efp import EFPImageProcessor
-from ..modeling_efp import EFPForSegmentation
 from ..inference.folder import read_for_model
+from ..modeling_efp import EFPForSegmentation
 from .uploads import check_photo, without_folder
 
 PREVIEW_SIDE = 1024  # longer side of the pictures on the page

@@ -10,11 +10,11 @@ from PIL import Image
 
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor
-from ..lesion.measures import measure_lesion
+from ..inference.drawing import agreement, color_map, draw_agreement, draw_border, tint_lesion
 from ..inference.folder import Prediction, table_row, write_mask
-from ..metrics.trust import image_notes
 from ..lesion.contour import coco_contour
-from .drawing import agreement, color_map, draw_agreement, draw_lesion, draw_outline
+from ..lesion.measures import measure_lesion
+from ..lesion.notes import image_notes
 from .photo import SegmentedPhoto, find_lesion, post_process
 from .uploads import MAX_PIXELS, check_photo, naming
 
@@ -55,8 +55,8 @@ def draw_view(
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
     return View(
         before=photo.preview,
-        after=draw_lesion(photo.preview, mask),
-        probabilities=draw_outline(color_map(probabilities), mask, (255, 255, 255)),
+        after=tint_lesion(photo.preview, mask),
+        probabilities=draw_border(color_map(probabilities), mask, (255, 255, 255)),
         summary=summary,
     )
 
@@ -73,7 +73,7 @@ def write_overlay_file(photo, processor, folder: Path, threshold=None, largest_r
     check_photo(photo.path)
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     path = Path(folder) / f"{photo.path.stem}_overlay.png"
-    overlay = draw_lesion(read_image(photo.path), mask)
+    overlay = tint_lesion(read_image(photo.path), mask)
     write_atomically(path, lambda partial: overlay.save(partial, "PNG", compress_level=1))
     return path
 

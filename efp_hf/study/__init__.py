@@ -1,1 +1,1 @@
-"""How the numbers of the study were made: baselines, comparison, benchmark, tables. The product imports nothing from here."""
+"""How the numbers were made: baselines, comparison, benchmark, tables. The product imports nothing from here."""

@@ -2,7 +2,7 @@
 
 Each is built by its library and computes what the library computes, MaskFormer from other initial weights
 (`build_maskformer`); around it is only what one Trainer loop and one scorer need: `pixel_values` and `labels` in, a
-loss and one logit a pixel at the size of the input out.
+loss and one logit a label and pixel at the size of the input out.
 """
 
 import torch
@@ -19,18 +19,18 @@ from transformers import (
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.models.maskformer.modeling_maskformer import MaskFormerForInstanceSegmentationOutput
 
-from ..training.encoders import imagenet_weights, timm_backbone_config
 from ..loss_efp import efp_loss
-from ..modeling_efp import EFPPreTrainedModel, resize
+from ..modeling_efp import EFPPreTrainedModel, resize, with_background
+from ..training.encoders import imagenet_weights, timm_backbone_config
 
-SYSTEMS = ("unet", "unet_attention", "segformer", "maskformer")
+BASELINES = ("unet", "unet_attention", "segformer", "maskformer")
 
 
 @strict
 class BaselineConfig(PreTrainedConfig):
     """
     Args:
-        system: one of `SYSTEMS`.
+        system: one of `BASELINES`.
         encoder: name of a timm model, the same for every system; `None` for what the library itself trains from
             scratch. MaskFormer has no encoder of its own that trains from scratch and needs a name.
     """
@@ -42,8 +42,8 @@ class BaselineConfig(PreTrainedConfig):
 
     def __post_init__(self, **kwargs):
         super().__post_init__(**kwargs)
-        if self.system not in SYSTEMS:
-            raise ValueError(f"`system` must be one of {', '.join(SYSTEMS)}, got {self.system!r}.")
+        if self.system not in BASELINES:
+            raise ValueError(f"`system` must be one of {', '.join(BASELINES)}, got {self.system!r}.")
         if self.system == "maskformer" and self.encoder is None:
             raise ValueError("`encoder` must be given for MaskFormer. Pass for example 'tf_efficientnet_lite0'.")
 
@@ -90,7 +90,7 @@ def build_maskformer(encoder: str) -> MaskFormerForInstanceSegmentation:
 
 
 class BaselineForSegmentation(EFPPreTrainedModel):
-    """One of `SYSTEMS`, with the loss of EFP; MaskFormer with its own loss and post-processing."""
+    """One of `BASELINES`, with the loss of EFP; MaskFormer with its own loss and post-processing."""
 
     config_class = BaselineConfig
     supports_gradient_checkpointing = False
@@ -117,17 +117,17 @@ class BaselineForSegmentation(EFPPreTrainedModel):
         backbone.load_state_dict({name: weights[name] for name in backbone.state_dict()})
 
     def forward(self, pixel_values: torch.Tensor, labels: torch.Tensor | None = None) -> SemanticSegmenterOutput:
-        """As [`EFPForSegmentation.forward`]: `logits` `(batch_size, 1, height, width)` and, with `labels`, `loss`."""
+        """As [`EFPForSegmentation.forward`]: `logits` `(batch_size, 2, height, width)` and, with `labels`, `loss`."""
         if self.config.system == "maskformer":
             targets = {} if labels is None else instance_targets(labels)
             outputs = self.network(pixel_values, **targets)
             return SemanticSegmenterOutput(
                 loss=None if labels is None else outputs.loss.squeeze(),
-                logits=resize(maskformer_logits(outputs), pixel_values.shape[-2:]),
+                logits=with_background(resize(maskformer_logits(outputs), pixel_values.shape[-2:])),
             )
         outputs = self.network(pixel_values)
         logits = outputs if isinstance(outputs, torch.Tensor) else outputs.logits
-        logits = resize(logits, pixel_values.shape[-2:])
+        logits = with_background(resize(logits, pixel_values.shape[-2:]))
         return SemanticSegmenterOutput(loss=None if labels is None else efp_loss(logits, labels), logits=logits)
 
 

@@ -1,14 +1,10 @@
 """Numbers of `results/` into the model card and the README."""
 
-import hashlib
 import re
 from pathlib import Path
 
-from transformers.exporters.base import ExportedModel
-
-from ..image_processing_efp import EFPImageProcessor
-from ..modeling_efp import EFPForSegmentation
-from ..metrics.rows import read_rows, shorten
+from ..inference.checkpoint import weights_digest
+from ..metrics.rows import read_rows
 
 LABELS = {
     "jaccard": "Jaccard (J)",
@@ -25,26 +21,6 @@ LABELS = {
     "failure_rate": "failures: share of images with J < 0.65 (lower is better)",
     "worst_decile_jaccard": "mean J of the worst tenth",
 }
-
-
-def weights_digest(checkpoint: str | Path) -> str:
-    """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
-    path = Path(checkpoint) / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
-
-
-def checkpoint_columns(
-    checkpoint: str | Path, model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor
-) -> dict[str, str | float | bool]:
-    """What a row says of the checkpoint that was measured."""
-    return {
-        "checkpoint": shorten(str(checkpoint)),
-        "weights": weights_digest(checkpoint),
-        "image_size": f"{processor.size['height']}x{processor.size['width']}",
-        "temperature": model.config.temperature,
-        "threshold": processor.threshold,
-        "largest_region": processor.largest_region,
-    }
 
 
 def rows_of(checkpoint: str | Path, rows: list[dict[str, str]], split: str) -> list[dict[str, str]]:

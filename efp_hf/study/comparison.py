@@ -10,14 +10,13 @@ from datasets import Dataset, DatasetDict
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
-from .baselines import SYSTEMS as BASELINES
-from .baselines import new_baseline
-from ..training.encoders import PAPER_ENCODER, new_model
 from ..image_processing_efp import EFPImageProcessor
 from ..metrics import confusion_counts
-from ..metrics.rows import read_rows
 from ..metrics.evaluation import THRESHOLDS, boundary_scores, grid_jaccards, model_masks
+from ..metrics.rows import read_rows
+from ..training.encoders import PAPER_ENCODER, new_model
 from ..training.trainer import TRAINING_DEFAULTS, lesion_trainer
+from .baselines import BASELINES, new_baseline
 
 EFP, NANO = "efp", "efp_nano"
 SYSTEMS = (*BASELINES, EFP, NANO)

@@ -13,22 +13,22 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from PIL import Image
 from transformers import PreTrainedModel
 
-from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark.systems import EFP, NANO, ON_ENCODER
-from ..metrics.calibration import NUM_BINS, calibration_error
-from .card import weights_digest
-from .comparison import SYSTEMS, TRACKS, Run, read_counts
 from ..configuration_efp import EFPConfig
 from ..data.files import write_atomically
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.checkpoint import weights_digest
+from ..inference.drawing import agreement, tint_lesion
 from ..metrics import bootstrap_interval, confusion_counts, jaccard
+from ..metrics.calibration import NUM_BINS, calibration_error
+from ..metrics.evaluation import model_masks, truth_mask
+from ..metrics.rows import read_rows
 from ..metrics.scores import JACCARD_THRESHOLD
 from ..modeling_efp import EFPForSegmentation
-from .report import TITLES, image_means, read_comparison
-from ..metrics.rows import read_rows
-from ..metrics.evaluation import model_masks, truth_mask
-from ..page.drawing import agreement, draw_lesion
 from ..page.photo import find_lesion, segment_photo
+from .baselines import BaselineConfig, BaselineForSegmentation
+from .benchmark.systems import EFP, NANO, ON_ENCODER
+from .comparison import SYSTEMS, TRACKS, Run, read_counts
+from .report import TITLES, image_means, read_comparison
 from .speed import FLOAT_RUNTIMES, newest_run, runtime_name
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness
@@ -423,7 +423,7 @@ def levels_figure(path: Path, model: EFPForSegmentation, processor: EFPImageProc
 
     figure = Figure(figsize=(2.1 * (num_levels + 1) + 0.6, 6.2))
     grid = figure.subplots(3, num_levels + 1)
-    left = {"image": photo.preview, "probability of lesion": probabilities, "mask": draw_lesion(photo.preview, mask)}
+    left = {"image": photo.preview, "probability of lesion": probabilities, "mask": tint_lesion(photo.preview, mask)}
     for panel, (title, picture) in zip(grid[:, 0], left.items(), strict=True):
         drawn = show(panel, picture, vmin=0, vmax=1)
         panel.set_title(title, fontsize="medium")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import numpy as np
 
-from .card import newest_score, rows_of, to_table, weights_digest
-from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, multiply_adds, read_counts
+from ..inference.checkpoint import load_checkpoint, weights_digest
 from ..metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
-from ..inference.folder import load_checkpoint
 from ..metrics.rows import read_rows
+from .card import newest_score, rows_of, to_table
+from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, multiply_adds, read_counts
 from .robustness import CHANGES
 
 TITLES = {

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 
+from ..metrics.rows import read_rows
 from .benchmark.systems import EFP, NANO
 from .benchmark.training import BARE_LOOP
 from .card import to_table
-from ..metrics.rows import read_rows
 
 FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
 BF16_RUNTIMES = ("openvino bf16",)

@@ -2,17 +2,15 @@
 
 from collections.abc import Callable
 from functools import partial
-from zlib import crc32
 
 import numpy as np
 import torch
 from datasets import DatasetDict
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
 
-from ..data.augmentation import training_augmentation
-from ..data.files import as_boolean_mask
-from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..image_processing_efp import EFPImageProcessor
 from ..metrics import dice, jaccard, threshold_jaccard
+from .transform import AugmentationEpoch, LesionTransform
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "num_train_epochs": 30,
@@ -34,50 +32,6 @@ TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "seed": 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
-
-
-class LesionTransform:
-    """
-    Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
-
-    The mask must be a 0/255 mask of its image's size. Image and mask are augmented together at the dataset's size, then
-    resized by the same processor that serves inference. How an image is changed depends on `seed`, `epoch` and its id
-    alone: not on the number of processes, nor on whether the run was resumed.
-    """
-
-    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False):
-        self.processor = processor
-        self.augmentation = training_augmentation(other_cameras) if augment else None
-        self.seed = seed
-        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
-
-    def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
-        images, masks = [], []
-        for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
-            image = np.array(to_upright_rgb(image))
-            mask = as_boolean_mask(mask, image_id).astype(np.uint8)
-            if image.shape[:2] != mask.shape:
-                raise ValueError(
-                    f"{image_id}: image is {image.shape[0]}×{image.shape[1]}, mask {mask.shape[0]}×{mask.shape[1]}. "
-                    "A mask must have the size of its image."
-                )
-            if self.augmentation is not None:
-                self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
-                augmented = self.augmentation(image=image, mask=mask)
-                image, mask = augmented["image"], augmented["mask"]
-            images.append(image)
-            masks.append(mask)
-        return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
-
-
-class AugmentationEpoch(TrainerCallback):
-    """Tells a [`LesionTransform`] which epoch begins."""
-
-    def __init__(self, transform: LesionTransform):
-        self.transform = transform
-
-    def on_epoch_begin(self, args, state, control, **kwargs):
-        self.transform.epoch.fill_(int(state.epoch + 1e-6))  # a resumed epoch begins at a fraction
 
 
 def parameter_groups(
@@ -103,58 +57,6 @@ def parameter_groups(
     return list(groups.values())
 
 
-class WeightAverage(TrainerCallback):
-    """
-    Exponential moving average of the weights, which is what is evaluated, saved and left in the model in the end.
-
-    After each step `average = decay · average + (1 - decay) · weight`, with a smaller decay in the first steps. The
-    averages lie in the optimizer's state, so that they are saved and resumed with it; at the end of an epoch weights
-    and averages change places, at the beginning of the next they change back. Batch norms' running statistics are
-    averages themselves and stay as they are.
-
-    Args:
-        decay: in (0, 1); 0.998 averages over the last 500 steps.
-    """
-
-    def __init__(self, optimizer: torch.optim.Optimizer, decay: float):
-        if not 0 < decay < 1:
-            raise ValueError(f"`decay` must be between 0 and 1, got {decay}. Use for example 0.998.")
-        self.decay = decay
-        self.num_updates = 0
-        optimizer.register_step_post_hook(self.update)
-
-    @torch.no_grad()
-    def update(self, optimizer: torch.optim.Optimizer, *_) -> None:
-        self.num_updates += 1
-        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
-        for state, parameter in states_of(optimizer):
-            if "average" in state:
-                state["average"].lerp_(parameter, 1 - decay)
-            else:
-                state["average"] = parameter.clone()
-
-    @torch.no_grad()
-    def change_places(self, optimizer: torch.optim.Optimizer) -> None:
-        for state, parameter in states_of(optimizer):
-            if "average" in state:  # not before the first step
-                weight = parameter.clone()
-                parameter.copy_(state["average"])
-                state["average"].copy_(weight)
-
-    def on_epoch_begin(self, args, state, control, optimizer, **kwargs):
-        self.num_updates = state.global_step
-        self.change_places(optimizer)
-
-    def on_epoch_end(self, args, state, control, optimizer, **kwargs):
-        self.change_places(optimizer)
-
-
-def states_of(optimizer: torch.optim.Optimizer) -> list[tuple[dict, torch.nn.Parameter]]:
-    """The optimizer's state of each parameter, and the parameter."""
-    parameters = (parameter for group in optimizer.param_groups for parameter in group["params"])
-    return [(optimizer.state[parameter], parameter) for parameter in parameters]
-
-
 def depthwise_in_float32(model: torch.nn.Module) -> None:
     """
     Keep depthwise convolutions in float32 where autocast computes the rest in bfloat16.
@@ -173,11 +75,11 @@ def without_autocast(forward: Callable[[torch.Tensor], torch.Tensor], feature_ma
 
 def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
     """
-    For `preprocess_logits_for_metrics`: logits `(batch_size, 1, height, width)` and labels → TP, FP, FN, TN of each
+    For `preprocess_logits_for_metrics`: logits `(batch_size, 2, height, width)` and labels → TP, FP, FN, TN of each
     image at the size of the labels, `(batch_size, 4)`; ignored pixels (neither 0 nor 1) are in none of them.
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
-    mask = logits.squeeze(1) > 0  # probability 0.5
+    mask = logits.argmax(1) == 1  # probability above 0.5
     lesion, skin = labels == 1, labels == 0
     counts = (mask & lesion, mask & skin, ~mask & lesion, ~mask & skin)
     return torch.stack([count.sum((1, 2)) for count in counts], dim=1)
@@ -207,7 +109,6 @@ def lesion_trainer(
     data: DatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
-    average_decay: float | None = None,
     other_cameras: bool = False,
 ) -> Trainer:
     """
@@ -216,12 +117,10 @@ def lesion_trainer(
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
-    `remove_unused_columns=False` and `batch_eval_metrics=True`. With `average_decay` averaged weights are evaluated and
-    saved ([`WeightAverage`]); `other_cameras` is that of [`training_augmentation`].
+    `remove_unused_columns=False` and `batch_eval_metrics=True`. `other_cameras` is that of [`training_augmentation`].
 
     Raises:
-        ValueError: arguments without these two, a model with other than two labels, or weights that are averaged but
-            saved or evaluated within an epoch.
+        ValueError: arguments without these two, or a model with other than two labels.
     """
     if model.config.num_labels != 2:
         raise ValueError(f"`model` must have two labels, skin and lesion, to be scored, got {model.config.num_labels}.")
@@ -233,11 +132,6 @@ def lesion_trainer(
     augmented = LesionTransform(processor, augment=True, seed=arguments.seed, other_cameras=other_cameras)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
-    callbacks = [AugmentationEpoch(augmented)]
-    if average_decay:
-        if "steps" in (arguments.save_strategy, arguments.eval_strategy):
-            raise ValueError("`arguments` must save and evaluate by the epoch where `average_decay` is given.")
-        callbacks.append(WeightAverage(optimizer, average_decay))
     if arguments.bf16 and arguments.use_cpu:
         depthwise_in_float32(model)
     return Trainer(
@@ -249,5 +143,5 @@ def lesion_trainer(
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=logits_to_counts,
         optimizers=(optimizer, None),
-        callbacks=callbacks,
+        callbacks=[AugmentationEpoch(augmented)],
     )

@@ -11,11 +11,11 @@ from conftest import REPOSITORY, tiny_model
 from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
+from efp_hf.data.folders import FOLDERS
 from efp_hf.metrics.calibration import JACCARD_TEMPERATURES
-from efp_hf.data.isic import FOLDERS
 from efp_hf.study.robustness import CHANGES
 
-SHIPPED = REPOSITORY / "checkpoints" / "efp-isic"
+SHIPPED = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
 
 
 @pytest.fixture

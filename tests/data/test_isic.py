@@ -11,8 +11,10 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
-from efp_hf import isic
-from efp_hf.data.isic import FOLDERS, SPLITS, draw_split, get_split, load_hub_lesions, load_isic, near_duplicates
+from efp_hf.data.folders import FOLDERS, load_isic
+from efp_hf.data.hub import load_hub_lesions
+from efp_hf.data.lesions import get_split
+from efp_hf.data.split import SPLITS, draw_split, near_duplicates
 
 IMAGES, MASKS = FOLDERS["train"]
 REAL_DATA = Path(os.environ.get("ISIC2018", Path(__file__).resolve().parents[2] / "shared" / "data" / "isic2018"))

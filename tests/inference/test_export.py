@@ -13,6 +13,10 @@ from timm.layers.conv2d_same import Conv2dSame
 from transformers import TimmBackboneConfig
 
 from efp_hf import EFPImageProcessor
+from efp_hf.data.lesions import load_lesions
+from efp_hf.data.pairs import FEATURES
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.export import (
     ChunkedPooling,
     SamePaddingConv,
@@ -20,14 +24,11 @@ from efp_hf.inference.export import (
     has_exact_halves,
     write_poolings_for_onnx,
 )
-from efp_hf.data.isic import FEATURES, load_lesions
-from efp_hf.modeling_efp import EFPChannelPooling
-from efp_hf.inference.folder import load_checkpoint, segment
 from efp_hf.inference.runtimes import load_exported, require_packages, runtime_of
 from efp_hf.metrics.evaluation import compare_runtimes, grid_jaccards
-from efp_hf.data.synthetic import draw_lesion
+from efp_hf.modeling_efp import EFPChannelPooling
 
-SHIPPED = REPOSITORY / "checkpoints" / "efp-isic"
+SHIPPED = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
 RUNTIMES = ("onnx", "openvino")
 
 

@@ -8,19 +8,18 @@ from conftest import tiny_model
 from PIL import Image
 
 import efp_hf.inference.folder
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.folder import (
     COLUMNS,
     Prediction,
     draw_overlay,
     find_images,
-    load_checkpoint,
     predict_files,
-    segment,
     table_row,
     write_mask,
     write_predictions,
 )
-from efp_hf.data.synthetic import draw_lesion
 
 
 @pytest.fixture

@@ -12,12 +12,10 @@ import pytest
 from PIL import Image, ImageFilter
 
 from efp_hf import EFPImageProcessor
-from efp_hf.metrics.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
-from efp_hf.data.isic import load_isic
-from efp_hf.metrics import confusion_counts, jaccard
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.evaluation import model_masks, segment_rows
-from efp_hf.metrics.trust import (
+from efp_hf.data.folders import load_isic
+from efp_hf.image_processing_efp import expected_jaccard
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.lesion.notes import (
     CUT_FROM,
     MAX_BRIGHTNESS,
     MAX_BURNT_OUT,
@@ -25,14 +23,14 @@ from efp_hf.metrics.trust import (
     MIN_CONTRAST,
     MIN_LESION_SHARE,
     MIN_SHARPNESS,
-    expected_jaccard,
-    failure_auc,
     image_features,
     image_notes,
-    rank_correlation,
     reduce,
-    summarize_trust,
 )
+from efp_hf.metrics import confusion_counts, jaccard
+from efp_hf.metrics.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
+from efp_hf.metrics.evaluation import model_masks, segment_rows
+from efp_hf.metrics.trust import failure_auc, rank_correlation, summarize_trust
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "measure_trust.py"
 SKIN, LESION = (205, 165, 145), (125, 80, 65)

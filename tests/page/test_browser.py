@@ -25,7 +25,7 @@ from efp_hf.data.files import read_mask
 REPOSITORY = Path(__file__).resolve().parents[1]
 EXAMPLES = REPOSITORY / "examples"
 PHOTO, TRUTH = EXAMPLES / "synthetic_1.jpg", EXAMPLES / "synthetic_1_segmentation.png"
-CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
+CHECKPOINT = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
 CHROMIUM = shutil.which("chromium")
 CHROMIUM_OPTIONS = [
     "--no-sandbox",

@@ -3,7 +3,6 @@
 from conftest import square_photo
 
 from efp_hf.page.batch import segment_batch
-from efp_hf.page.drawing import draw_maps
 from efp_hf.page.markup import (
     MEASURES,
     batch_html,
@@ -14,6 +13,7 @@ from efp_hf.page.markup import (
     view_html,
 )
 from efp_hf.page.photo import segment_photo
+from efp_hf.page.pictures import draw_maps
 from efp_hf.page.tabs import draw_view, measure_photo
 
 TRUST_COLUMNS = "data,split,images,weights,threshold,rank_correlation,failure_auc,failures,mean_expected,mean_real"

@@ -12,8 +12,9 @@ from conftest import REPOSITORY, square_photo
 from PIL import Image
 
 from efp_hf.data.files import read_mask
-from efp_hf.page.drawing import AGREEMENT_COLORS, draw_maps
+from efp_hf.inference.drawing import AGREEMENT_COLORS
 from efp_hf.page.photo import find_lesion, segment_photo
+from efp_hf.page.pictures import draw_maps
 from efp_hf.page.tabs import (
     compare_photo,
     draw_view,

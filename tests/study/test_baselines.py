@@ -4,16 +4,16 @@ import torch
 from monai.networks.nets import AttentionUnet
 from transformers import MaskFormerImageProcessor, SegformerConfig, SegformerForSemanticSegmentation
 
+from efp_hf.loss_efp import efp_loss
 from efp_hf.study.baselines import (
-    SYSTEMS,
     BaselineConfig,
     BaselineForSegmentation,
     instance_targets,
     maskformer_logits,
     new_baseline,
 )
+from efp_hf.study.benchmark.systems import SYSTEMS
 from efp_hf.training.encoders import imagenet_weights
-from efp_hf.loss_efp import efp_loss
 
 LITE0 = "tf_efficientnet_lite0"
 LIBRARIES = {

@@ -3,9 +3,16 @@
 import numpy as np
 import pytest
 
-from efp_hf.study.benchmark.job import NUM_PHOTOS
-from efp_hf.study.benchmark.metrics import MEAN_IOU, draw_mask_pairs, metric_candidates, metric_rows, score_all, score_overlap
 from efp_hf.metrics import confusion_counts, jaccard
+from efp_hf.study.benchmark.job import NUM_PHOTOS
+from efp_hf.study.benchmark.metrics import (
+    MEAN_IOU,
+    draw_mask_pairs,
+    metric_candidates,
+    metric_rows,
+    score_all,
+    score_overlap,
+)
 
 
 def test_scores_are_those_of_the_metrics():

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from efp_hf.data.folders import load_isic
 from efp_hf.study.benchmark.training import (
     BARE_LOOP,
     new_trainer,
@@ -14,7 +15,6 @@ from efp_hf.study.benchmark.training import (
     train_with_trainer,
     training_rows,
 )
-from efp_hf.data.isic import load_isic
 
 
 @pytest.fixture

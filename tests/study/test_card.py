@@ -4,11 +4,12 @@ import runpy
 import pytest
 from conftest import REPOSITORY
 
-from efp_hf.study.card import LABELS, fill, newest_score, score_table, weights_digest
+from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.rows import append_row
+from efp_hf.study.card import LABELS, fill, newest_score, score_table
 
-CHECKPOINT = REPOSITORY / "checkpoints" / "efp-isic"
-CHECKPOINTS = sorted((REPOSITORY / "checkpoints").glob("*/"))
+CHECKPOINT = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
+CHECKPOINTS = sorted((REPOSITORY / "efp_hf" / "checkpoints").glob("*/"))
 
 ROW = {
     **{name: "0.5" for name in LABELS},

@@ -9,6 +9,10 @@ from conftest import REPOSITORY, tiny_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf import comparison as module
+from efp_hf.data.folders import load_isic
+from efp_hf.metrics import confusion_counts, jaccard
+from efp_hf.metrics.evaluation import grid_jaccards, model_masks
+from efp_hf.metrics.rows import write_rows
 from efp_hf.study.comparison import (
     ABLATIONS,
     Run,
@@ -20,10 +24,6 @@ from efp_hf.study.comparison import (
     score_images,
     train_system,
 )
-from efp_hf.data.isic import load_isic
-from efp_hf.metrics import confusion_counts, jaccard
-from efp_hf.metrics.rows import write_rows
-from efp_hf.metrics.evaluation import grid_jaccards, model_masks
 
 SCRIPT = REPOSITORY / "scripts" / "compare.py"
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 32})

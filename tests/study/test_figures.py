@@ -9,8 +9,13 @@ from matplotlib.colors import to_rgb
 from PIL import Image
 
 from efp_hf import EFPImageProcessor
+from efp_hf.data.folders import load_isic
+from efp_hf.data.synthetic import write_synthetic_isic
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
+from efp_hf.metrics import bootstrap_interval, confusion_counts, jaccard
 from efp_hf.metrics.calibration import NUM_BINS
-from efp_hf.study.card import weights_digest
+from efp_hf.metrics.evaluation import model_masks
+from efp_hf.metrics.rows import append_row, write_rows
 from efp_hf.study.comparison import SYSTEMS, Run, new_system
 from efp_hf.study.figures import (
     AGREEMENT_OPACITY,
@@ -30,12 +35,6 @@ from efp_hf.study.figures import (
     reliability_figure,
     save_figure,
 )
-from efp_hf.data.isic import load_isic
-from efp_hf.metrics import bootstrap_interval, confusion_counts, jaccard
-from efp_hf.inference.folder import load_checkpoint
-from efp_hf.metrics.rows import append_row, write_rows
-from efp_hf.metrics.evaluation import model_masks
-from efp_hf.data.synthetic import write_synthetic_isic
 
 SCRIPT = REPOSITORY / "scripts" / "draw_figures.py"
 

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from efp_hf.study.card import weights_digest
+from efp_hf.inference.checkpoint import weights_digest
+from efp_hf.metrics.rows import append_row, write_rows
 from efp_hf.study.comparison import Run
 from efp_hf.study.report import ablation_table, comparison_table, robustness_table
-from efp_hf.metrics.rows import append_row, write_rows
 from efp_hf.study.robustness import CHANGES
 
 

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
-from efp_hf.data.isic import load_isic
-from efp_hf.study.robustness import CHANGES, change_images
+from efp_hf.data.folders import load_isic
 from efp_hf.data.synthetic import write_synthetic_isic
+from efp_hf.study.robustness import CHANGES, change_images
 
 
 @pytest.fixture(scope="module")

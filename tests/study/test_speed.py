@@ -1,12 +1,12 @@
 """What the rows of the benchmark say."""
 
 from efp_hf import speed
+from efp_hf.metrics.rows import append_row
 from efp_hf.study.benchmark.job import job_rows
 from efp_hf.study.benchmark.metrics import MEAN_IOU, metric_rows
 from efp_hf.study.benchmark.model import model_rows, profile_rows
 from efp_hf.study.benchmark.systems import EFP, NANO, SEGFORMER
 from efp_hf.study.benchmark.training import BARE_LOOP, training_rows
-from efp_hf.metrics.rows import append_row
 
 
 def write_run(results, part: str, started: str, rows: list[dict]) -> None:

@@ -10,12 +10,12 @@ from torch.utils.data import default_collate
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
 from efp_hf import EFPImageProcessor
-from efp_hf.training.encoders import new_model
-from efp_hf.data.isic import FEATURES, load_isic
+from efp_hf.data.folders import load_isic
+from efp_hf.data.pairs import FEATURES
 from efp_hf.metrics import confusion_counts, dice, jaccard, threshold_jaccard
 from efp_hf.modeling_efp import EFPForSegmentation
+from efp_hf.training.encoders import new_model
 from efp_hf.training.trainer import (
-    LesionTransform,
     SegmentationScore,
     WeightAverage,
     depthwise_in_float32,
@@ -23,6 +23,7 @@ from efp_hf.training.trainer import (
     logits_to_counts,
     parameter_groups,
 )
+from efp_hf.training.transform import LesionTransform
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 32})
 

@@ -13,8 +13,9 @@ import torch
 from PIL import Image
 from transformers import SegformerImageProcessor, pipeline
 
-from ...inference.folder import find_images, load_checkpoint, predict_files, write_predictions
 from ...data.synthetic import JPEG, draw_lesion
+from ...inference.checkpoint import load_checkpoint
+from ...inference.folder import find_images, predict_files, write_predictions
 from .systems import EFP, SEGFORMER, build_all, export_once, new_system
 from .turns import median_and_spread, seconds_of, spread_columns
 

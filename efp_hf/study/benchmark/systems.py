@@ -17,15 +17,17 @@ from transformers import (
 )
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
-from ... import baselines, configuration_efp, encoders, export, modeling_efp
-from ..baselines import BaselineConfig, new_baseline
-from ..card import weights_digest
-from ...training.encoders import new_model
-from ...inference.export import export_model
-from ...image_processing_efp import EFPImageProcessor
-from ...inference.folder import load_checkpoint
-from ...inference.runtimes import load_exported
+from ... import configuration_efp, modeling_efp
 from ...data.synthetic import draw_lesion
+from ...image_processing_efp import EFPImageProcessor
+from ...inference import export
+from ...inference.checkpoint import load_checkpoint, weights_digest
+from ...inference.export import export_model
+from ...inference.runtimes import load_exported
+from ...training import encoders
+from ...training.encoders import new_model
+from .. import baselines
+from ..baselines import BaselineConfig, new_baseline
 from .turns import PACKAGES
 
 EFP, NANO, SEGFORMER, MASKFORMER, UNET = "EFP", "EFP nano", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"

@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from transformers import TrainerCallback
 
-from ...training.encoders import new_model
 from ...image_processing_efp import EFPImageProcessor
+from ...training.encoders import new_model
 from .systems import ENCODER
 from .turns import median_and_spread, seconds_of, spread_columns
 

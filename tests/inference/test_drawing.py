@@ -3,13 +3,14 @@
 import numpy as np
 from PIL import Image
 
-from efp_hf.page.drawing import color_map, draw_lesion
+from efp_hf.data.synthetic import tint_lesion
+from efp_hf.inference.drawing import color_map
 
 
 def test_tint_mixes_and_the_outline_covers():
     mask = np.zeros((9, 9), dtype=bool)
     mask[2:7, 2:7] = True
-    pixels = np.asarray(draw_lesion(Image.new("RGB", (9, 9), (100, 100, 100)), mask))
+    pixels = np.asarray(tint_lesion(Image.new("RGB", (9, 9), (100, 100, 100)), mask))
     assert tuple(pixels[2, 2]) == (0, 255, 80)  # the outline
     assert tuple(pixels[4, 4]) == (75, 138, 95)  # a quarter of it
     assert tuple(pixels[0, 0]) == (100, 100, 100)

@@ -1,0 +1,77 @@
+"""Lesion images and masks in folders, the challenge's or one's own, as a `DatasetDict`."""
+
+from pathlib import Path
+
+from datasets import DatasetDict, config
+
+from .pairs import check_and_cache, find_pairs, to_dataset
+from .split import SPLITS, draw_split, read_groups
+
+FOLDERS = {
+    "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
+    "validation": ("ISIC2018_Task1-2_Validation_Input", "ISIC2018_Task1_Validation_GroundTruth"),
+    "test": ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth"),
+}
+OWN_FOLDERS = ("images", "masks")
+
+
+def load_isic(
+    root: str | Path, seed: int = 0, max_side: int | None = 512, cache_dir: str | Path | None = None
+) -> DatasetDict:
+    """
+    Image and mask pairs of the splits train, validation and test.
+
+    `root` holds the folders of the official archives (`ISIC2018_Task1-2_Training_Input`,
+    `ISIC2018_Task1_Training_GroundTruth` and, where present, the same of Validation and Test), or `images` and `masks`
+    with the masks named `<id>.png` or `<id>_segmentation.png`. Splits that have no folder are drawn from the training
+    folder: 70/10/20, seeded, with no patient, lesion (`metadata.csv`: `isic_id`, `patient_id`, `lesion_id`) or
+    near-duplicate image on two sides.
+
+    Every file is read and checked once. What is larger than `max_side` is decoded at reduced scale and kept in the
+    cache; later calls only look at sizes and times.
+
+    Args:
+        root: the folder.
+        seed: of the drawn split.
+        max_side: longest side in pixels of the images and masks that the dataset gives; `None` for their own size.
+        cache_dir: default: `efp_hf` in the cache folder of `datasets`.
+
+    Returns:
+        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`.
+
+    Raises:
+        FileNotFoundError: a missing folder, or no image in it.
+        ValueError: by name: a missing or doubled mask, a damaged file, a mask of another size than its image or with
+            values other than 0 and 255.
+    """
+    root = Path(root).expanduser().absolute()
+    folders = find_folders(root)
+    pairs = {split: find_pairs(root / images, root / masks) for split, (images, masks) in folders.items()}
+    cache = Path(cache_dir or Path(config.HF_DATASETS_CACHE) / "efp_hf")
+    entries = {split: check_and_cache(split_pairs, max_side, cache) for split, split_pairs in pairs.items()}
+
+    missing = [split for split in SPLITS if split not in entries]
+    if missing:
+        drawn = draw_split(entries["train"], read_groups(root / "metadata.csv"), seed, ["train", *missing])
+        entries.update(drawn)
+    return DatasetDict({split: to_dataset(entries[split]) for split in SPLITS})
+
+
+def find_folders(root: Path) -> dict[str, tuple[str, str]]:
+    """The image and mask folder of each split that `root` has; `train` is always there."""
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root}: no such folder. Pass the folder that holds {FOLDERS['train'][0]}.")
+    folders = {split: pair for split, pair in FOLDERS.items() if (root / pair[0]).is_dir()}
+    if not folders and (root / OWN_FOLDERS[0]).is_dir():
+        folders = {"train": OWN_FOLDERS}
+    if "train" not in folders:
+        raise FileNotFoundError(
+            f"{root}: neither {FOLDERS['train'][0]} nor {OWN_FOLDERS[0]} is there. Unpack the official archives into "
+            f"one folder, or put your own files into {OWN_FOLDERS[0]}/ and {OWN_FOLDERS[1]}/."
+        )
+    for image_folder, mask_folder in folders.values():
+        if not (root / mask_folder).is_dir():
+            raise FileNotFoundError(
+                f"{root / mask_folder}: no such folder. It has to hold the masks of {image_folder}."
+            )
+    return folders

@@ -1,0 +1,27 @@
+"""Lesion images and masks, wherever they are: one door for folders and the Hub."""
+
+from pathlib import Path
+
+from datasets import Dataset, DatasetDict
+
+from .folders import load_isic
+from .hub import load_hub_lesions
+
+
+def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:
+    """`load_isic` for a folder, [`load_hub_lesions`] for the id of a dataset on the Hub."""
+    if Path(source).exists() or str(source).startswith((".", "/", "~")):
+        return load_isic(source, seed=seed, max_side=max_side)
+    return load_hub_lesions(str(source), seed=seed, max_side=max_side)
+
+
+def get_split(dataset: DatasetDict, split: str) -> Dataset:
+    """
+    One split by name.
+
+    Raises:
+        ValueError: a split that is not there, with those that are.
+    """
+    if split not in dataset:
+        raise ValueError(f"`split` must be one of {', '.join(dataset)}, got {split!r}.")
+    return dataset[split]

@@ -1,0 +1,108 @@
+"""Which images train, choose and test: drawn by their usual shares, with nothing alike on two sides."""
+
+import csv
+import hashlib
+from pathlib import Path
+
+import imagehash
+import numpy as np
+from datasets import DatasetDict
+from PIL import Image
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from .files import write_atomically
+
+SPLITS = ("train", "validation", "test")
+SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
+GROUP_COLUMNS = ("patient_id", "lesion_id")
+# Of 256. In ISIC 2018 the same photo in other colours or another crop is up to about 56 bits away; unrelated images of
+# small lesions begin at 40. Keeping too many images together costs nothing, a copy on two sides does.
+HASH_BITS_APART = 56
+HASHED_SIDE = 256
+
+
+def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, splits: list[str]) -> dict[str, list]:
+    """
+    Entries to splits by their usual shares, such that connected images stay together.
+
+    Images are connected by a shared patient or lesion and by near-duplicate pixels. The groups are shuffled by a hash
+    of `seed` and their first image's id, so that the split is the same on every machine and with every library.
+    """
+    position = {entry["image_id"]: row for row, entry in enumerate(entries)}
+    if len(position) < len(entries):
+        raise ValueError(f"`image_id` must be different for each image, got {len(position)} ids for {len(entries)}.")
+    if groups and not position.keys() & groups.keys():
+        raise ValueError(
+            f"No image has its id in the metadata: {next(iter(position))} is not like {next(iter(groups))}. "
+            "Ids are file names without their ending."
+        )
+    edges = near_duplicates([entry["hash"] for entry in entries])
+    first_with = {}
+    for image_id, row in position.items():
+        for group in groups.get(image_id, []):
+            edges.append((first_with.setdefault(group, row), row))
+    rows, columns = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(entries), len(entries)))
+    component_of = connected_components(graph, directed=False)[1]
+
+    members = {}
+    for entry, component in zip(entries, component_of, strict=True):
+        members.setdefault(int(component), []).append(entry)
+    shuffled = sorted(
+        members.values(),
+        key=lambda group: hashlib.sha256(f"{seed}:{min(entry['image_id'] for entry in group)}".encode()).hexdigest(),
+    )
+    total = sum(SHARES[split] for split in splits)
+    drawn = {split: [] for split in splits}
+    for group in shuffled:  # each group to the split that is furthest behind its share
+        split = max(splits, key=lambda name: SHARES[name] / total - len(drawn[name]) / len(entries))
+        drawn[split] += group
+    for split, split_entries in drawn.items():
+        if not split_entries:
+            raise ValueError(f"{len(entries)} images are too few, or too alike, for a {split} split.")
+        split_entries.sort(key=lambda entry: entry["image_id"])
+    return drawn
+
+
+def read_groups(metadata: Path) -> dict[str, list[str]]:
+    """image_id → its patient and lesion ids, from the ISIC archive's `metadata.csv`; empty without the file."""
+    if not metadata.is_file():
+        return {}
+    with metadata.open(newline="", encoding="utf-8-sig") as file:
+        rows = csv.DictReader(file)
+        if "isic_id" not in (rows.fieldnames or []):
+            raise ValueError(
+                f"{metadata}: no column 'isic_id', got {rows.fieldnames}. It names the images by their ids."
+            )
+        return {
+            row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)] for row in rows
+        }
+
+
+def perceptual_hash(image: Image.Image) -> str:
+    """256-bit perceptual hash (pHash of a 16×16 grid) as hexadecimal; alike for images that look alike."""
+    return str(
+        imagehash.phash(image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR), hash_size=16)
+    )
+
+
+def near_duplicates(hashes: list[str], bits_apart: int = HASH_BITS_APART) -> list[tuple[int, int]]:
+    """Pairs of positions whose hashes differ in at most `bits_apart` bits."""
+    bits = np.array([np.frombuffer(bytes.fromhex(value), dtype=np.uint8) for value in hashes])
+    pairs = []
+    for row in range(len(bits) - 1):
+        distances = np.bitwise_count(bits[row + 1 :] ^ bits[row]).sum(1)
+        pairs += [(row, row + 1 + int(other)) for other in np.flatnonzero(distances <= bits_apart)]
+    return pairs
+
+
+def write_split(data: DatasetDict, path: str | Path) -> None:
+    """The sides of a split as CSV: `image_id`, `split`, sorted by id."""
+    sides = sorted((image_id, split) for split in data for image_id in data[split]["image_id"])
+
+    def write(partial: Path) -> None:
+        with partial.open("w", newline="", encoding="utf-8") as file:
+            csv.writer(file, lineterminator="\n").writerows([("image_id", "split"), *sides])
+
+    write_atomically(Path(path), write)

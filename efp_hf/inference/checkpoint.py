@@ -1,0 +1,100 @@
+"""A checkpoint: found by its name, loaded, and run on images."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from transformers.exporters.base import ExportedModel
+from transformers.image_processing_utils import BatchFeature
+
+from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..modeling_efp import EFPForSegmentation
+from .runtimes import load_exported, runtime_of
+
+
+def load_checkpoint(
+    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False, threads: int | None = None
+) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
+    """
+    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
+    that [`export_model`](export.py) wrote.
+
+    Args:
+        runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
+        bf16: as in [`load_exported`](runtimes.py), of a folder of OpenVINO.
+        threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
+
+    Raises:
+        FileNotFoundError: a path that is no checkpoint folder.
+        ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
+            runtime; `bf16` where it cannot be had.
+        ImportError: the runtime of an exported folder is not installed.
+    """
+    checkpoint = str(checkpoint)
+    looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
+    if looks_like_path and not (Path(checkpoint).expanduser() / "config.json").is_file():
+        raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
+    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
+    found = runtime_of(checkpoint)
+    if runtime is not None and runtime != found:
+        raise ValueError(
+            f"{checkpoint}: the runtime must be the folder's own, {found}, got {runtime!r}. "
+            "Choose another folder, or make one with scripts/export.py."
+        )
+    is_exported = found != "torch"
+    if bf16 and not is_exported:
+        raise ValueError(f"{checkpoint}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
+    if is_exported:
+        model = load_exported(checkpoint, bf16, threads)
+    else:
+        model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+    if model.config.num_labels != 2:
+        raise ValueError(
+            f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
+            "Use `EFPForSegmentation.from_pretrained` and the processor for others."
+        )
+    processor = EFPImageProcessor.from_pretrained(checkpoint)
+    if not is_exported:
+        model = model.to("cuda" if torch.cuda.is_available() else "cpu")
+    return model, processor
+
+
+def segment(
+    images: list[Image.Image],
+    model: EFPForSegmentation | ExportedModel,
+    processor: EFPImageProcessor,
+    target_sizes: list[tuple[int, int]] | None = None,
+    **post_processing,
+) -> list[BatchFeature]:
+    """
+    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (boolean mask), `probabilities` (of the
+    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`.
+
+    `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
+    """
+    return list(segment_one_by_one(images, model, processor, target_sizes, **post_processing))
+
+
+@torch.inference_mode()
+def segment_one_by_one(
+    images: list[Image.Image],
+    model: EFPForSegmentation | ExportedModel,
+    processor: EFPImageProcessor,
+    target_sizes: list[tuple[int, int]] | None = None,
+    **post_processing,
+) -> Iterator[BatchFeature]:
+    """As [`segment`]: one batch through the model, then each result when it is asked for."""
+    if target_sizes is None:
+        images = [to_upright_rgb(image) for image in images]
+        target_sizes = [image.size[::-1] for image in images]
+    inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
+    outputs = model(**inputs)
+    yield from processor.post_process_one_by_one(outputs, target_sizes, return_probabilities=True, **post_processing)
+
+
+def weights_digest(checkpoint: str | Path) -> str:
+    """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
+    path = Path(checkpoint) / "model.safetensors"
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""

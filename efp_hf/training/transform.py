@@ -1,0 +1,51 @@
+"""Image and mask of a training pair to `pixel_values` and `labels`, augmented anew in each epoch."""
+
+from zlib import crc32
+
+import numpy as np
+import torch
+from transformers import TrainerCallback
+
+from ..data.augmentation import training_augmentation
+from ..data.files import as_boolean_mask
+from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
+
+
+class LesionTransform:
+    """
+    Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
+
+    The mask must be a 0/255 mask of its image's size. Image and mask are augmented together at the dataset's size, then
+    resized by the same processor that serves inference. How an image is changed depends on `seed`, `epoch` and its id
+    alone: not on the number of processes, nor on whether the run was resumed.
+    """
+
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False):
+        self.processor = processor
+        self.augmentation = training_augmentation(other_cameras) if augment else None
+        self.seed = seed
+        self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
+
+    def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
+        images, masks = [], []
+        for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
+            image = np.array(to_upright_rgb(image))
+            mask = as_boolean_mask(mask, image_id).astype(np.uint8)
+            check_sizes(image_id, image.shape[:2], mask.shape)
+            if self.augmentation is not None:
+                self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
+                augmented = self.augmentation(image=image, mask=mask)
+                image, mask = augmented["image"], augmented["mask"]
+            images.append(image)
+            masks.append(mask)
+        return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+
+
+class AugmentationEpoch(TrainerCallback):
+    """Tells a [`LesionTransform`] which epoch begins."""
+
+    def __init__(self, transform: LesionTransform):
+        self.transform = transform
+
+    def on_epoch_begin(self, args, state, control, **kwargs):
+        self.transform.epoch.fill_(int(state.epoch + 1e-6))  # a resumed epoch begins at a fraction
