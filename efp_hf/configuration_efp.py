@@ -1,9 +1,30 @@
 """Every number of the architecture and of the loss."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 NUM_LEVELS = 4  # the paper's F1..F4
+
+
+@contextmanager
+def with_code_files(**auto_classes: type) -> Iterator[None]:
+    """
+    Inside, `save_pretrained` of these classes writes the code files that the Hub's remote code needs, too.
+
+    Args:
+        auto_classes: name of the Auto class, as "AutoConfig" → the class that it loads.
+    """
+    before = {cls: cls._auto_class for cls in auto_classes.values()}
+    for name, cls in auto_classes.items():
+        cls._auto_class = name
+    try:
+        yield
+    finally:
+        for cls, name in before.items():
+            cls._auto_class = name
 
 
 @strict
@@ -134,6 +155,12 @@ class EFPConfig(PreTrainedConfig):
                 "Without it the Dice coefficient of an empty mask is 0 / 0."
             )
 
+    def save_pretrained(self, *args, **kwargs):
+        """As in Transformers; what is saved without code files does not name them."""
+        if self._auto_class is None:
+            vars(self).pop("auto_map", None)
+        super().save_pretrained(*args, **kwargs)
+
     @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in Transformers, but a checkpoint of another architecture is refused instead of half-loaded."""
@@ -146,4 +173,4 @@ class EFPConfig(PreTrainedConfig):
         return super().from_dict(config_dict, **kwargs)
 
 
-__all__ = ["EFPConfig"]
+__all__ = ["EFPConfig", "with_code_files"]

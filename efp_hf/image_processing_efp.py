@@ -20,6 +20,8 @@ from transformers.image_utils import (
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
 
+from .configuration_efp import with_code_files
+
 NUM_ROWS = 128  # of an image that are added up at a time
 MIN_POINTS = 512  # more than the logits have
 SHARE_TOLERANCE = 0.05  # by which the lesion's share of what is read may be wrong
@@ -194,6 +196,17 @@ class EFPImageProcessor(TorchvisionBackend):
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
 
+    def save_pretrained(self, *args, **kwargs):
+        """As in Transformers; what is saved without code files does not name them."""
+        if self._auto_class is None:
+            vars(self).pop("auto_map", None)
+        return super().save_pretrained(*args, **kwargs)
+
+    def push_to_hub(self, *args, **kwargs):
+        """As in Transformers, with the code file that others need to load the processor with `trust_remote_code`."""
+        with with_code_files(AutoImageProcessor=type(self)):
+            return super().push_to_hub(*args, **kwargs)
+
     def preprocess(
         self,
         images: ImageInput,
@@ -214,8 +227,13 @@ class EFPImageProcessor(TorchvisionBackend):
 
         Raises:
             ValueError: masks of another number or size than the images, floats in [0, 1] that would be scaled
-                twice, or integers outside 0..255.
+                twice, integers outside 0..255, or `do_reduce_labels`.
         """
+        if kwargs.pop("do_reduce_labels", False):
+            raise ValueError(
+                "`do_reduce_labels` must not be set: it would turn skin (0) into ignored pixels (255) and lesion (1) "
+                "into 0. Leave it out."
+            )
         return super().preprocess(images, segmentation_maps, **kwargs)
 
     def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, **kwargs) -> torch.Tensor:

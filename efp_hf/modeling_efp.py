@@ -18,7 +18,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, EFPConfig
+from .configuration_efp import NUM_LEVELS, EFPConfig, with_code_files
 from .loss_efp import efp_loss
 
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
@@ -319,12 +319,22 @@ class EFPPreTrainedModel(PreTrainedModel):
                 )
         return (model, loading_info) if output_loading_info else model
 
-    def save_pretrained(self, *args, save_original_format: bool = False, **kwargs):
+    def save_pretrained(self, *args, save_original_format: bool = False, push_to_hub: bool = False, **kwargs):
         """
         As in Transformers, but with the names of `state_dict()`. Transformers would give the weights of some backbones
-        (Swin) the names of earlier releases, and Trainer then finds none of them when it resumes a run.
+        (Swin) the names of earlier releases, and Trainer then finds none of them when it resumes a run. With
+        `push_to_hub` the code files are written, too.
         """
-        super().save_pretrained(*args, save_original_format=save_original_format, **kwargs)
+        with self.with_code_files() if push_to_hub else nullcontext():
+            super().save_pretrained(*args, save_original_format=save_original_format, push_to_hub=push_to_hub, **kwargs)
+
+    def push_to_hub(self, *args, **kwargs):
+        """As in Transformers, with the code files that others need to load the model with `trust_remote_code`."""
+        with self.with_code_files():
+            return super().push_to_hub(*args, **kwargs)
+
+    def with_code_files(self):
+        return with_code_files(AutoConfig=type(self.config), AutoModelForSemanticSegmentation=type(self))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):

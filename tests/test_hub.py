@@ -4,15 +4,19 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, tiny_model
+from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.inference.export import save_for_hub
 
 SHIPPED_CODE = ("configuration_efp.py", "modeling_efp.py", "loss_efp.py", "image_processing_efp.py")
 CHECKPOINTS = sorted(path.parent for path in (REPOSITORY / "efp_hf" / "checkpoints").glob("*/config.json"))
@@ -62,12 +66,10 @@ print(json.dumps({"logits": outputs.logits.flatten()[::97].tolist(), "lesion": i
 
 @pytest.mark.parametrize("checkpoint", ["tiny", *CHECKPOINTS], ids=lambda value: getattr(value, "name", value))
 def test_checkpoint_works_in_a_process_without_the_package(tmp_path, tiny_checkpoint, checkpoint):
-    """From a copy that lies flat, as on the Hub, started far from the repository."""
+    """As it lies on the Hub, started far from the repository."""
     source = tiny_checkpoint if checkpoint == "tiny" else checkpoint
     folder = tmp_path / "downloaded"
-    folder.mkdir()
-    for path in Path(source).iterdir():
-        (folder / path.name).write_bytes(path.read_bytes())
+    save_for_hub(*load_checkpoint(source), folder)
     photo = REPOSITORY / "examples" / "synthetic_1.jpg"
     run = subprocess.run(
         [sys.executable, "-c", REMOTE, str(folder), str(photo)], capture_output=True, text=True, cwd=tmp_path
@@ -88,25 +90,62 @@ def test_checkpoint_works_in_a_process_without_the_package(tmp_path, tiny_checkp
     assert all((again / name).is_file() for name in SHIPPED_CODE if name != "image_processing_efp.py")
 
 
-def test_saved_folder_holds_the_code_and_no_pickle(tmp_path):
+SAVED = ("config.json", "preprocessor_config.json", "model.safetensors")
+
+
+def test_saved_folder_holds_no_code_and_no_pickle_and_names_none(tmp_path):
     tiny_model().save_pretrained(tmp_path)
     EFPImageProcessor().save_pretrained(tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {
-        *SHIPPED_CODE,
-        "config.json",
-        "preprocessor_config.json",
-        "model.safetensors",
+    assert {path.name for path in tmp_path.iterdir()} == set(SAVED)
+    assert not any("auto_map" in (tmp_path / name).read_text() for name in SAVED[:2])
+
+
+def test_folder_for_the_hub_holds_the_code_of_the_package_and_the_card(tmp_path):
+    (tmp_path / "card.md").write_text("# A model")
+    folder = tmp_path / "hub"
+    save_for_hub(tiny_model(), EFPImageProcessor(), folder, card=tmp_path / "card.md")
+    assert {path.name for path in folder.iterdir()} == {*SAVED, *SHIPPED_CODE, "README.md"}
+    for name in SHIPPED_CODE:
+        assert (folder / name).read_text() == (REPOSITORY / "efp_hf" / name).read_text(), name
+    assert json.loads((folder / "config.json").read_text())["auto_map"] == {
+        "AutoConfig": "configuration_efp.EFPConfig",
+        "AutoModelForSemanticSegmentation": "modeling_efp.EFPForSegmentation",
     }
+    # loaded from there and saved here, the folder stands alone again
+    EFPForSegmentation.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    EFPImageProcessor.from_pretrained(folder).save_pretrained(tmp_path / "again")
+    assert {path.name for path in (tmp_path / "again").iterdir()} == set(SAVED)
+    assert not any("auto_map" in (tmp_path / "again" / name).read_text() for name in SAVED[:2])
+    with pytest.raises(FileExistsError, match="hub is there"):
+        save_for_hub(tiny_model(), EFPImageProcessor(), folder)
+
+
+def test_push_to_hub_takes_the_code_along(monkeypatch):
+    """What Transformers would upload, without a server."""
+    uploaded = {}
+
+    def upload(self, working_dir, *args, **kwargs):
+        uploaded[type(self)] = {path.name for path in Path(working_dir).iterdir()}
+
+    for cls in (EFPForSegmentation, EFPImageProcessor):
+        monkeypatch.setattr(cls, "_upload_modified_files", upload, raising=False)
+    api = SimpleNamespace(create_repo=lambda repo_id, **kwargs: SimpleNamespace(repo_id=repo_id))
+    monkeypatch.setattr("transformers.utils.hub.hf_api", lambda *args: api)
+    monkeypatch.setattr(
+        "transformers.utils.hub.create_and_tag_model_card", lambda *args, **kwargs: ModelCard("---\n---")
+    )
+    tiny_model().push_to_hub("someone/efp")
+    EFPImageProcessor().push_to_hub("someone/efp")
+    assert set(SHIPPED_CODE[:3]) <= uploaded[EFPForSegmentation]
+    assert "image_processing_efp.py" in uploaded[EFPImageProcessor]
+    assert EFPForSegmentation._auto_class is EFPConfig._auto_class is EFPImageProcessor._auto_class is None
 
 
 @pytest.mark.skipif(not CHECKPOINTS, reason="no checkpoint in this clone")
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
-def test_shipped_checkpoint_holds_the_code_of_the_package(checkpoint):
-    for name in SHIPPED_CODE:
-        assert (checkpoint / name).read_text() == (REPOSITORY / "efp_hf" / name).read_text(), name
+def test_shipped_checkpoint_holds_weights_configuration_processor_and_card(checkpoint):
+    assert {path.name for path in checkpoint.iterdir()} == {*SAVED, "README.md"}
     assert (checkpoint / "model.safetensors").stat().st_size <= 16e6
-    assert not [path for path in checkpoint.iterdir() if path.suffix in (".bin", ".pt", ".pth", ".pkl")]
-    assert (checkpoint / "README.md").is_file()
 
 
 def test_shipped_files_import_nothing_of_the_training_side():

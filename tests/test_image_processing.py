@@ -10,6 +10,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from efp_hf import EFPImageProcessor, image_processing_efp
 from efp_hf.image_processing_efp import expected_jaccard, keep_largest_region, to_upright_rgb
+from efp_hf.modeling_efp import with_background
 
 SURE = 40.0
 
@@ -21,7 +22,8 @@ def gradient_image(height: int = 30, width: int = 50) -> Image.Image:
 
 
 def outputs_of(probabilities: torch.Tensor) -> SemanticSegmenterOutput:
-    return SemanticSegmenterOutput(logits=torch.logit(probabilities))
+    """Of the lesion, (batch_size, 1, height, width)."""
+    return SemanticSegmenterOutput(logits=with_background(torch.logit(probabilities)))
 
 
 # Image and mask to tensors
@@ -172,7 +174,7 @@ def test_largest_region_is_kept_and_its_holes_filled():
     expected[:, :5] = True
     assert np.array_equal(keep_largest_region(mask), expected)
     assert not keep_largest_region(np.zeros((3, 3), bool)).any()
-    outputs = SemanticSegmenterOutput(logits=(torch.from_numpy(mask) * 2.0 - 1)[None, None] * SURE)
+    outputs = SemanticSegmenterOutput(logits=with_background((torch.from_numpy(mask) * 2.0 - 1)[None, None] * SURE))
     processor = EFPImageProcessor(largest_region=True)
     assert np.array_equal(processor.post_process_semantic_segmentation(outputs)[0].numpy(), expected)
     plain = processor.post_process_semantic_segmentation(outputs, largest_region=False)[0]
@@ -248,7 +250,7 @@ def test_expected_jaccard_of_a_drawing():
 
 
 def test_probabilities_come_with_the_expected_jaccard_of_their_mask():
-    logits = torch.randn(2, 1, 8, 8)
+    logits = with_background(torch.randn(2, 1, 8, 8))
     results = EFPImageProcessor().post_process_semantic_segmentation(
         SimpleNamespace(logits=logits), target_sizes=[(16, 12)] * 2, threshold=0.4, return_probabilities=True
     )
@@ -259,14 +261,15 @@ def test_probabilities_come_with_the_expected_jaccard_of_their_mask():
 
 
 def test_expected_jaccard_is_that_of_probabilities_with_divided_logits():
-    logits = torch.randn(1, 1, 8, 8)
+    logits = torch.randn(1, 2, 8, 8)
     outputs = SimpleNamespace(logits=logits)
     result = EFPImageProcessor(jaccard_temperature=0.5).post_process_semantic_segmentation(
         outputs, return_probabilities=True
     )[0]
-    expected = expected_jaccard((2 * logits[0, 0]).sigmoid(), result["segmentation"])
+    lesion = logits[0, 1] - logits[0, 0]
+    expected = expected_jaccard((2 * lesion).sigmoid(), result["segmentation"])
     assert result["expected_jaccard"] == pytest.approx(expected, rel=1e-5)
-    torch.testing.assert_close(result["probabilities"], logits[0, 0].sigmoid())
+    torch.testing.assert_close(result["probabilities"], logits[0].softmax(0)[1])
     nothing = torch.zeros(2, 2, dtype=torch.bool)
     assert expected_jaccard(torch.full((2, 2), 0.2), nothing, temperature=0.5) == pytest.approx(0.8)
     certain = torch.tensor([[1.0, 1.0, 0.0, 0.0]])
@@ -301,3 +304,19 @@ def test_expected_jaccard_of_a_photo_sees_a_thin_line(row, point):
     mask = probabilities > 0.5
     inside, outside = 4097 * 0.9, (mask.numel() - 4097) * 0.01
     assert expected_jaccard(probabilities, mask) == pytest.approx(inside / (4097 + outside))
+
+
+def test_logits_of_one_channel_are_refused():
+    with pytest.raises(ValueError, match="`outputs.logits` must have one channel a label, got 1. Export"):
+        EFPImageProcessor().post_process_semantic_segmentation(SimpleNamespace(logits=torch.zeros(1, 1, 4, 4)))
+
+
+def test_reduced_labels_are_refused_in_words():
+    with pytest.raises(ValueError, match=r"`do_reduce_labels` must not be set: it would turn skin \(0\) into ignored"):
+        EFPImageProcessor()(gradient_image(), do_reduce_labels=True)
+    assert "pixel_values" in EFPImageProcessor()(gradient_image(), do_reduce_labels=False)
+
+
+def test_upright_rgb_image_is_handed_on_without_a_copy():
+    image = gradient_image()
+    assert to_upright_rgb(image) is image

@@ -11,7 +11,6 @@ from efp_hf import EFPConfig, EFPForSegmentation
 from efp_hf.modeling_efp import (
     EFPCrossScaleEnhancement,
     EFPEncoder,
-    EFPGlobalContext,
     EFPSpatialAttention,
     frozen_batch_statistics,
     resize,
@@ -51,54 +50,6 @@ def test_conv_block_is_convolution_batch_norm_nonlinearity():
     block = EFPEncoder(EFPConfig(**TINY)).blocks[0]
     assert [type(layer) for layer in block.layers[0]] == [nn.Conv2d, nn.BatchNorm2d, nn.ReLU]
     assert block.layers[0][0].stride == (2, 2)
-
-
-# Global context
-
-
-@pytest.fixture
-def context() -> EFPGlobalContext:
-    """One whose gate is open, as after training."""
-    module = tiny_model(global_context_size=32).context
-    nn.init.ones_(module.gate)
-    return module
-
-
-def test_untrained_context_changes_nothing():
-    model = tiny_model(global_context_size=32)
-    feature_map = torch.randn(2, 10, 3, 4)
-    torch.testing.assert_close(model.context(feature_map), feature_map)
-    nn.init.ones_(model.context.gate)
-    assert not torch.allclose(model.context(feature_map), feature_map, atol=1e-3)
-
-
-def test_context_brings_every_position_to_every_other(context):
-    feature_map = torch.randn(1, 10, 5, 6, requires_grad=True)
-    context(feature_map)[0, :, 0, 0].sum().backward()
-    assert (feature_map.grad[0].abs().amax(0) > 0).all()
-
-
-def test_context_is_the_attention_of_the_textbook():
-    context = tiny_model(global_context_size=64).context
-    reduced = torch.randn(1, 64, 2, 3)
-    queries, keys, values = context.query_key_value(reduced).flatten(2)[0].split(64)  # (64, 6)
-    attended = context.attend(reduced)[0].flatten(1)
-    for head in (slice(0, 32), slice(32, 64)):
-        weights = (queries[head].T @ keys[head] / 32**0.5).softmax(1)
-        torch.testing.assert_close(attended[head], (weights @ values[head].T).T)
-
-
-def test_context_tells_positions_apart(context):
-    image = torch.randn(1, 10, 4, 4)
-    turned = context(image.flip(3)).flip(3)  # without positions attention would not see the mirror
-    assert not torch.allclose(turned, context(image), atol=1e-4)
-
-
-def test_context_reaches_the_logits():
-    model, pixel_values = tiny_model(global_context_size=32), torch.randn(1, 3, 64, 64)
-    before = model(pixel_values).logits
-    nn.init.ones_(model.context.gate)
-    assert not torch.allclose(model(pixel_values).logits, before, atol=1e-3)
 
 
 # Cross-scale enhancement
@@ -218,7 +169,7 @@ def test_attention_map_is_the_sigmoid_of_a_convolution():
 @pytest.mark.parametrize("use_cross_scale", [True, False])
 def test_logits_have_the_size_of_the_image(size, use_cross_scale):
     model = tiny_model(use_cross_scale=use_cross_scale)
-    assert model(torch.randn(2, 3, *size)).logits.shape == (2, 1, *size)
+    assert model(torch.randn(2, 3, *size)).logits.shape == (2, 2, *size)
 
 
 def test_image_of_another_size_is_extended_by_zeros_below_and_to_the_right():
@@ -252,6 +203,14 @@ def test_tuple_is_returned_on_request():
     model = tiny_model()
     image = torch.randn(1, 3, 32, 32)
     assert torch.equal(model(image, return_dict=False)[0], model(image).logits)
+
+
+def test_background_has_the_logit_zero_and_the_lesion_its_own():
+    model, images = tiny_model(), torch.randn(2, 3, 32, 48)
+    logits = model(images).logits
+    assert not logits[:, 0].any() and logits[:, 1].abs().min() > 0
+    torch.testing.assert_close(logits.softmax(1)[:, 1], logits[:, 1].sigmoid(), atol=1e-6, rtol=0)
+    assert torch.equal(logits.argmax(1) == 1, logits[:, 1].sigmoid() > 0.5)
 
 
 def test_logits_come_from_the_attended_levels():
@@ -297,14 +256,12 @@ def test_plain_pyramid_goes_top_down_only():
         {"use_cross_scale": False},
         {"use_spatial_attention": False},
         {"num_labels": 3},
-        {"global_context_size": 32, "head_size": 5},
+        {"head_size": 5},
     ],
     ids=str,
 )
 def test_every_parameter_gets_a_gradient(config):
     model = tiny_model(**config).train()
-    if model.context is not None:
-        nn.init.ones_(model.context.gate)  # at zero it lets no gradient through
     labels = torch.randint(0, model.config.num_labels, (2, 64, 64))
     model(torch.randn(2, 3, 64, 64), labels=labels).loss.backward()
     without = [
@@ -337,26 +294,16 @@ def test_model_learns_one_image():
         loss.backward()
         optimizer.step()
     assert loss.item() < 0.4  # from 1.4
-    found = model(image).logits[:, 0] > 0
+    found = model(image).logits.argmax(1) == 1
     assert (found & (labels == 1)).sum() / (found | (labels == 1)).sum() > 0.9
 
 
-def test_scores_from_zero_leave_a_new_model_undecided():
-    model = EFPForSegmentation(EFPConfig(zero_init_scores=True))
-    outputs = model(torch.rand(1, 3, 64, 64), output_attentions=True)
-    assert not outputs.logits.any()  # probability 1/2
-    assert all((attention_map == 0.5).all() for attention_map in outputs.attentions)
-    assert not any(pair_score.weight.any() for pair_score in model.pyramid.pair_scores)  # a_{i,j} = 1/3
-    assert model.pyramid.responses[0][0].weight.std() > 0.01
-
-
-@pytest.mark.parametrize("zero_init_scores", [False, True])
-def test_every_weight_of_a_new_model_learns(zero_init_scores):
-    model = EFPForSegmentation(EFPConfig(**TINY, zero_init_scores=zero_init_scores)).train()
+def test_every_weight_of_a_new_model_learns():
+    model = EFPForSegmentation(EFPConfig(**TINY)).train()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     labels = torch.zeros(1, 32, 32, dtype=torch.long)
     labels[:, 8:20, 10:28] = 1
-    for _ in range(3):  # the classifier moves first, then what is before it
+    for _ in range(3):
         optimizer.zero_grad()
         model(torch.rand(1, 3, 32, 32), labels=labels).loss.backward()
         optimizer.step()
@@ -388,7 +335,7 @@ def test_level_of_stride_64_is_reached_by_averages_of_all_that_there_is():
     coarse = TimmBackboneConfig(backbone="tf_efficientnet_lite0", out_indices=(2, 3, 4), use_pretrained_backbone=False)
     outputs = tiny_model(backbone_config=coarse)(torch.randn(1, 3, 32, 32), output_hidden_states=True)
     assert [state.shape[-1] for state in outputs.hidden_states] == [4, 2, 1, 1] * 2
-    assert outputs.logits.shape == (1, 1, 32, 32)
+    assert outputs.logits.shape == (1, 2, 32, 32)
 
 
 # Backbones, saving, speed-ups

@@ -19,11 +19,13 @@ from torch.export import Dim
 from transformers.exporters.auto import AutoExportConfig, AutoHfExporter
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
+from ..configuration_efp import with_code_files
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
 from .runtimes import PACKAGES, require_packages
 
 FORMATS = tuple(PACKAGES)
+WEIGHTS_FILE = "model.safetensors"
 TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
 POOLING_CHUNKS = 8
 EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
@@ -40,7 +42,7 @@ def export_model(
 ) -> None:
     """
     Write a folder with the model for another runtime, the processor and the configuration, which
-    [`load_checkpoint`](prediction.py) loads. Batch size, height and width stay free (ExecuTorch: up to
+    [`load_checkpoint`](checkpoint.py) loads. Batch size, height and width stay free (ExecuTorch: up to
     `EXECUTORCH_LIMITS`).
 
     Args:
@@ -60,7 +62,7 @@ def export_model(
     if half and calibration_images is not None:
         raise ValueError("`half` must not be given with int8: weights have 16 or 8 bits. Choose one.")
     require_packages(PACKAGES[to], f"The export to {to}")
-    with new_folder(Path(folder), overwrite) as partial:
+    with new_folder(Path(folder), overwrite, EXPORT_MANIFEST_FILE) as partial:
         quantizer = None
         if calibration_images is not None:
             quantizer = make_quantizer(to, list(calibration_inputs(calibration_images, processor)))
@@ -84,13 +86,38 @@ def export_model(
         processor.save_pretrained(partial)
 
 
+def save_for_hub(
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    folder: Path,
+    card: Path | None = None,
+    overwrite: bool = False,
+) -> None:
+    """
+    Write a folder that loads from the Hub where this package is not installed: weights, configuration, processor, their
+    code files, and the `card` as its `README.md`.
+
+    Raises:
+        FileExistsError: the folder is there and not empty, and is to stay.
+    """
+    with new_folder(Path(folder), overwrite, EXPORT_MANIFEST_FILE, WEIGHTS_FILE) as partial:
+        with model.with_code_files(), with_code_files(AutoImageProcessor=type(processor)):
+            model.save_pretrained(partial)
+            processor.save_pretrained(partial)
+        if card is not None:
+            shutil.copyfile(card, partial / "README.md")
+
+
 @contextmanager
-def new_folder(folder: Path, overwrite: bool) -> Iterator[Path]:
-    """A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error."""
+def new_folder(folder: Path, overwrite: bool, *marks: str) -> Iterator[Path]:
+    """
+    A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error. A folder with
+    none of the files `marks` was not written here, and is never replaced.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise FileExistsError(f"{folder} is there. Choose another folder, or pass --overwrite.")
-        if not (folder / EXPORT_MANIFEST_FILE).is_file():
+        if not any((folder / mark).is_file() for mark in marks):
             raise FileExistsError(f"{folder} is no exported model and is not overwritten. Choose another folder.")
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:

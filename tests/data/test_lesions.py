@@ -113,10 +113,10 @@ def test_near_duplicates_are_found_by_their_distance():
 
 def test_recompressed_recoloured_image_is_a_near_duplicate(tmp_path, synthetic_root):
     paths = sorted((synthetic_root / IMAGES).glob("*.jpg"))[:10]
-    hashes = [isic.perceptual_hash(Image.open(path)) for path in paths]
+    hashes = [split.perceptual_hash(Image.open(path)) for path in paths]
     pixels = np.asarray(Image.open(paths[3])).astype(float) * [1.0, 0.85, 0.9] + 8
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((90, 70)).save(tmp_path / "copy.jpg", quality=60)
-    hashes.append(isic.perceptual_hash(Image.open(tmp_path / "copy.jpg")))
+    hashes.append(split.perceptual_hash(Image.open(tmp_path / "copy.jpg")))
     assert (3, 10) in near_duplicates(hashes)
 
 
@@ -142,7 +142,7 @@ def test_metadata_that_names_no_image_is_refused(root):
 
 def test_metadata_saved_by_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "metadata.csv").write_text("\ufeffisic_id,patient_id,lesion_id\na,p,\n", encoding="utf-8")
-    assert isic.read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
+    assert split.read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
 
 
 def test_doubled_ids_are_refused():
@@ -216,7 +216,7 @@ def test_large_originals_are_reduced_once(tmp_path, monkeypatch):
     small = np.asarray(native["mask"].resize((100, 75), Image.Resampling.NEAREST))
     assert np.array_equal(small, reduced["mask"])
 
-    monkeypatch.setattr(isic, "check_pair", lambda *args: pytest.fail("read a second time"))
+    monkeypatch.setattr(pairs, "check_pair", lambda *args: pytest.fail("read a second time"))
     assert np.array_equal(load_isic(tmp_path, max_side=100)["train"][0]["image"], reduced["image"])
 
 
@@ -230,9 +230,9 @@ def test_split_does_not_depend_on_the_size_that_is_asked_for(tmp_path):
         image, mask = draw_lesion(seed, 60, 90)
         image.resize((1800, 1200)).save(tmp_path / "images" / f"{seed}.jpg")
         mask.resize((1800, 1200), Image.Resampling.NEAREST).save(tmp_path / "masks" / f"{seed}.png")
-    pairs = isic.find_pairs(tmp_path / "images", tmp_path / "masks")
+    found = pairs.find_pairs(tmp_path / "images", tmp_path / "masks")
     hashes = [
-        [entry["hash"] for entry in isic.check_and_cache(pairs, max_side, tmp_path / "cache")]
+        [entry["hash"] for entry in pairs.check_and_cache(found, max_side, tmp_path / "cache")]
         for max_side in (None, 512, 100)
     ]
     assert hashes[0] == hashes[1] == hashes[2]
@@ -391,7 +391,7 @@ def test_mask_of_another_size_on_the_hub_is_named():
         "mask": encoded(Image.new("L", (40, 31)), "PNG"),
     }
     with pytest.raises(ValueError, match="train_0000003: image is 30×40, mask 31×40. A mask must have the size"):
-        isic.reduce_row(row, max_side=32)
+        hub.reduce_row(row, max_side=32)
 
 
 def test_missing_column_is_refused_with_those_that_are_there(hub_folder):
@@ -409,7 +409,7 @@ def test_real_split_is_the_one_written_down_and_keeps_every_known_group_together
     sides = split_of(data)
     with (REPOSITORY / "results" / "split_isic2018.csv").open(newline="") as file:
         assert {row["image_id"]: row["split"] for row in csv.DictReader(file)} == sides
-    groups = isic.read_groups(REAL_DATA / "metadata.csv")
+    groups = split.read_groups(REAL_DATA / "metadata.csv")
     by_group = {}
     for image_id, side in sides.items():
         for group in groups[image_id]:
