@@ -60,11 +60,9 @@ def to_lesion(mask: np.ndarray, name: str) -> np.ndarray:
     if not np.issubdtype(mask.dtype, np.integer):
         raise ValueError(f"`{name}` must be boolean or grey 0..255, got {mask.dtype}. Cut probabilities first.")
     brightest = mask.max()
-    if brightest == 1 and mask.min() == 0:  # labels
-        return mask == 1
     if mask.dtype != np.uint8 and (brightest > 255 or mask.min() < 0):
         raise ValueError(f"`{name}` must be boolean or grey 0..255, got {mask.min()}..{brightest}.")
-    return mask > LESION_ABOVE
+    return mask == 1 if brightest == 1 else mask > LESION_ABOVE  # labels, or grey
 
 
 def split_counts(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:

@@ -11,10 +11,11 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
+from efp_hf.data import hub, pairs
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.hub import load_hub_lesions
 from efp_hf.data.lesions import get_split
-from efp_hf.data.split import SPLITS, draw_split, near_duplicates
+from efp_hf.data.split import SPLITS, draw_split, near_duplicates, perceptual_hash, read_groups
 
 IMAGES, MASKS = FOLDERS["train"]
 REAL_DATA = Path(os.environ.get("ISIC2018", Path(__file__).resolve().parents[2] / "shared" / "data" / "isic2018"))
@@ -113,10 +114,10 @@ def test_near_duplicates_are_found_by_their_distance():
 
 def test_recompressed_recoloured_image_is_a_near_duplicate(tmp_path, synthetic_root):
     paths = sorted((synthetic_root / IMAGES).glob("*.jpg"))[:10]
-    hashes = [split.perceptual_hash(Image.open(path)) for path in paths]
+    hashes = [perceptual_hash(Image.open(path)) for path in paths]
     pixels = np.asarray(Image.open(paths[3])).astype(float) * [1.0, 0.85, 0.9] + 8
     Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).resize((90, 70)).save(tmp_path / "copy.jpg", quality=60)
-    hashes.append(split.perceptual_hash(Image.open(tmp_path / "copy.jpg")))
+    hashes.append(perceptual_hash(Image.open(tmp_path / "copy.jpg")))
     assert (3, 10) in near_duplicates(hashes)
 
 
@@ -142,7 +143,7 @@ def test_metadata_that_names_no_image_is_refused(root):
 
 def test_metadata_saved_by_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "metadata.csv").write_text("\ufeffisic_id,patient_id,lesion_id\na,p,\n", encoding="utf-8")
-    assert split.read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
+    assert read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
 
 
 def test_doubled_ids_are_refused():
@@ -409,7 +410,7 @@ def test_real_split_is_the_one_written_down_and_keeps_every_known_group_together
     sides = split_of(data)
     with (REPOSITORY / "results" / "split_isic2018.csv").open(newline="") as file:
         assert {row["image_id"]: row["split"] for row in csv.DictReader(file)} == sides
-    groups = split.read_groups(REAL_DATA / "metadata.csv")
+    groups = read_groups(REAL_DATA / "metadata.csv")
     by_group = {}
     for image_id, side in sides.items():
         for group in groups[image_id]:

@@ -1,10 +1,9 @@
-"""The page's pictures."""
+"""Pictures of a lesion."""
 
 import numpy as np
 from PIL import Image
 
-from efp_hf.data.synthetic import tint_lesion
-from efp_hf.inference.drawing import color_map
+from efp_hf.inference.drawing import color_map, tint_lesion
 
 
 def test_tint_mixes_and_the_outline_covers():

@@ -10,10 +10,10 @@ from PIL import Image
 import efp_hf.inference.folder
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
+from efp_hf.inference.drawing import outline_lesion
 from efp_hf.inference.folder import (
     COLUMNS,
     Prediction,
-    draw_overlay,
     find_images,
     predict_files,
     table_row,
@@ -215,7 +215,7 @@ def test_row_without_a_lesion_has_no_box(tmp_path):
 def test_overlay_draws_the_outline_inside_the_lesion():
     mask = np.zeros((20, 20), dtype=bool)
     mask[5:15, 4:16] = True
-    overlay = np.asarray(draw_overlay(Image.new("RGB", (20, 20)), mask))
+    overlay = np.asarray(outline_lesion(Image.new("RGB", (20, 20)), mask))
     drawn = overlay.any(2)
     assert drawn[5, 4] and drawn[14, 15] and not drawn[10, 10] and not drawn[4, 4]
     assert drawn.sum() == 2 * 12 + 2 * 8

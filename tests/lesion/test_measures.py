@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from skimage.draw import disk, polygon
 
-from efp_hf import measures
+from efp_hf.lesion import measures
 from efp_hf.lesion.measures import LESION_COLORS, color_shares, measure_lesion
 
 RADIUS = 60

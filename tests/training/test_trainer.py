@@ -17,7 +17,6 @@ from efp_hf.modeling_efp import EFPForSegmentation
 from efp_hf.training.encoders import new_model
 from efp_hf.training.trainer import (
     SegmentationScore,
-    WeightAverage,
     depthwise_in_float32,
     lesion_trainer,
     logits_to_counts,
@@ -50,10 +49,10 @@ def arguments(folder, **settings) -> TrainingArguments:
     return TrainingArguments(**{**defaults, **settings})
 
 
-def trained(folder, data, resume=None, average_decay=None, **settings) -> EFPForSegmentation:
+def trained(folder, data, resume=None, **settings) -> EFPForSegmentation:
     torch.manual_seed(3)
     settings = arguments(folder, **settings)
-    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, settings, 1e-3, average_decay)
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, settings, 1e-3)
     trainer.train(resume_from_checkpoint=resume)
     return trainer.model
 
@@ -87,54 +86,6 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, dat
         assert torch.equal(whole[name], resumed[name]), name
     first_half = EFPForSegmentation.from_pretrained(tmp_path / "whole" / "checkpoint-3").state_dict()
     assert any(not torch.equal(whole[name], first_half[name]) for name in whole)
-
-
-def test_resumed_run_with_averages_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, data):
-    settings = {"save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 2, "average_decay": 0.9}
-    whole = trained(tmp_path / "whole", data, **settings).state_dict()
-    middle = min((tmp_path / "whole").glob("checkpoint-*"), key=lambda path: int(path.name.split("-")[1]))
-    resumed = trained(tmp_path / "resumed", data, resume=str(middle), **settings).state_dict()
-    for name in whole:
-        assert torch.equal(whole[name], resumed[name]), name
-
-
-def test_averages_follow_the_weights(tmp_path, data):
-    """At a constant gradient the weights fall by the rate a step: 1, 0.9, 0.8 … and their average lags behind."""
-    weight = torch.nn.Parameter(torch.tensor(1.0))
-    optimizer = torch.optim.SGD([weight], lr=0.1)
-    average = WeightAverage(optimizer, decay=0.5)
-    expected, value = None, 1.0
-    for step in range(1, 21):
-        weight.grad = torch.ones(())
-        optimizer.step()
-        value -= 0.1
-        decay = min(0.5, (1 + step) / (10 + step))
-        expected = value if expected is None else decay * expected + (1 - decay) * value
-    average.change_places(optimizer)
-    assert weight.item() == pytest.approx(expected)
-    average.change_places(optimizer)
-    assert weight.item() == pytest.approx(-1.0, abs=1e-6)
-
-
-def test_averages_are_what_is_left_and_saved(tmp_path, data):
-    settings = {"save_strategy": "epoch", "max_steps": -1, "num_train_epochs": 1}
-    plain = trained(tmp_path / "plain", data, **settings).state_dict()
-    averaged = trained(tmp_path / "averaged", data, average_decay=0.9, **settings).state_dict()
-    assert not torch.equal(plain["classifier.weight"], averaged["classifier.weight"])
-    (folder,) = (tmp_path / "averaged").glob("checkpoint-*")
-    saved = EFPForSegmentation.from_pretrained(folder).state_dict()
-    assert all(torch.equal(saved[name], averaged[name]) for name in saved)
-
-
-def test_averages_within_an_epoch_are_refused(tmp_path, data):
-    with pytest.raises(ValueError, match="must save and evaluate by the epoch"):
-        trained(tmp_path, data, average_decay=0.9, save_strategy="steps", save_steps=2)
-
-
-@pytest.mark.parametrize("decay", [1.0, 1.5, -0.1])
-def test_impossible_decay_is_refused(decay):
-    with pytest.raises(ValueError, match="`decay` must be between 0 and 1"):
-        WeightAverage(torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))]), decay)
 
 
 def test_depthwise_convolutions_stay_in_float32_under_autocast():
@@ -231,9 +182,9 @@ def test_model_with_more_labels_is_refused(tmp_path, data):
 
 
 def test_counts_of_logits_are_the_counts_of_their_masks():
-    logits, labels = torch.randn(3, 1, 8, 9), torch.randint(0, 2, (3, 8, 9))
+    logits, labels = torch.randn(3, 2, 8, 9), torch.randint(0, 2, (3, 8, 9))
     for counts, image_logits, truth in zip(logits_to_counts(logits, labels), logits, labels, strict=True):
-        assert counts.tolist() == confusion_counts(image_logits[0].numpy() > 0, truth.numpy() == 1).tolist()
+        assert counts.tolist() == confusion_counts(image_logits.argmax(0).numpy() == 1, truth.numpy() == 1).tolist()
     ignored = labels.clone()
     ignored[:, :2] = 255
     assert logits_to_counts(logits, ignored).sum(1).tolist() == [6 * 9] * 3
