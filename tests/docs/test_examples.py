@@ -1,0 +1,136 @@
+"""Every code block of the README and of the pages is run: Python in one namespace a page, `efp` by its own main."""
+
+import re
+import shlex
+import shutil
+import tomllib
+from pathlib import Path
+from unittest import SkipTest
+
+import pytest
+from conftest import REPOSITORY
+from sybil import Example, Sybil
+from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
+
+from efp_hf.__main__ import main
+from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
+
+TRAINING = ("README.md", "docs/training.md", "docs/trust.md", "docs/export.md")
+PAGES = sorted(
+    str(path.relative_to(REPOSITORY))
+    for pattern in ("*.md", "docs/*.md", "examples/README.md", "efp_hf/metrics/lesion_segmentation/README.md")
+    for path in REPOSITORY.glob(pattern)
+)
+MARKER = re.compile(r"<!-- (test|parsed only): (.+?) -->\n+\Z")
+EXTRAS = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+
+
+def run_commands(example: Example) -> None:
+    """
+    The lines of a bash block. `<!-- test: OPTIONS -->` before it shortens a run: they are added to `efp train`;
+    `<!-- parsed only: REASON -->` stops after the arguments are read.
+    """
+    marker = MARKER.search(example.document.text[: example.region.start])
+    kind, words = marker.groups() if marker else ("", "")
+    for line in example.parsed.splitlines():
+        for command in line.split("&&"):
+            words_of_command = shlex.split(command, comments=True)
+            if words_of_command:
+                run_command(words_of_command, shlex.split(words) if kind == "test" else [], kind == "parsed only")
+
+
+def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
+    program, *arguments = words
+    program = program.removeprefix(".venv/bin/")
+    if program in ("accelerate", "python") and "efp_hf" in arguments:
+        program, arguments = "efp", arguments[arguments.index("efp_hf") + 1 :]
+    if program == "efp" and parsed_only:
+        assert main([*arguments, "--help"]) == 0
+    elif program == "efp":
+        assert main([*arguments, *(more if arguments[0] == "train" else [])]) == 0, words
+    elif program == "cp":
+        shutil.copytree(arguments[-2], arguments[-1])
+    elif program == "pip":
+        extras = re.search(r"\[(.+?)\]", words[-1])
+        assert set(extras[1].split(",") if extras else ()) <= set(EXTRAS), words
+    else:  # what a contributor does: named here, so that a new kind of command is looked at
+        assert program in ("python3", "python", "git", "ruff", "mkdocs", ".ci/run", "HF_HUB_OFFLINE=1"), words
+
+
+SYBIL = Sybil([PythonCodeBlockParser(), CodeBlockParser("bash", run_commands), SkipParser()])
+
+
+@pytest.fixture
+def clone(tmp_path, monkeypatch):
+    """A folder that looks like a clone with photos and pairs of a user, and is the working directory."""
+    for name in ("efp_hf", "examples", "results"):
+        (tmp_path / name).symlink_to(REPOSITORY / name)
+    drawn = write_synthetic_isic(tmp_path / "drawn_pairs", num_images=24, height=64, width=64)
+    images, masks = sorted(drawn.iterdir(), key=lambda folder: "GroundTruth" in folder.name)
+    (tmp_path / "my_images").mkdir()
+    images.rename(tmp_path / "my_images" / "images")
+    masks.rename(tmp_path / "my_images" / "masks")
+    (tmp_path / "photos").mkdir()
+    for number, path in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg")):
+        draw_lesion(number, 90, 120)[0].save(tmp_path / path)
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "page", [pytest.param(page, marks=pytest.mark.slow) if page in TRAINING else page for page in PAGES]
+)
+def test_examples_run(page, clone):
+    document = SYBIL.parse(REPOSITORY / page)
+    for example in document.examples():
+        try:
+            example.evaluate()
+        except SkipTest as reason:
+            assert str(reason)
+        except SystemExit as stopped:
+            pytest.fail(f"{page}:{example.line}: {stopped}")
+
+
+def links(text: str) -> list[str]:
+    """Targets of links and images that are no addresses, code blocks left out."""
+    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+    return [target for target in re.findall(r"\]\(([^)\s]+)\)", text) if "://" not in target]
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_links_lead_to_a_file(page):
+    folder = (REPOSITORY / page).parent
+    missing = [link for link in links((REPOSITORY / page).read_text()) if not (folder / link.split("#")[0]).exists()]
+    assert missing == []
+
+
+def test_readme_is_short_and_the_changelog_too():
+    assert len((REPOSITORY / "README.md").read_text().splitlines()) <= 130
+    assert len((REPOSITORY / "CHANGELOG.md").read_text().splitlines()) <= 60
+
+
+def test_example_of_readme_that_trains_has_at_most_25_lines():
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+    (training,) = [block for block in blocks if "Trainer(" in block]
+    assert len([line for line in training.splitlines() if line.strip()]) <= 25
+
+
+OLD_NAMES = re.compile(
+    r"scripts/(predict|train|score|export|choose_postprocessing|write_card)\.py"
+    r"|efp_hf[./](prediction|isic|image_io|scoring|space|synthetic|measures|encoders|runtimes|results|trust|parts)\b"
+    r"|--output_dir|\b(True|False)` for a switch|(?<!efp_hf/)checkpoints/efp-isic"
+)
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
+def test_no_name_of_before_is_left(page):
+    assert OLD_NAMES.findall((REPOSITORY / page).read_text()) == []
+
+
+def test_numbers_of_the_prose_are_those_of_the_code():
+    from efp_hf.data.split import SHARES
+    from efp_hf.metrics import JACCARD_THRESHOLD
+
+    shares = "/".join(f"{share * 100:.0f}" for share in SHARES.values())
+    assert f"a {shares} split" in (REPOSITORY / "README.md").read_text()
+    for page in ("README.md", "docs/metrics.md"):
+        assert f"J below {JACCARD_THRESHOLD}" in (REPOSITORY / page).read_text()
