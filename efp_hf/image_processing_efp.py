@@ -35,19 +35,45 @@ def to_upright_rgb(image: Image.Image) -> Image.Image:
     transparency on white, palette and CMYK converted. The image itself where it is that already.
 
     Raises:
-        ValueError: 32-bit integer or floating-point pixels, whose white level nobody knows.
+        ValueError: pixels whose white level nobody knows: 32-bit integers, floats, or 16 bits with data of 12 or fewer;
+            an image that is transparent everywhere; an orientation that is no number.
     """
-    if image.getexif().get(ORIENTATION_TAG, 1) != 1:
+    if 2 <= orientation_of(image) <= 8:
         image = ImageOps.exif_transpose(image)
     if image.mode == "RGB":
         return image
     if image.mode.startswith("I;16"):
-        image = Image.fromarray(np.round(np.asarray(image, dtype=np.float64) / 257).astype(np.uint8))
+        grey = np.asarray(image)
+        if grey.max() < 4096:
+            raise ValueError(
+                f"`image` must use its 16 bits, got values up to {grey.max()}: data of 12 or fewer bits, whose white "
+                "level the file does not say. Save it as 8-bit RGB."
+            )
+        image = Image.fromarray(np.round(grey.astype(np.float64) / 257).astype(np.uint8))
     elif image.mode in ("I", "F"):
         raise ValueError(
             f"`image` must have 8 or 16 bits a channel, got mode {image.mode!r} (32 bits). Save it as 8-bit RGB."
         )
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3] == (0, 0):
+        raise ValueError(
+            "`image` must not be transparent everywhere: nothing of it is to be seen. Save it without alpha."
+        )
     return Image.fromarray(convert_to_rgb(image, return_numpy=True))
+
+
+def orientation_of(image: Image.Image) -> int:
+    """
+    The number 1..8 of EXIF, 1 upright, 5..8 with swapped axes; 1 where there is none.
+
+    Raises:
+        ValueError: a tag that is no number.
+    """
+    orientation = image.getexif().get(ORIENTATION_TAG, 1)
+    if not isinstance(orientation, int):
+        raise ValueError(
+            f"The EXIF orientation must be a number from 1 to 8, got {orientation!r}. Save the image without EXIF data."
+        )
+    return orientation
 
 
 def check_sizes(image_id: str, size: tuple[int, int], mask_size: tuple[int, int]) -> None:

@@ -131,10 +131,31 @@ def test_every_kind_of_picture_becomes_the_rgb_that_one_sees():
     assert np.array_equal(to_upright_rgb(sixteen_bits), np.asarray(grey.convert("RGB")))
     assert np.array_equal(to_upright_rgb(grey.convert("P")), np.asarray(grey.convert("RGB")))
     assert np.array_equal(to_upright_rgb(image.convert("RGBA")), np.asarray(image))
-    assert (np.asarray(to_upright_rgb(transparent)) == 255).all()
+    transparent.putpixel((0, 0), (10, 20, 30, 255))
+    on_white = np.asarray(to_upright_rgb(transparent))
+    assert on_white[0, 0].tolist() == [10, 20, 30] and (on_white.reshape(-1, 3)[1:] == 255).all()
     assert np.abs(np.asarray(to_upright_rgb(image.convert("CMYK"))).astype(int) - np.asarray(image)).max() <= 2
     with pytest.raises(ValueError, match="must have 8 or 16 bits a channel, got mode 'F'"):
         to_upright_rgb(Image.new("F", (4, 4)))
+
+
+def test_picture_whose_pixels_nobody_can_know_is_refused():
+    with pytest.raises(ValueError, match="`image` must not be transparent everywhere"):
+        to_upright_rgb(Image.new("RGBA", (5, 4), (10, 20, 30, 0)))
+    for brightest in (0, 255, 4095):
+        with pytest.raises(ValueError, match=f"`image` must use its 16 bits, got values up to {brightest}: data of 12"):
+            to_upright_rgb(Image.fromarray(np.full((4, 5), brightest, dtype=np.uint16)))
+    assert to_upright_rgb(Image.fromarray(np.full((4, 5), 4096, dtype=np.uint16))).getpixel((0, 0)) == (16, 16, 16)
+
+
+def test_orientation_that_is_no_number_is_refused():
+    image = gradient_image()
+    image.getexif()[0x0112] = "6"
+    with pytest.raises(ValueError, match="The EXIF orientation must be a number from 1 to 8, got '6'"):
+        to_upright_rgb(image)
+    for unknown in (0, 9):
+        image.getexif()[0x0112] = unknown
+        assert to_upright_rgb(image) is image
 
 
 # Logits to masks

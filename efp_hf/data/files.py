@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..image_processing_efp import ORIENTATION_TAG, to_upright_rgb
+from ..image_processing_efp import orientation_of, to_upright_rgb
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, its EXIF and TIFF readers among them
@@ -59,7 +59,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         # the second picture of a phone's MPO file is a preview or a depth map: the first one is the photo
         is_single = image.format == "MPO" or not has_second_frame(image)
-        image.getexif()
+        upright_size(image)
     except DECODING_ERRORS as error:
         raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
     if not is_single:
@@ -81,8 +81,7 @@ def has_second_frame(image: Image.Image) -> bool:
 def upright_size(image: Image.Image) -> tuple[int, int]:
     """(height, width) of an opened image after its EXIF rotation, from the header alone."""
     width, height = image.size
-    is_transposed = image.getexif().get(ORIENTATION_TAG, 1) >= 5  # orientations 5..8 swap the axes
-    return (width, height) if is_transposed else (height, width)
+    return (width, height) if 5 <= orientation_of(image) <= 8 else (height, width)
 
 
 def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -> None:
@@ -124,7 +123,7 @@ def read_sized_image(
         decode(image, path, min_size)
         try:
             return to_upright_rgb(image), size
-        except ValueError as error:
+        except DECODING_ERRORS as error:
             raise ValueError(f"{path}: {error}") from error
 
 

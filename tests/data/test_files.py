@@ -1,3 +1,5 @@
+import struct
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,7 +60,23 @@ def animated(path):
     noise().save(path, save_all=True, append_images=[noise(seed=1)])
 
 
+def with_exif(exif: bytes):
+    """Writes a photo with these bytes as its EXIF data."""
+    return lambda path: noise().save(path, exif=b"Exif\x00\x00" + exif)
+
+
+# one entry: the orientation (0x0112) as text (type 2) of four bytes
+ORIENTATION_IN_WORDS = b"II*\x00\x08\x00\x00\x00" + struct.pack("<HHHI4sI", 1, 0x0112, 2, 4, b"abc\x00", 0)
+
+
 BAD_FILES = {
+    "garbage.png": (with_exif(b"garbage that is no TIFF header"), "garbage.png: the file is damaged .*not a TIFF file"),
+    "words.jpg": (with_exif(ORIENTATION_IN_WORDS), "words.jpg: .*The EXIF orientation must be a number .*got 'abc'"),
+    "twelve.png": (
+        lambda path: Image.fromarray(np.full((4, 4), 4095, np.uint16)).save(path),
+        "twelve.png: `image` must use its 16 bits, got values up to 4095",
+    ),
+    "nothing.png": (lambda path: Image.new("RGBA", (4, 4)).save(path), "nothing.png: `image` must not be transparent"),
     "missing.jpg": (lambda path: None, "missing.jpg: no such file"),
     "empty.jpg": (lambda path: path.touch(), "empty.jpg: the file is empty"),
     "text.jpg": (lambda path: path.write_text("not a picture"), "text.jpg: not an image that can be read"),

@@ -13,7 +13,8 @@ specificity, accuracy: means over images, with bootstrap intervals), the pooled 
 
 _KWARGS_DESCRIPTION = """
 Args:
-    predictions: masks (height, width), each of its own size: boolean, or grey 0..255 where above 128 is lesion.
+    predictions: masks (height, width), each of its own size: boolean, labels 0 and 1, or grey 0..255 where above 128 is
+        lesion.
     references: the true masks, each of the size of its prediction.
     num_resamples, confidence, seed: of the bootstrap, in `compute` only.
 
