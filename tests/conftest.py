@@ -75,11 +75,12 @@ def photo_file(tmp_path):
 
 
 def square_photo(tmp_path, inside: float = 4.0, size=(8, 8)) -> SegmentedPhoto:
-    """An 8×8 photo whose logits are `inside` in rows 2..5 and columns 3..6, and -4 elsewhere."""
+    """An 8×8 photo whose logits of the lesion are `inside` in rows 2..5 and columns 3..6, and -4 elsewhere."""
     path = tmp_path / "square.png"
     Image.new("RGB", size[::-1], (200, 150, 130)).save(path)
-    logits = torch.full((1, 1, 8, 8), -4.0)
-    logits[..., 2:6, 3:7] = inside
+    logits = torch.zeros(1, 2, 8, 8)
+    logits[:, 1] = -4
+    logits[:, 1, 2:6, 3:7] = inside
     return SegmentedPhoto(path, size, Image.open(path).convert("RGB"), logits, {})
 
 

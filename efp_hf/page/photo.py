@@ -23,7 +23,7 @@ class SegmentedPhoto:
     """
     A photo after its one run through the model: what every tab is drawn from.
 
-    `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 1, height,
+    `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 2, height,
     width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
     channels) and M_s 1..4.
     """
@@ -38,7 +38,7 @@ class SegmentedPhoto:
 @torch.inference_mode()
 def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor: EFPImageProcessor) -> SegmentedPhoto:
     """
-    Runs the model once, on the very input of `scripts/predict.py`.
+    Runs the model once, on the very input of `efp predict`.
 
     Raises:
         ValueError: as [`check_photo`], and for a damaged file.
@@ -98,7 +98,7 @@ def post_process(
 ) -> BatchFeature:
     """
     `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
-    the photo's own: there they are those of `scripts/predict.py`, to the last bit. The model is not run.
+    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run.
     """
     return processor.post_process_semantic_segmentation(
         SimpleNamespace(logits=photo.logits),

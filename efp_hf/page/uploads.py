@@ -1,7 +1,6 @@
-"""What people send: its limits, what is in a zip, and when it is deleted."""
+"""What people send: its limits, and what is in a zip."""
 
 import struct
-import time
 import zipfile
 import zlib
 from pathlib import Path
@@ -10,7 +9,7 @@ from ..data.files import is_image_file, open_image
 from ..inference.folder import is_mask_name
 
 MAX_FILE_BYTES = 50_000_000
-MAX_PIXELS = 50_000_000  # below `image_io.MAX_PIXELS`: several people share the machine
+MAX_PIXELS = 50_000_000  # below that of `data.files`: several people share the machine
 MAX_FILES = 100  # of one batch
 MAX_BATCH_BYTES = 500_000_000  # of one batch, unpacked
 MAX_ZIP_BYTES = 200_000_000
@@ -166,19 +165,3 @@ def unpack(packed: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path, max_b
                 check_batch(0, MAX_BATCH_BYTES - max_bytes + num_bytes)
             file.write(chunk)
     return num_bytes
-
-
-def delete_old_files(folder: Path, max_age: float) -> int:
-    """Deletes the files below `folder` that are older than `max_age` seconds, and empty folders → how many files."""
-    deleted, limit = 0, time.time() - max_age
-    for path in sorted(Path(folder).rglob("*"), reverse=True):  # what lies in a folder comes before the folder
-        try:
-            if path.is_dir() and not path.is_symlink():
-                if path.stat().st_mtime < limit:
-                    path.rmdir()
-            elif path.lstat().st_ctime < limit:
-                path.unlink()
-                deleted += 1
-        except OSError:  # deleted meanwhile, or a folder that is not empty
-            continue
-    return deleted

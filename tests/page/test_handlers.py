@@ -1,12 +1,9 @@
 """The functions that the page's components call, without a browser."""
 
-import importlib.util
 import os
-import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
 from PIL import Image
 
 from efp_hf.data.synthetic import draw_lesion
@@ -15,11 +12,10 @@ from efp_hf.data.synthetic import draw_lesion
 @pytest.fixture(scope="module")
 def handlers(loaded, tmp_path_factory):
     """The functions that the page's components call, by name."""
-    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))
-    spec = importlib.util.spec_from_file_location("app", REPOSITORY / "app.py")
-    app = sys.modules["app"] = importlib.util.module_from_spec(spec)  # Gradio looks its components' modules up
-    spec.loader.exec_module(app)
-    page = app.build_page(*loaded, "http://127.0.0.1:7860", weights="none")
+    os.environ["GRADIO_TEMP_DIR"] = str(tmp_path_factory.mktemp("uploads"))  # before Gradio's import
+    from efp_hf.page.layout import build_page
+
+    page = build_page(*loaded, "http://127.0.0.1:7860", evidence="")
     return {getattr(block.fn, "__name__", ""): block.fn for block in page.fns.values()}
 
 

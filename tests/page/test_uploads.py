@@ -1,6 +1,5 @@
-"""What people send: what is refused, unpacked, deleted."""
+"""What people send: what is refused and what is unpacked."""
 
-import time
 import zipfile
 
 import pytest
@@ -9,7 +8,7 @@ from PIL import Image
 
 from efp_hf.page import uploads
 from efp_hf.page.photo import segment_photo
-from efp_hf.page.uploads import collect_files, delete_old_files, directory_bytes, open_zip, unpack
+from efp_hf.page.uploads import collect_files, directory_bytes, open_zip, unpack
 
 
 def test_zip_writes_nothing_outside_of_its_folder(tmp_path):
@@ -110,15 +109,3 @@ def test_large_file_is_refused(loaded, photo_file, monkeypatch):
     monkeypatch.setattr(uploads, "MAX_FILE_BYTES", 1000)
     with pytest.raises(ValueError, match=r"^photo.jpg: the file has 0 MB, more than"):
         segment_photo(photo_file, *loaded)
-
-
-def test_only_old_files_are_deleted(tmp_path):
-    (tmp_path / "gone").mkdir()
-    for name in ("gone/photo.jpg", "stays.jpg"):
-        (tmp_path / name).write_bytes(b"x")
-    assert delete_old_files(tmp_path, max_age=60) == 0
-    assert (tmp_path / "gone" / "photo.jpg").exists()
-    time.sleep(0.05)
-    (tmp_path / "stays.jpg").chmod(0o600)  # its change time is now
-    assert delete_old_files(tmp_path, max_age=0.04) == 1
-    assert (tmp_path / "stays.jpg").exists() and not (tmp_path / "gone" / "photo.jpg").exists()

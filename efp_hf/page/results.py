@@ -1,32 +1,25 @@
-"""What the tabs of one photo show and what their files hold: Segment, Measure, Trust, Compare, Look inside."""
+"""The results of one photo: what its tabs show and what its files hold."""
 
 import json
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from ..data.files import read_image, read_mask, write_atomically
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.drawing import agreement, color_map, draw_agreement, draw_border, tint_lesion
 from ..inference.folder import Prediction, table_row, write_mask
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
+from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
 from .photo import SegmentedPhoto, find_lesion, post_process
 from .uploads import MAX_PIXELS, check_photo, naming
 
 PIXELS_PER_MM = (0.01, 10_000)
-METRIC = Path(__file__).parents[1] / "metrics" / "lesion_segmentation"
-SCORE_NAMES = {
-    "jaccard": "Jaccard (J)",
-    "threshold_jaccard": "threshold Jaccard (TJ): J, and 0 below 0.65",
-    "dice": "Dice",
-    "sensitivity": "sensitivity",
-    "specificity": "specificity",
-}
+SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
 
 
 @dataclass
@@ -62,7 +55,7 @@ def draw_view(
 
 
 def write_mask_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
-    """`<id>_segmentation.png` of the photo's own size, byte for byte what `scripts/predict.py` writes."""
+    """`<id>_segmentation.png` of the photo's own size, byte for byte what `efp predict` writes."""
     path = Path(folder) / f"{photo.path.stem}_segmentation.png"
     write_mask(find_lesion(photo, processor, threshold, largest_region)[0], path)
     return path
@@ -132,7 +125,7 @@ class Comparison:
 
 def compare_photo(photo, processor, truth: str | Path | None, threshold=None, largest_region=None) -> Comparison:
     """
-    The lesion against the mask file `truth`, scored at their own size by the `evaluate` module.
+    The lesion against the mask file `truth`, scored at their own size.
 
     Raises:
         ValueError: no file, no mask of 0 and 255, or one of another size than the photo.
@@ -142,31 +135,14 @@ def compare_photo(photo, processor, truth: str | Path | None, threshold=None, la
     path = check_photo(truth)
     with naming(path):
         lesion = read_mask(path, MAX_PIXELS)
-    if lesion.shape != photo.size:
-        raise ValueError(
-            f"{photo.path.name}: image is {photo.size[0]}×{photo.size[1]}, mask {lesion.shape[0]}×{lesion.shape[1]}. "
-            "A mask must have the size of its image."
-        )
+    check_sizes(photo.path.name, photo.size, lesion.shape)
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
-    scores = score_masks([mask], [lesion])
+    counts = confusion_counts(mask, lesion)
     return Comparison(
-        scores={name: scores[name] for name in SCORE_NAMES},
+        scores={score.__name__: float(score(counts)) for score in SCORES},
         pixels={name: int(np.count_nonzero(part)) for name, part in agreement(mask, lesion).items()},
         picture=draw_agreement(photo.preview, mask, lesion),
     )
-
-
-@cache
-def lesion_metric_class() -> type:
-    import evaluate  # slow to import, and only two functions of the page need it
-
-    return type(evaluate.load(str(METRIC)))
-
-
-def score_masks(masks: list[np.ndarray], truths: list[np.ndarray]) -> dict[str, float]:
-    """The project's `evaluate` module on masks in memory. One object a call: people compare at the same time."""
-    metric = lesion_metric_class()(keep_in_memory=True)
-    return metric.compute(predictions=masks, references=truths, num_resamples=1)
 
 
 def map_data(photo: SegmentedPhoto) -> dict[str, list[list[float]]]:

@@ -1,8 +1,7 @@
-"""What the tabs show and their files hold."""
+"""The results of one photo."""
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 
@@ -11,11 +10,12 @@ import pytest
 from conftest import REPOSITORY, square_photo
 from PIL import Image
 
+from efp_hf.commands import main
 from efp_hf.data.files import read_mask
 from efp_hf.inference.drawing import AGREEMENT_COLORS
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.pictures import draw_maps
-from efp_hf.page.tabs import (
+from efp_hf.page.results import (
     compare_photo,
     draw_view,
     lesion_data,
@@ -30,9 +30,7 @@ from efp_hf.page.tabs import (
 
 @pytest.mark.parametrize("orientation", [1, 6])
 @pytest.mark.parametrize("setting", [{}, {"threshold": "median"}, {"largest_region": True}])
-def test_mask_file_is_byte_for_byte_that_of_the_command_line(
-    tmp_path, loaded, tiny_checkpoint, monkeypatch, orientation, setting
-):
+def test_mask_file_is_byte_for_byte_that_of_the_command_line(tmp_path, loaded, tiny_checkpoint, orientation, setting):
     model, processor = loaded
     source = tmp_path / "in" / "photo.jpg"
     source.parent.mkdir()
@@ -48,11 +46,8 @@ def test_mask_file_is_byte_for_byte_that_of_the_command_line(
 
     options = [f"--threshold={setting['threshold']}"] if "threshold" in setting else []
     options += ["--largest-region"] if "largest_region" in setting else []
-    arguments = ["predict.py", str(source), "--output", str(tmp_path / "masks"), "--checkpoint", str(tiny_checkpoint)]
-    monkeypatch.setattr(sys, "argv", [*arguments, *options])
-    with pytest.raises(SystemExit) as ended:  # in this process: a new one takes seconds to import PyTorch
-        runpy.run_path(str(REPOSITORY / "scripts" / "predict.py"), run_name="__main__")
-    assert ended.value.code == 0
+    arguments = ["predict", str(source), "--output", str(tmp_path / "masks"), "--checkpoint", str(tiny_checkpoint)]
+    assert main([*arguments, *options]) == 0  # in this process: a new one takes seconds to import PyTorch
     assert ours.read_bytes() == (tmp_path / "masks" / "photo_segmentation.png").read_bytes()
     mask = read_mask(ours)
     assert mask.shape == ((600, 800) if orientation == 1 else (800, 600))
@@ -183,7 +178,7 @@ def test_photo_that_was_deleted_meanwhile_is_asked_for_again(loaded, photo_file,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders of POSIX")
-def test_handlers_do_not_import_gradio():
-    code = "import sys, efp_hf.page.batch, efp_hf.page.markup; sys.exit('gradio' in sys.modules)"
+def test_what_the_page_computes_needs_no_gradio_and_no_datasets():
+    code = "import sys, efp_hf.page.markup; sys.exit(bool({'gradio', 'datasets', 'evaluate'} & set(sys.modules)))"
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment).returncode == 0

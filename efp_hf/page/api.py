@@ -1,0 +1,135 @@
+"""The API, also the tools of the MCP server: programs see these functions' names, arguments and docstrings."""
+
+import gradio as gr
+
+from ..image_processing_efp import EFPImageProcessor
+from ..modeling_efp import EFPForSegmentation
+from .batch import segment_batch
+from .handlers import with_messages
+from .inputs import FilesInput, PhotoInput
+from .photo import SegmentedPhoto, segment_photo
+from .results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
+from .temporary_files import new_folder
+
+
+class Endpoints:
+    """Around one loaded model."""
+
+    def __init__(self, model: EFPForSegmentation, processor: EFPImageProcessor):
+        self.model = model
+        self.processor = processor
+
+    def read_photo(self, image) -> SegmentedPhoto:
+        return segment_photo(image, self.model, self.processor)
+
+    @with_messages
+    def segment(self, image, threshold, largest_region):
+        """
+        Find the skin lesion in a dermatoscopic photo. Research use, not a diagnosis.
+
+        Args:
+            image: the photo.
+            threshold: probability, between 0 and 1, above which a pixel is lesion.
+            largest_region: keep the lesion's largest region only, its holes filled.
+
+        Returns:
+            data: size of the photo, area and bounding box of the lesion in pixels, mean probability inside, and the
+                contour as a COCO data set.
+            mask: PNG of the photo's size, 0 skin and 255 lesion.
+        """
+        photo = self.read_photo(image)
+        data = lesion_data(photo, self.processor, threshold, largest_region)
+        return data, str(write_mask_file(photo, self.processor, new_folder(), threshold, largest_region))
+
+    @with_messages
+    def measure(self, image, pixels_per_mm, threshold, largest_region):
+        """
+        Measure the skin lesion of a dermatoscopic photo: area, diameter, outline, compactness, asymmetry, border
+        irregularity and colours. Research use, not a diagnosis.
+
+        Args:
+            image: the photo.
+            pixels_per_mm: scale of the photo, for measures in millimetres; 0 where it is not known.
+            threshold: probability, between 0 and 1, above which a pixel is lesion.
+            largest_region: keep the lesion's largest region only, its holes filled.
+        """
+        return measure_photo(self.read_photo(image), self.processor, threshold, largest_region, pixels_per_mm or None)
+
+    @with_messages
+    def trust(self, image, threshold, largest_region):
+        """
+        Estimate how well the mask of a dermatoscopic photo fits its lesion, with notes on what speaks against it.
+
+        Args:
+            image: the photo.
+            threshold: probability, between 0 and 1, above which a pixel is lesion.
+            largest_region: keep the lesion's largest region only, its holes filled.
+        """
+        return trust_photo(self.read_photo(image), self.processor, threshold, largest_region)
+
+    @with_messages
+    def compare(self, image, truth, threshold, largest_region):
+        """
+        Score the mask of a dermatoscopic photo against the true one: J, TJ, Dice, sensitivity and specificity.
+
+        Args:
+            image: the photo.
+            truth: the true mask, a picture of the photo's size, 0 skin and 255 lesion.
+            threshold: probability, between 0 and 1, above which a pixel is lesion.
+            largest_region: keep the lesion's largest region only, its holes filled.
+        """
+        comparison = compare_photo(self.read_photo(image), self.processor, truth, threshold, largest_region)
+        return {**comparison.scores, "pixels": comparison.pixels}
+
+    @with_messages
+    def look_inside(self, image):
+        """
+        What the network makes of a photo: its levels F1..F4 and F*1..F*4 (means over channels) and its attention maps
+        M_s, as rows of numbers.
+
+        Args:
+            image: the photo.
+        """
+        return map_data(self.read_photo(image))
+
+    @with_messages
+    def segment_many(self, files, threshold, largest_region):
+        """
+        Find the skin lesions in several dermatoscopic photos. A bad file is named in its row.
+
+        Args:
+            files: the photos, or zips of photos.
+            threshold: probability, between 0 and 1, above which a pixel is lesion.
+            largest_region: keep the lesion's largest region only, its holes filled.
+
+        Returns:
+            rows: area, bounding box and mean probability of each photo, or the error.
+            masks: zip of the masks, PNG, and the rows as CSV.
+        """
+        batch = segment_batch(files, self.model, self.processor, new_folder(), threshold, largest_region)
+        return batch.rows, str(batch.archive)
+
+
+def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> None:
+    """The endpoints on hidden components; `one_photo` and `many_photos` are the limits of Gradio's queue."""
+    processor = endpoints.processor
+    with gr.Column(visible=False):
+        image = PhotoInput(label="image", image_mode=None, type="filepath")
+        truth = PhotoInput(label="truth", image_mode=None, type="filepath")
+        files = FilesInput(label="files", file_count="multiple")
+        scale = gr.Number(0, label="pixels_per_mm")
+        settings = [
+            gr.Number(processor.threshold, label="threshold"),
+            gr.Checkbox(processor.largest_region, label="largest_region"),
+        ]
+        data, file = gr.JSON(label="data"), gr.File(label="file")
+        trigger = gr.Button()
+    for function, inputs, outputs, limits in (
+        (endpoints.segment, [image, *settings], [data, file], one_photo),
+        (endpoints.measure, [image, scale, *settings], data, one_photo),
+        (endpoints.trust, [image, *settings], data, one_photo),
+        (endpoints.compare, [image, truth, *settings], data, one_photo),
+        (endpoints.look_inside, [image], data, one_photo),
+        (endpoints.segment_many, [files, *settings], [data, file], many_photos),
+    ):
+        trigger.click(function, inputs, outputs, api_name=function.__name__, **limits)

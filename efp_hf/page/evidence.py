@@ -1,0 +1,40 @@
+"""How well the expected Jaccard was measured to work, as a checkpoint's own card says."""
+
+from pathlib import Path
+
+from huggingface_hub import ModelCard
+from transformers.utils.hub import cached_file
+
+from ..inference.checkpoint import find_checkpoint
+from ..metrics.scores import JACCARD_THRESHOLD
+
+NOT_MEASURED = "How well this estimate predicts the real Jaccard was not measured for this checkpoint."
+
+
+def trust_evidence(checkpoint: str | Path) -> str:
+    """What the results of the test split in the card of a checkpoint say of the estimate, or that they say nothing."""
+    path = cached_file(
+        find_checkpoint(checkpoint),
+        "README.md",
+        _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )
+    if path is None:
+        return NOT_MEASURED
+    results = ModelCard.load(path, ignore_metadata_errors=True).data.eval_results or []
+    results = [result for result in results if result.dataset_split == "test"]
+    measured = {result.metric_type: result.metric_value for result in results}
+    if not {"images", "jaccard", "expected_jaccard_mean"} <= measured.keys():
+        return NOT_MEASURED
+    words = [
+        f"On the {measured['images']:.0f} test images of {results[0].dataset_name}, the mean estimate was "
+        f"{measured['expected_jaccard_mean']:.3f} and the mean Jaccard {measured['jaccard']:.3f}."
+    ]
+    if "expected_jaccard_rank_correlation" in measured:
+        words.append(f"The rank correlation of the two was {measured['expected_jaccard_rank_correlation']:.2f}.")
+    if {"failures", "failure_auc"} <= measured.keys():
+        words.append(
+            f"Of a failed mask (Jaccard below {JACCARD_THRESHOLD}; {measured['failures']:.0f} of them) and a good one, "
+            f"the failed one had the lower estimate in {measured['failure_auc']:.0%} of all pairs."
+        )
+    return " ".join(words)

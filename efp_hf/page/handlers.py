@@ -1,0 +1,125 @@
+"""What a click on the page does: each method is wired to an event in `layout.py`."""
+
+from collections.abc import Callable
+from functools import wraps
+from html import escape
+from pathlib import Path
+
+import gradio as gr
+
+from ..image_processing_efp import EFPImageProcessor
+from ..modeling_efp import EFPForSegmentation
+from .batch import segment_batch
+from .markup import batch_html, comparison_html, grid_html, measures_html, probability_html, trust_html, view_html
+from .photo import segment_photo
+from .pictures import draw_maps
+from .results import compare_photo, draw_view, measure_photo, trust_photo
+from .temporary_files import SessionFiles, new_folder
+
+
+def with_messages(function: Callable) -> Callable:
+    """What a handler says of the user's input becomes a message in the page, not a stack trace."""
+
+    @wraps(function)
+    def handler(*args, **kwargs):
+        try:
+            return function(*args, **kwargs)
+        except (ValueError, OSError, TypeError, ArithmeticError) as error:
+            # the system's own errors name files of the server
+            words = getattr(error, "strerror", None) or str(error)
+            raise gr.Error(escape(words), duration=20, print_exception=False) from error
+
+    return handler
+
+
+class Handlers:
+    """
+    Around one loaded model. `photo` is the [`SegmentedPhoto`] that the page holds, or `None` before there is one;
+    `evidence` the sentence of [`trust_evidence`].
+    """
+
+    def __init__(self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str):
+        self.model = model
+        self.processor = processor
+        self.evidence = evidence
+        self.files = SessionFiles()
+
+    def remember(self, uploads, request: gr.Request):
+        """Files are the session's from their upload on, whether a handler takes them or not."""
+        self.files.add(request.session_hash, *(uploads if isinstance(uploads, list) else [uploads] if uploads else []))
+
+    def close_session(self, request: gr.Request):
+        self.files.delete(request.session_hash)
+
+    @with_messages
+    def segment_upload(self, upload, threshold, largest_region):
+        photo = segment_photo(upload, self.model, self.processor)
+        return photo, *self.redraw(photo, threshold, largest_region)
+
+    @with_messages
+    def redraw(self, photo, threshold, largest_region):
+        if photo is None:
+            return "", ""
+        view = draw_view(photo, self.processor, threshold, largest_region)
+        return view_html(view), probability_html(view, threshold)
+
+    @with_messages
+    def update_tab(self, tab, photo, threshold, largest_region, pixels_per_mm, truth):
+        """Results of the open tab; those of the others are made when they are opened."""
+        results = {"Measure": gr.skip(), "Trust": gr.skip(), "Compare": gr.skip(), "Look inside": gr.skip()}
+        settings = (self.processor, threshold, largest_region)
+        if photo is not None:
+            if tab == "Measure":
+                results[tab] = measures_html(measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None))
+            elif tab == "Trust":
+                results[tab] = trust_html(trust_photo(photo, *settings), self.evidence)
+            elif tab == "Compare" and truth is not None:
+                results[tab] = self.compare_upload(photo, truth, threshold, largest_region)
+            elif tab == "Look inside":
+                results[tab] = grid_html(draw_maps(photo), "Network map")
+        return tuple(results.values())
+
+    @with_messages
+    def compare_upload(self, photo, truth, threshold, largest_region):
+        if photo is None:
+            raise ValueError("There is no lesion yet. Choose a photo and press Segment, then compare.")
+        return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
+
+    @with_messages
+    def segment_uploads(
+        self,
+        uploads,
+        threshold,
+        largest_region,
+        request: gr.Request,
+        progress=gr.Progress(),  # noqa: B008 - how Gradio knows it
+    ):
+        progress(0, desc="Reading the files")
+        folder = self.session_folder(request)
+
+        def show(done: int, total: int):
+            progress((done, total), unit="images")
+
+        batch = segment_batch(uploads, self.model, self.processor, folder, threshold, largest_region, progress=show)
+        return batch_html(batch), gr.DownloadButton(value=str(batch.archive), interactive=True)
+
+    def writer(self, write_file: Callable[..., Path]) -> Callable:
+        """The handler that writes one of the photo's files."""
+
+        @with_messages
+        def write(photo, threshold, largest_region, request: gr.Request):
+            if photo is None:
+                raise ValueError("There is nothing to download yet. Choose a photo and press Segment.")
+            return str(write_file(photo, self.processor, self.session_folder(request), threshold, largest_region))
+
+        return write
+
+    def session_folder(self, request: gr.Request) -> Path:
+        """A new folder that is deleted with the session."""
+        folder = new_folder()
+        self.files.add(request.session_hash, folder)
+        return folder
+
+
+def name_of_tab(event: gr.SelectData) -> str:
+    return event.value

@@ -1,0 +1,206 @@
+"""The page: its components, and which handler each of their events calls."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import gradio as gr
+
+from ..image_processing_efp import EFPImageProcessor
+from ..modeling_efp import EFPForSegmentation
+from . import uploads
+from .api import Endpoints, add_endpoints
+from .handlers import Handlers, name_of_tab
+from .inputs import FilesInput, PhotoInput
+from .markup import render
+from .results import write_contour_file, write_mask_file, write_overlay_file
+from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
+
+EXAMPLE_LABELS = ("hairs", "ruler", "dark corners", "low contrast")  # of data.synthetic.EXAMPLE_SEEDS
+DROP_HERE = "Drop an image file here to upload"  # the words that the area has for screen readers
+SCRIPT = f"<script>{Path(__file__).with_name('script.js').read_text(encoding='utf-8')}</script>"
+FILES = {  # id → name and the function that writes it
+    "mask": ("mask (PNG)", write_mask_file),
+    "overlay": ("overlay (PNG)", write_overlay_file),
+    "contour": ("contour (JSON)", write_contour_file),
+}
+
+# Keyword arguments of events
+MODEL = {"concurrency_id": "model", "concurrency_limit": 2}  # two requests at once keep two cores busy
+BATCH = {"concurrency_id": "batch", "concurrency_limit": 1}
+PRIVATE = {"api_visibility": "private"}
+SILENT = {"queue": False, "show_progress": "hidden", **PRIVATE}
+
+
+def build_page(
+    model: EFPForSegmentation, processor: EFPImageProcessor, url: str, evidence: str, examples: Path | None = None
+) -> gr.Blocks:
+    """
+    The page and its API around one loaded model.
+
+    Args:
+        url: of the server, for the examples of the API.
+        evidence: the sentence of [`trust_evidence`].
+        examples: folder of [`write_examples`], served by Gradio as a static path.
+    """
+    handlers = Handlers(model, processor, evidence)
+    with gr.Blocks(
+        title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
+    ) as page:
+        gr.Markdown(render("header.md"))
+        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60))
+        with gr.Row():
+            with gr.Column(scale=2, min_width=300):
+                parts = add_photo_column(processor, examples)
+            with gr.Column(scale=5, min_width=320):
+                with gr.Tabs() as tabs:
+                    add_photo_tabs(parts)
+                    add_batch_tab(parts)
+                    with gr.Tab("API"):
+                        gr.Markdown(render("api.md", url=url))
+        wire_photo(parts, tabs, handlers)
+        wire_downloads(parts, handlers)
+        parts.score.click(
+            handlers.compare_upload, [parts.photo, parts.truth, *parts.settings], parts.compared, **PRIVATE, **MODEL
+        )
+        parts.run_batch.click(
+            handlers.segment_uploads, [parts.files, *parts.settings], [parts.rows, parts.archive], **PRIVATE, **BATCH
+        )
+        for component in (parts.upload, parts.truth, parts.files):
+            component.change(handlers.remember, component, None, **SILENT)
+        page.unload(handlers.close_session)
+        add_endpoints(Endpoints(model, processor), MODEL, BATCH)
+    return page
+
+
+def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> SimpleNamespace:
+    """What is chosen → the page's parts by name, to which the tabs add theirs."""
+    upload = PhotoInput(
+        label="Photo",
+        placeholder=DROP_HERE,
+        sources=["upload", "clipboard", "webcam"],
+        image_mode=None,
+        type="filepath",
+        height=300,
+        buttons=["fullscreen"],
+        alt_text="The photo that was chosen",
+        elem_id="photo",
+    )
+    run = gr.Button("Segment", variant="primary", elem_id="run")
+    threshold = gr.Slider(
+        0.02,
+        0.98,
+        value=processor.threshold,
+        step=0.01,
+        label="Threshold",
+        elem_id="threshold",
+        info="A pixel is lesion above this probability.",
+    )
+    region = gr.Checkbox(processor.largest_region, label="Largest region only, holes filled", elem_id="region")
+    if examples is not None:
+        gr.Examples(
+            [str(path) for path in sorted(examples.glob("*.jpg"))],
+            [upload],
+            label="Examples (drawings, not patients)",
+            example_labels=list(EXAMPLE_LABELS),
+            cache_examples=False,
+        )
+    photo = gr.State(None, time_to_live=KEEP_SECONDS)
+    return SimpleNamespace(upload=upload, run=run, settings=[threshold, region], photo=photo)
+
+
+def add_photo_tabs(parts: SimpleNamespace) -> None:
+    """The tabs of one photo."""
+    with gr.Tab("Segment"):
+        parts.view = gr.HTML(head=SCRIPT, js_on_load="efp.followCut(element, watch)", elem_id="view")
+        with gr.Row():
+            parts.downloads = {
+                id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}") for id, (name, _) in FILES.items()
+            }
+        parts.probabilities = gr.HTML(elem_id="probabilities")
+    with gr.Tab("Measure"):
+        parts.pixels_per_mm = gr.Number(
+            None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
+        )
+        parts.measures = gr.HTML(elem_id="measures")
+    with gr.Tab("Trust"):
+        parts.trusted = gr.HTML(elem_id="trust")
+    with gr.Tab("Compare"):
+        gr.Markdown(render("compare.md"))
+        parts.truth = PhotoInput(
+            label="True mask",
+            placeholder=DROP_HERE,
+            sources=["upload", "clipboard"],
+            image_mode=None,
+            type="filepath",
+            height=200,
+            buttons=[],
+            alt_text="The true mask that was chosen",
+            elem_id="truth",
+        )
+        parts.score = gr.Button("Compare", variant="primary", elem_id="score")
+        parts.compared = gr.HTML(elem_id="comparison")
+    with gr.Tab("Look inside"):
+        gr.Markdown(render("look_inside.md"))
+        parts.maps = gr.HTML(elem_id="maps")
+
+
+def add_batch_tab(parts: SimpleNamespace) -> None:
+    """The tab of many images."""
+    with gr.Tab("Many images") as tab:
+        gr.Markdown(render("many_images.md", limits=uploads))
+        parts.files = FilesInput(
+            label="Photos or zip",
+            file_count="multiple",
+            file_types=["image", ".zip"],
+            height=160,
+            elem_id="files",
+        )
+        parts.run_batch = gr.Button("Segment all", variant="primary", elem_id="run_many")
+        parts.archive = gr.DownloadButton("Download masks and table (zip)", interactive=False, elem_id="archive")
+        parts.rows = gr.HTML(elem_id="rows")
+    tab.select(None, js="() => efp.nameByText()", **PRIVATE)
+
+
+def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> None:
+    """The photo is run once; settings redraw what is shown, and a tab is filled when it is opened."""
+    open_tab = gr.State("Segment")
+    segmented = [parts.view, parts.probabilities]
+    in_tabs = [parts.measures, parts.trusted, parts.compared, parts.maps]
+    update = {
+        "fn": handlers.update_tab,
+        "inputs": [open_tab, parts.photo, *parts.settings, parts.pixels_per_mm, parts.truth],
+        "outputs": in_tabs,
+        **PRIVATE,
+        **MODEL,
+    }
+    parts.run.click(
+        handlers.segment_upload,
+        [parts.upload, *parts.settings],
+        [parts.photo, *segmented],
+        show_progress_on=[parts.view],
+        **PRIVATE,
+        **MODEL,
+    ).success(**update).success(None, js="() => efp.showResult()", **PRIVATE)
+    gr.on(
+        [setting.change for setting in parts.settings],
+        handlers.redraw,
+        [parts.photo, *parts.settings],
+        segmented,
+        trigger_mode="always_last",
+        show_progress="hidden",
+        **PRIVATE,
+        **MODEL,
+    ).success(**update)
+    tabs.select(name_of_tab, None, open_tab, **SILENT).success(**update)
+    gr.on([parts.pixels_per_mm.submit, parts.pixels_per_mm.blur], **update)
+    outputs = [*segmented, *in_tabs]
+    parts.upload.clear(lambda: (None, *[""] * len(outputs)), None, [parts.photo, *outputs], queue=False, **PRIVATE)
+
+
+def wire_downloads(parts: SimpleNamespace, handlers: Handlers) -> None:
+    """A button makes its file, then the browser fetches it from a link that nobody sees."""
+    for id, (_, write_file) in FILES.items():
+        link = gr.DownloadButton(visible="hidden", elem_id=f"file_{id}")
+        parts.downloads[id].click(
+            handlers.writer(write_file), [parts.photo, *parts.settings], link, **PRIVATE, **MODEL
+        ).success(None, js=f"() => efp.download('#file_{id}')", **PRIVATE)

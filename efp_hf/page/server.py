@@ -1,0 +1,90 @@
+"""The page's server. Nothing but this server is contacted, and nothing is kept: photos and results are deleted."""
+
+import atexit
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from pathlib import Path
+
+from ..data.synthetic import write_examples
+from ..inference.checkpoint import load_checkpoint
+from .evidence import trust_evidence
+from .photo import segment_photo
+from .results import draw_view
+from .temporary_files import keep_clean, upload_folder
+from .uploads import MAX_ZIP_BYTES
+
+MAX_QUEUE = 32
+MAX_SESSIONS = 200  # whose last photo is held in memory
+
+
+def launch(
+    checkpoint: str | Path,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    auth: tuple[str, str] | None = None,
+    with_mcp: bool = False,
+) -> None:
+    """
+    Serves the page until the process is stopped.
+
+    Args:
+        host: the address to listen on; "0.0.0.0" is the whole network.
+        auth: user and password, asked of everybody; not together with `with_mcp`, whose requests Gradio lets pass.
+        with_mcp: be an MCP server, too.
+
+    Raises:
+        FileNotFoundError, ValueError: as [`load_checkpoint`].
+    """
+    model, processor = load_checkpoint(checkpoint)
+
+    set_environment()
+    import gradio as gr  # reads the environment
+
+    from .layout import build_page
+    from .theme import make_theme
+
+    examples = make_folders()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # so that stopping the service deletes the photos too
+    threading.Thread(target=keep_clean, args=[upload_folder()], daemon=True).start()
+    gr.set_static_paths([examples])
+    # the first run is slower than the others: not that of the first visitor
+    draw_view(segment_photo(next(examples.glob("*.jpg")), model, processor), processor)
+    page = build_page(model, processor, f"http://{host}:{port}", trust_evidence(checkpoint), examples)
+    page.queue(max_size=MAX_QUEUE)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        auth=auth,
+        mcp_server=with_mcp,
+        max_file_size=MAX_ZIP_BYTES,
+        state_session_capacity=MAX_SESSIONS,
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        footer_links=["api", "settings"],
+        theme=make_theme(),
+        css_paths=Path(__file__).with_name("style.css"),
+    )
+
+
+def set_environment() -> None:
+    """What Gradio reads when it is imported. The folder is this process's own: readable for nobody else."""
+    os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir(), f"efp-page-{os.getpid()}")))
+    os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+
+
+def make_folders() -> Path:
+    """The folder for uploads, and one with the drawn examples, which is returned; both are deleted at the end."""
+    upload_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    examples = Path(tempfile.mkdtemp(prefix="efp-examples-")).resolve()
+    for folder in (upload_folder(), examples):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_examples(examples)
+    return examples
