@@ -13,13 +13,46 @@ from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import EFPForSegmentation
 from .runtimes import load_exported, runtime_of
 
+SHIPPED = Path(__file__).parents[1] / "checkpoints"
+SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
+DEFAULT_CHECKPOINT = "efp-isic"
+
+
+def find_checkpoint(name: str | Path) -> str:
+    """
+    The folder or Hub id that a checkpoint's name stands for: one of `SHIPPED_CHECKPOINTS`, a folder, or an id with
+    exactly one "/". Nothing is asked of the Hub here.
+
+    Raises:
+        FileNotFoundError: a name that is none of these, or a path whose folder is not there.
+    """
+    name = str(name)
+    if name in SHIPPED_CHECKPOINTS:
+        return str(SHIPPED / name)
+    folder = Path(name).expanduser()
+    if name and folder.is_dir():
+        return str(folder)
+    owner, _, rest = name.partition("/")
+    # `checkpoints/efp-isic` was a path of earlier versions, and is no organisation to be asked for
+    is_path = name.startswith((".", "/", "~")) or owner == "checkpoints" or Path(owner).is_dir()
+    if is_path or not owner or not rest or "/" in rest:
+        raise FileNotFoundError(no_checkpoint(name))
+    return name
+
+
+def no_checkpoint(name: str) -> str:
+    return (
+        f"{name}: no checkpoint there (no config.json). Check the path, or take a shipped one: "
+        f"{', '.join(SHIPPED_CHECKPOINTS)}."
+    )
+
 
 def load_checkpoint(
     checkpoint: str | Path, runtime: str | None = None, bf16: bool = False, threads: int | None = None
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
-    Model (in evaluation mode, on the GPU where there is one) and image processor of a folder or Hub id, or of a folder
-    that [`export_model`](export.py) wrote.
+    Model (in evaluation mode, on the GPU where there is one) and image processor of a shipped checkpoint, a folder or
+    Hub id, or of a folder that [`export_model`](export.py) wrote.
 
     Args:
         runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
@@ -27,32 +60,30 @@ def load_checkpoint(
         threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
 
     Raises:
-        FileNotFoundError: a path that is no checkpoint folder.
+        FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
         ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
             runtime; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
-    checkpoint = str(checkpoint)
-    looks_like_path = checkpoint.startswith((".", "/", "~")) or checkpoint.count("/") != 1
-    if looks_like_path and not (Path(checkpoint).expanduser() / "config.json").is_file():
-        raise FileNotFoundError(f"{checkpoint}: no checkpoint there (no config.json). Check the path.")
-    checkpoint = str(Path(checkpoint).expanduser()) if Path(checkpoint).expanduser().exists() else checkpoint
+    name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
+    if Path(checkpoint).is_dir() and not (Path(checkpoint) / "config.json").is_file():
+        raise FileNotFoundError(no_checkpoint(name))
     found = runtime_of(checkpoint)
     if runtime is not None and runtime != found:
         raise ValueError(
-            f"{checkpoint}: the runtime must be the folder's own, {found}, got {runtime!r}. "
-            "Choose another folder, or make one with scripts/export.py."
+            f"{name}: the runtime must be the folder's own, {found}, got {runtime!r}. "
+            "Choose another folder, or make one with `efp export`."
         )
     is_exported = found != "torch"
     if bf16 and not is_exported:
-        raise ValueError(f"{checkpoint}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
+        raise ValueError(f"{name}: `bf16` must be used with a folder of OpenVINO, got a checkpoint. Export it.")
     if is_exported:
         model = load_exported(checkpoint, bf16, threads)
     else:
         model = EFPForSegmentation.from_pretrained(checkpoint).eval()
     if model.config.num_labels != 2:
         raise ValueError(
-            f"{checkpoint}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
+            f"{name}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
             "Use `EFPForSegmentation.from_pretrained` and the processor for others."
         )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
@@ -96,5 +127,5 @@ def segment_one_by_one(
 
 def weights_digest(checkpoint: str | Path) -> str:
     """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
-    path = Path(checkpoint) / "model.safetensors"
+    path = Path(find_checkpoint(checkpoint)) / "model.safetensors"
     return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""

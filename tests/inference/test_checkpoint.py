@@ -1,0 +1,40 @@
+from pathlib import Path
+
+import pytest
+
+import efp_hf
+from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, load_checkpoint, weights_digest
+
+
+def test_shipped_checkpoints_are_found_by_their_names_from_anywhere(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert SHIPPED_CHECKPOINTS == ("efp-isic", "efp-isic-nano")
+    for name in SHIPPED_CHECKPOINTS:
+        folder = Path(efp_hf.__file__).parent / "checkpoints" / name
+        assert Path(find_checkpoint(name)) == folder
+        assert weights_digest(name) == weights_digest(folder) != ""
+    assert load_checkpoint("efp-isic-nano")[0].config.pyramid_size == 64
+
+
+def test_folder_comes_before_the_hub(tmp_path, monkeypatch, tiny_checkpoint):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody" / "efp").symlink_to(tiny_checkpoint)
+    assert find_checkpoint("somebody/efp") == "somebody/efp"
+    assert load_checkpoint("somebody/efp")[0].config.pyramid_size == 6
+    assert find_checkpoint("somebody-else/efp") == "somebody-else/efp"  # of the Hub
+
+
+@pytest.mark.parametrize(
+    "name", ["nowhere", "./nowhere", "/nowhere/efp", "~/nowhere", "a/b/c", "checkpoints/efp-isic", "runs/no", "a/", ""]
+)
+def test_path_that_is_not_there_is_an_error_that_names_the_shipped_ones(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").mkdir()
+    with pytest.raises(FileNotFoundError, match=f"^{name}: no checkpoint there .* efp-isic, efp-isic-nano.$"):
+        find_checkpoint(name)
+
+
+def test_folder_without_a_checkpoint_is_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no checkpoint there \\(no config.json\\)"):
+        load_checkpoint(tmp_path)
