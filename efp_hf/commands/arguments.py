@@ -1,23 +1,106 @@
-"""Command-line arguments that several scripts share."""
+"""Arguments and checks that several commands share: the same word means the same in each of them."""
 
 import argparse
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
-from ..data.split import SPLITS
+from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED_CHECKPOINTS
+from ..metrics.rows import provenance, shorten, without_secrets
+
+
+class InputError(Exception):
+    """Arguments or input that a command refuses before it does anything: one line, and exit code 2."""
+
+
+@contextmanager
+def one_line_errors() -> Iterator[None]:
+    """What the package raises about a user's input, or about packages that are missing, as an [`InputError`]."""
+    try:
+        yield
+    except (OSError, ValueError, ImportError) as error:
+        raise InputError(str(error)) from error
+
+
+def add_checkpoint_argument(parser: argparse.ArgumentParser, default: str | Path = DEFAULT_CHECKPOINT) -> None:
+    parser.add_argument(
+        "--checkpoint",
+        metavar="NAME",
+        default=default,
+        help=f"{', '.join(SHIPPED_CHECKPOINTS)}, a folder, or a Hub id (default: %(default)s)",
+    )
+
+
+def add_own_checkpoint_argument(parser: argparse.ArgumentParser) -> None:
+    """`--checkpoint` of a command that writes into it: see [`own_checkpoint`]."""
+    parser.add_argument("--checkpoint", metavar="FOLDER", required=True, help="folder of yours, which is changed")
+
+
+def own_checkpoint(folder: str) -> Path:
+    """
+    The folder of a checkpoint that may be changed.
+
+    Raises:
+        InputError: a shipped one, or no folder.
+    """
+    if folder in SHIPPED_CHECKPOINTS:
+        raise InputError(f"{folder} is shipped with the package and stays as it is. Pass a copy of its folder.")
+    if not Path(folder).expanduser().is_dir():
+        raise InputError(f"{folder}: no such folder. A checkpoint of the Hub has to be downloaded to be changed.")
+    return Path(folder).expanduser()
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: str | None = "test") -> None:
-    """`--data`, `--split-seed` and, with a default `split`, `--split`: what [`load_lesions`](isic.py) is asked for."""
+    """`--data`, `--split-seed` and, with a default `split`, `--split`: what [`load_lesions`] is asked for."""
     parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
     if split is not None:
-        parser.add_argument("--split", default=split, help=f"{', '.join(SPLITS)} (default: %(default)s)")
-    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
+        parser.add_argument("--split", default=split, help="train, validation or test (default: %(default)s)")
+    add_split_seed_argument(parser)
+
+
+def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--split-seed", metavar="N", type=int, default=0, help="of the 70/10/20 split, where the data has none"
+    )
 
 
 def add_scoring_arguments(parser: argparse.ArgumentParser, checkpoint: Path, results: str, split: str = "test") -> None:
-    """
-    Those of [`add_data_arguments`], `--checkpoint` and `--results`: of a script that measures a checkpoint on a split.
-    """
+    """Those of [`add_data_arguments`], `--checkpoint` and `--results`: of the study's scripts that measure one."""
     add_data_arguments(parser, split)
-    parser.add_argument("--checkpoint", default=checkpoint, help="folder or Hub id (default: the shipped one)")
+    add_checkpoint_argument(parser, checkpoint)
     parser.add_argument("--results", type=Path, default=Path(results), help="gets what is measured (%(default)s)")
+
+
+def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str) -> None:
+    parser.add_argument(
+        "--output", metavar="DIR", type=Path, default=Path(default), help=f"folder for {what} (default: %(default)s)"
+    )
+
+
+def add_batch_size_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at once (default: %(default)s)")
+
+
+def check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise InputError(f"`--batch-size` must be at least 1, got {batch_size}.")
+
+
+def check_output(folder: Path) -> None:
+    """For a command that adds to a folder."""
+    if folder.is_file():
+        raise InputError(f"{folder} is a file. Choose another --output.")
+
+
+def check_new_output(folder: Path, overwrite: bool, other_way: str = "") -> None:
+    """For a command that fills a folder, which must be new or empty without `--overwrite`."""
+    check_output(folder)
+    if folder.exists() and any(folder.iterdir()) and not overwrite:
+        raise InputError(f"{folder} is not empty. Choose another --output, {other_way}or pass --overwrite.")
+
+
+def command_provenance(arguments: argparse.Namespace) -> dict[str, str]:
+    """The [`provenance`] of a row that an `efp` command writes."""
+    command = shlex.join(shorten(argument) for argument in without_secrets(arguments.command_line))
+    return {**provenance(), "command": command}

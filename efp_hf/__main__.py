@@ -1,0 +1,15 @@
+"""The `efp` command: `python -m efp_hf` is the same, and what `accelerate launch -m efp_hf train` runs."""
+
+import sys
+
+
+def main(argv=None) -> int:
+    if sys.version_info < (3, 11):  # noqa: UP036 (a clone can be run by any Python)
+        sys.exit("efp needs Python 3.11 or newer, got %d.%d." % sys.version_info[:2])  # noqa: UP031
+    from .commands import main as run  # not above: no older Python can read it
+
+    return run(argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,115 @@
+"""Choose a checkpoint's input size, temperatures, threshold and region filter on validation.
+
+  efp calibrate --checkpoint runs/efp --data ISIC_FOLDER
+  efp calibrate --checkpoint runs/efp --data ISIC_FOLDER --image-sizes 192 256
+
+At each size the temperature that calibrates the probabilities is fitted first. Of the best setting
+by mean J the temperature is found whose expected Jaccards are the closest to the real ones. Writes
+it all into the checkpoint's config.json and preprocessor_config.json. Every setting that was tried
+goes to postprocessing.csv in --output, every temperature of the expected Jaccard to
+jaccard_temperature.csv. The test split is not read.
+"""
+
+import argparse
+
+from ..extras import require
+from ..inference.checkpoint import load_checkpoint
+from .arguments import (
+    add_data_arguments,
+    add_output_argument,
+    add_own_checkpoint_argument,
+    check_output,
+    command_provenance,
+    one_line_errors,
+    own_checkpoint,
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_own_checkpoint_argument(parser)
+    add_data_arguments(parser, split=None)
+    parser.add_argument("--image-sizes", metavar="N", type=int, nargs="+", help="to try (default: the checkpoint's)")
+    add_output_argument(parser, "calibration", "the two tables")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    folder = own_checkpoint(arguments.checkpoint)
+    check_output(arguments.output)
+    with one_line_errors():
+        require("train", "efp calibrate")
+    from tqdm import tqdm
+
+    from ..data.lesions import load_lesions
+    from ..metrics.calibration import (
+        JACCARD_TEMPERATURES,
+        fit_temperature,
+        grid_jaccard_temperatures,
+        pixel_probabilities,
+    )
+    from ..metrics.evaluation import THRESHOLDS, grid_jaccards, segment_rows
+    from ..metrics.rows import append_row, checkpoint_columns, shorten
+
+    row = command_provenance(arguments)
+    with one_line_errors():
+        model, processor = load_checkpoint(folder, runtime="torch")
+        validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
+
+    image_sizes = arguments.image_sizes or [processor.size["height"]]
+    # two passes over the images a size, and one of the best setting
+    progress = tqdm(total=(2 * len(image_sizes) + 1) * len(validation), unit="image", disable=None)
+
+    def counted(rows):
+        for found in rows:
+            yield found
+            progress.update()
+
+    tried = {}
+    for image_size in image_sizes:
+        processor.size = {"height": image_size, "width": image_size}
+        model.config.temperature = 1.0
+        probabilities = counted(pixel_probabilities(validation, model, processor))
+        model.config.temperature = round(fit_temperature(probabilities), 3)
+        for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
+            tried[image_size, model.config.temperature, threshold, region] = value
+            append_row(
+                arguments.output / "postprocessing.csv",
+                {
+                    **row,
+                    "checkpoint": shorten(arguments.checkpoint),
+                    "validation_images": len(validation),
+                    "image_size": image_size,
+                    "temperature": model.config.temperature,
+                    "threshold": threshold,
+                    "largest_region": region,
+                    "validation_jaccard": round(value, 5),
+                },
+            )
+        progress.update(len(validation))
+    best = max(tried, key=tried.get)
+    image_size, model.config.temperature, threshold, region = best
+    processor.size = {"height": image_size, "width": image_size}
+    processor.threshold = threshold
+    processor.largest_region = region
+    row |= {"validation_images": len(validation), **checkpoint_columns(arguments.checkpoint, model, processor)}
+    temperatures = grid_jaccard_temperatures(counted(segment_rows(validation, model, processor)))
+    progress.close()
+    for temperature, errors in temperatures.items():
+        append_row(
+            arguments.output / "jaccard_temperature.csv",
+            {
+                **row,
+                "jaccard_temperature": temperature,
+                **{name: round(value, 6) for name, value in errors.items()},
+            },
+        )
+    processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
+    if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
+        print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
+    processor.save_pretrained(folder)
+    model.config.save_pretrained(folder)
+    print(
+        f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
+        f"largest_region {region}, jaccard_temperature {processor.jaccard_temperature}: validation J "
+        f"{tried[best]:.4f}, in {arguments.checkpoint}"
+    )
+    return 0

@@ -1,0 +1,73 @@
+"""Export a checkpoint for another runtime, or as a folder for the Hub.
+
+  efp export --to onnx
+  efp export --to openvino --int8 --data ISIC_FOLDER --checkpoint runs/mine
+  efp predict photo.jpg --checkpoint exports/efp-isic-onnx
+  efp export --to hub --checkpoint runs/mine         weights, card, and code for trust_remote_code
+
+Writes a folder that `efp predict`, `efp score` and `efp app` take as --checkpoint.
+"""
+
+import argparse
+from pathlib import Path
+
+from ..extras import require
+from ..inference.checkpoint import find_checkpoint, load_checkpoint
+from .arguments import InputError, add_checkpoint_argument, add_split_seed_argument, one_line_errors
+
+HUB = "hub"
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    from ..inference.export import FORMATS
+
+    parser.add_argument("--to", required=True, choices=(*FORMATS, HUB))
+    add_checkpoint_argument(parser)
+    parser.add_argument("--output", metavar="DIR", type=Path, help="folder (default: exports/CHECKPOINT-FORMAT)")
+    parser.add_argument("--half", action="store_true", help="weights of 16 bits")
+    parser.add_argument("--int8", action="store_true", help="quantize weights and activations; needs --data")
+    parser.add_argument("--data", help="ISIC or own folder, or Hub id: its train split gives int8 its ranges")
+    add_split_seed_argument(parser)
+    parser.add_argument(
+        "--calibration-images", metavar="N", type=int, default=128, help="for --int8 (default: %(default)s)"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an exported folder")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from ..inference.export import export_model, save_for_hub
+
+    if arguments.int8 and arguments.data is None:
+        raise InputError("`--int8` needs training images. Pass --data.")
+    if arguments.to == HUB and (arguments.half or arguments.int8):
+        raise InputError("`--half` and `--int8` must be used with a runtime, got --to hub. Leave them out.")
+    name = "-".join(
+        [Path(arguments.checkpoint).name, arguments.to] + ["half"] * arguments.half + ["int8"] * arguments.int8
+    )
+    output = arguments.output or Path("exports") / name
+    with one_line_errors():
+        if arguments.int8:
+            require("train", "efp export --int8")
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        if arguments.to == HUB:
+            card = Path(find_checkpoint(arguments.checkpoint)) / "README.md"
+            save_for_hub(model, processor, output, card if card.is_file() else None, arguments.overwrite)
+        else:
+            images = calibration_images(arguments) if arguments.int8 else None
+            export_model(
+                model, processor, output, arguments.to, images, half=arguments.half, overwrite=arguments.overwrite
+            )
+    megabytes = sum(file.stat().st_size for file in output.iterdir()) / 1e6
+    print(f"{output}: {megabytes:.1f} MB")
+    return 0
+
+
+def calibration_images(arguments: argparse.Namespace):
+    """Training images, drawn by chance, each read when it is asked for."""
+    from tqdm import tqdm
+
+    from ..data.lesions import load_lesions
+
+    train = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["train"].shuffle(seed=0)
+    images = train.select(range(min(arguments.calibration_images, len(train))))["image"]
+    return tqdm(images, desc="calibration images", unit="image", disable=None)

@@ -1,0 +1,219 @@
+"""Train EFP on lesion images and masks.
+
+  efp train --data synthetic --output runs/first                 a first run, about a minute
+  efp train --data ISIC_FOLDER --output runs/efp
+  efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
+  accelerate launch --num_processes 2 -m efp_hf train …          several processes or GPUs
+
+The epoch with the best validation J is saved in --output, with a row of it in training.csv.
+Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
+--learning-rate, --per-device-train-batch-size, --seed, --bf16, --use-cpu … (--help-all).
+"""
+
+import argparse
+import time
+from pathlib import Path
+
+from transformers import HfArgumentParser, TrainingArguments, set_seed
+from transformers.hf_argparser import string_to_bool
+from transformers.trainer_utils import get_last_checkpoint
+
+from ..extras import require
+from .arguments import InputError, add_data_arguments, check_new_output, command_provenance, one_line_errors
+from .precision import check_bf16
+
+DEFAULT_ENCODER = "tf_efficientnet_lite0"
+# that a checkpoint says itself: option → its value where it is not given
+MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_data_arguments(parser, split=None)
+    parser.add_argument("--output", metavar="DIR", required=True, help="folder for all that is written")
+    parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
+    parser.add_argument(
+        "--encoder", help=f"'paper', a timm model, or a Transformers backbone's Hub id (default: {DEFAULT_ENCODER})"
+    )
+    parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
+    parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
+    parser.add_argument(
+        "--image-size", metavar="N", type=int, help="sides of the input (default: 256, or the checkpoint's)"
+    )
+    parser.add_argument(
+        "--encoder-learning-rate",
+        metavar="X",
+        type=float,
+        default=3e-4,
+        help="for the encoder; --learning-rate is the rest's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--other-cameras", action="store_true", help="augment also by colour casts, dark corners, hairs and noise"
+    )
+    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --output")
+    parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
+    parser.add_argument("--force-bf16", action="store_true", help="--bf16 also where the processor has none")
+    parser.add_argument("--help-all", action=HelpAll, help="all options, those of TrainingArguments too")
+    parser.set_defaults(takes_others=True)
+
+
+class HelpAll(argparse.Action):
+    """The command's help, then that of the fields of `TrainingArguments`."""
+
+    def __init__(self, option_strings: list[str], dest: str, help: str):
+        super().__init__(option_strings, dest=argparse.SUPPRESS, nargs=0, help=help)
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        parser.print_help()
+        fields = training_parser().format_help().split("options:\n", 1)[1]
+        print(f"\noptions of TrainingArguments:\n{fields}", end="")
+        parser.exit()
+
+
+def training_parser() -> HfArgumentParser:
+    """Of the fields of `TrainingArguments`, with dashes or underscores."""
+    parser = HfArgumentParser(
+        TrainingArguments,
+        prog="efp train",
+        usage="efp train --data DATA --output DIR [options]",
+        add_help=False,
+        allow_abbrev=False,
+    )
+    for action in parser._actions:
+        if (
+            action.type is string_to_bool and action.nargs is None
+        ):  # a field of bool or None: Transformers wants a value
+            action.nargs, action.const = "?", True
+    return parser
+
+
+def parse_training_arguments(others: list[str], output: str) -> TrainingArguments:
+    """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
+    from ..training.trainer import TRAINING_DEFAULTS
+
+    parser = training_parser()
+    parser.set_defaults(**TRAINING_DEFAULTS)
+    with one_line_errors():
+        training_arguments, unknown = parser.parse_args_into_dataclasses(
+            [*others, "--output_dir", output], return_remaining_strings=True, look_for_args_file=False
+        )
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
+    return training_arguments
+
+
+def check_model_options(arguments: argparse.Namespace) -> None:
+    for option, default in MODEL_OPTIONS.items():
+        given = getattr(arguments, option.removeprefix("--").replace("-", "_")) != default
+        if given and arguments.checkpoint is not None:
+            raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
+
+
+def load_data(arguments: argparse.Namespace):
+    """The `DatasetDict` of `--data`; "synthetic" is drawn into the output folder first."""
+    from ..data.lesions import load_lesions
+    from ..data.synthetic import write_synthetic_isic
+
+    root = arguments.data
+    if root == "synthetic":
+        root = Path(arguments.output) / "synthetic-images"
+        if not root.exists():
+            write_synthetic_isic(root, num_images=160)
+    return load_lesions(root, seed=arguments.split_seed)
+
+
+def load_model(arguments: argparse.Namespace):
+    """The model to train and its processor: those of `--checkpoint`, or new ones."""
+    from ..image_processing_efp import EFPImageProcessor
+    from ..inference.checkpoint import load_checkpoint
+    from ..training.encoders import new_model
+
+    size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
+    if arguments.checkpoint:
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        processor.size = size or processor.size
+        return model, processor
+    model = new_model(
+        arguments.encoder or DEFAULT_ENCODER, pretrained=not arguments.no_encoder_weights, nano=arguments.nano
+    )
+    return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
+
+
+def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> str | None:
+    """The folder of the checkpoint to continue from."""
+    if not arguments.resume:
+        return training_arguments.resume_from_checkpoint
+    newest = get_last_checkpoint(arguments.output) if Path(arguments.output).is_dir() else None
+    if newest is None:
+        raise InputError(f"`--resume` must have a checkpoint in {arguments.output}, got none. Leave it out.")
+    return newest
+
+
+def run(arguments: argparse.Namespace) -> int:
+    with one_line_errors():
+        require("train", "efp train")
+    import torch
+
+    from ..inference.checkpoint import weights_digest
+    from ..metrics.rows import append_row, shorten
+    from ..training.trainer import lesion_trainer
+
+    check_model_options(arguments)
+    training_arguments = parse_training_arguments(arguments.others, arguments.output)
+    if training_arguments.bf16 and not arguments.force_bf16:
+        with one_line_errors():
+            check_bf16(training_arguments.use_cpu)
+    resume = resume_point(arguments, training_arguments)
+    if training_arguments.process_index == 0 and resume is None:
+        check_new_output(Path(arguments.output), arguments.overwrite, "go on with --resume, ")
+    row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
+    set_seed(training_arguments.seed)
+
+    with one_line_errors():
+        model, processor = load_model(arguments)
+        starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
+        with training_arguments.main_process_first(desc="reading the images"):
+            data = load_data(arguments)
+    model.to(memory_format=torch.channels_last)
+    trainer = lesion_trainer(
+        model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.other_cameras
+    )
+    start = time.monotonic()
+    trainer.train(resume_from_checkpoint=resume)
+    seconds = time.monotonic() - start
+    score = trainer.evaluate()
+    if trainer.is_world_process_zero():
+        model.save_pretrained(arguments.output)  # no pickled training arguments beside the weights
+        processor.save_pretrained(arguments.output)
+        append_row(
+            Path(arguments.output) / "training.csv",
+            {
+                **row,
+                "data": Path(arguments.data).name,
+                "images": "/".join(str(len(data[split])) for split in data),
+                "split_seed": arguments.split_seed,
+                "seed": training_arguments.seed,
+                "epochs": training_arguments.num_train_epochs,
+                "batch_size": training_arguments.train_batch_size
+                * training_arguments.gradient_accumulation_steps
+                * training_arguments.world_size,
+                "precision": "bf16" if training_arguments.bf16 else "float32",
+                "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
+                "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
+                "nano": "" if arguments.checkpoint else arguments.nano,
+                "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
+                "image_size": processor.size["height"],
+                "encoder_learning_rate": arguments.encoder_learning_rate,
+                "learning_rate": training_arguments.learning_rate,
+                "weight_decay": training_arguments.weight_decay,
+                "other_cameras": arguments.other_cameras,
+                "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                "weights": weights_digest(arguments.output),
+                "minutes_this_session": round(seconds / 60, 1),
+                **{
+                    f"validation_{name}": round(score[f"eval_{name}"], 4)
+                    for name in ("jaccard", "threshold_jaccard", "dice")
+                },
+            },
+        )
+        print(f"saved {arguments.output}; validation J {score['eval_jaccard']:.4f}")
+    return 0

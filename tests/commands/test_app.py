@@ -1,0 +1,35 @@
+import pytest
+
+from efp_hf.commands.app import main
+from efp_hf.page import server
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--auth", "anna"), "`--auth` must be USER:PASSWORD, both not empty"),
+        (("--auth", ":secret"), "`--auth` must be USER:PASSWORD, both not empty"),
+        (("--auth", "anna:secret", "--mcp"), "`--mcp` and `--auth` exclude each other"),
+        (("--checkpoint", "nowhere"), "nowhere: no checkpoint there"),
+    ],
+)
+def test_app_refuses_what_it_cannot_serve(efp, arguments, words):
+    ran = efp("app", *arguments)
+    assert ran.code == 2 and words in ran.err
+
+
+def test_app_hands_its_options_to_the_page(monkeypatch, tiny_checkpoint):
+    launched = []
+    monkeypatch.setattr(server, "launch", lambda *arguments: launched.append(arguments))
+    for name in ("GRADIO_SERVER_NAME", "GRADIO_SERVER_PORT", "GRADIO_MCP_SERVER", "EFP_AUTH"):
+        monkeypatch.delenv(name, raising=False)
+    assert main([]) == 0
+    assert main(["--checkpoint", str(tiny_checkpoint), "--host", "0.0.0.0", "--port", "8080", "--mcp"]) == 0
+    monkeypatch.setenv("EFP_AUTH", "anna:se:cret")
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "9000")
+    assert main([]) == 0
+    assert launched == [
+        ("efp-isic", "127.0.0.1", 7860, None, False),
+        (str(tiny_checkpoint), "0.0.0.0", 8080, None, True),
+        ("efp-isic", "127.0.0.1", 9000, ("anna", "se:cret"), False),
+    ]

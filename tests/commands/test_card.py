@@ -1,0 +1,40 @@
+import shutil
+
+import yaml
+
+
+def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "runs" / "mine")
+    card = ("card", "--checkpoint", "runs/mine")
+    assert "scores/scores.csv" in efp(*card).err
+    for split in ("test", "validation"):
+        assert efp("score", "--checkpoint", "runs/mine", "--data", synthetic_root, "--split", split).code == 0
+    ran = efp(*card, "--license", "cc-by-4.0")
+    assert ran.code == 0 and ran.out == "runs/mine/README.md\n"
+    text = (folder / "README.md").read_text()
+    _, metadata, body = text.split("---\n", 2)
+    metadata = yaml.safe_load(metadata)
+    row = rows_of(tmp_path / "scores" / "scores.csv")[0]
+    assert (metadata["license"], metadata["pipeline_tag"]) == ("cc-by-4.0", "image-segmentation")
+    assert metadata["library_name"] == "transformers" and "dermoscopy" in metadata["tags"]
+    (index,) = metadata["model-index"]
+    assert index["name"] == "mine"
+    values = {metric["type"]: metric["value"] for result in index["results"] for metric in result["metrics"]}
+    assert values["jaccard"] == float(row["jaccard"]) and values["hd95"] == float(row["hd95"])
+    low, high = float(row["jaccard_low"]), float(row["jaccard_high"])
+    assert f"| Jaccard (J) | {float(row['jaccard']):.3f} | {low:.3f} – {high:.3f} |" in body
+    assert "efp score --checkpoint runs/mine --data synthetic --split test" in body
+    assert f"`{row['weights']}`" in body and 'load_checkpoint("mine")' in body
+
+    again = efp(*card)
+    assert again.code == 2 and "runs/mine/README.md is there. Pass --overwrite" in again.err
+    assert efp(*card, "--split", "validation", "--overwrite").code == 0
+    assert "4 images of the validation split" in (folder / "README.md").read_text()
+
+
+def test_card_is_not_made_of_the_scores_of_other_weights(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "mine")
+    assert efp("score", "--checkpoint", "efp-isic-nano", "--data", synthetic_root).code == 0
+    ran = efp("card", "--checkpoint", "mine")
+    assert ran.code == 2 and "no row of the test split for mine" in ran.err
+    assert not (folder / "README.md").exists()

@@ -1,0 +1,39 @@
+import pytest
+from conftest import REPOSITORY
+
+
+def test_folder_for_the_hub_has_code_and_card_and_predicts(efp, tmp_path):
+    ran = efp("export", "--to", "hub", "--checkpoint", "efp-isic-nano")
+    assert ran.code == 0 and ran.out.startswith("exports/efp-isic-nano-hub: ")
+    written = {path.name for path in (tmp_path / "exports" / "efp-isic-nano-hub").iterdir()}
+    assert {"modeling_efp.py", "configuration_efp.py", "loss_efp.py", "image_processing_efp.py"} <= written
+    assert {"model.safetensors", "config.json", "preprocessor_config.json", "README.md"} <= written
+    photo = REPOSITORY / "examples" / "synthetic_1.jpg"
+    assert efp("predict", photo, "--checkpoint", "exports/efp-isic-nano-hub").code == 0
+    again = efp("export", "--to", "hub", "--checkpoint", "efp-isic-nano")
+    assert again.code == 2 and "exports/efp-isic-nano-hub is there" in again.err
+    assert efp("export", "--to", "hub", "--checkpoint", "efp-isic-nano", "--overwrite").code == 0
+
+
+@pytest.mark.slow
+def test_exported_checkpoint_predicts(efp, tmp_path, tiny_checkpoint):
+    pytest.importorskip("onnxruntime")
+    ran = efp("export", "--to", "onnx", "--checkpoint", tiny_checkpoint)
+    assert ran.code == 0 and "exports/tiny-onnx: " in ran.out
+    photo = REPOSITORY / "examples" / "synthetic_1.jpg"
+    assert efp("predict", photo, "--checkpoint", "exports/tiny-onnx", "--runtime", "onnx").code == 0
+    assert (tmp_path / "masks" / "synthetic_1_segmentation.png").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--to", "openvino", "--int8"), "`--int8` needs training images. Pass --data."),
+        (("--to", "hub", "--half"), "`--half` and `--int8` must be used with a runtime, got --to hub"),
+        (("--to", "coreml"), "invalid choice: 'coreml'"),
+    ],
+)
+def test_export_refuses_what_does_not_fit_together(efp, tmp_path, arguments, words):
+    ran = efp("export", *arguments)
+    assert ran.code == 2 and words in ran.err
+    assert not (tmp_path / "exports").exists()

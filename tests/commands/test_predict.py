@@ -1,0 +1,99 @@
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+from PIL import Image
+
+EXAMPLES = REPOSITORY / "examples"
+
+
+def test_predict_writes_a_mask_for_each_image(efp, tmp_path, tiny_checkpoint, rows_of):
+    ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, "--overlays")
+    assert ran.code == 0
+    masks = sorted(path.name for path in (tmp_path / "masks").glob("*_segmentation.png"))
+    assert masks == [f"synthetic_{number}_segmentation.png" for number in (1, 2, 3, 4)]
+    assert len(list((tmp_path / "masks").glob("*_overlay.jpg"))) == 4
+    assert len(rows_of(tmp_path / "masks" / "predictions.csv")) == 4
+    assert "4 masks in masks" in ran.out
+
+
+def test_predict_goes_on_after_a_bad_file_and_exits_with_one(efp, tmp_path, tiny_checkpoint):
+    (tmp_path / "bad.jpg").write_text("no picture")
+    ran = efp("predict", tmp_path / "bad.jpg", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1
+    assert (tmp_path / "masks" / "synthetic_1_segmentation.png").is_file()
+    assert "failed:" in ran.err and "bad.jpg: not an image" in ran.err
+
+
+def test_predict_does_not_touch_an_output_folder_that_is_not_empty(efp, tmp_path, tiny_checkpoint):
+    arguments = ("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint)
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "mine.txt").write_text("mine")
+    ran = efp(*arguments)
+    assert ran.err == "efp predict: masks is not empty. Choose another --output, or pass --overwrite.\n"
+    assert ran.code == 2
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == ["mine.txt"]
+    assert efp(*arguments, "--overwrite").code == 0
+    assert efp(*arguments, "--output", "masks/mine.txt").err.startswith("efp predict: masks/mine.txt is a file.")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nothing*.jpg"], "nothing*.jpg: no file matches"),
+        (["photo.jpg", "--threshold", "50"], "`threshold` must be a probability between 0 and 1, got 50.0"),
+        (["photo.jpg", "--checkpoint", "nowhere"], "nowhere: no checkpoint there"),
+        (["photo.jpg", "--batch-size", "-1"], "`--batch-size` must be at least 1, got -1"),
+        (["photo.jpg", "--bf16"], "`bf16` must be used with a folder of OpenVINO"),
+    ],
+)
+def test_predict_refuses_impossible_arguments_before_it_writes(efp, tmp_path, tiny_checkpoint, arguments, words):
+    if "--checkpoint" not in arguments:
+        arguments = [*arguments, "--checkpoint", tiny_checkpoint]
+    ran = efp("predict", *arguments)
+    assert ran.code == 2 and words in ran.err.splitlines()[-1]
+    assert not (tmp_path / "masks").exists()
+
+
+@pytest.mark.parametrize("checkpoint", ["efp-isic", "efp-isic-nano"])
+def test_shipped_checkpoint_finds_the_drawn_lesions(efp, tmp_path, checkpoint):
+    assert efp("predict", EXAMPLES, "--checkpoint", checkpoint).code == 0
+    for number in (1, 2, 3, 4):
+        name = f"synthetic_{number}_segmentation.png"
+        mask = np.asarray(Image.open(tmp_path / "masks" / name)) > 128
+        truth = np.asarray(Image.open(EXAMPLES / name)) > 128
+        assert mask.shape == truth.shape
+        assert (mask & truth).sum() / (mask | truth).sum() > 0.6, name
+
+
+def test_a_folder_that_is_not_there_is_said_without_a_request(efp, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("a connection was opened")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    for name in ("checkpoints/efp-isic", "nowhere", "./runs/mine", "a/b/c"):
+        ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", name)
+        assert ran.code == 2
+        assert f"{name}: no checkpoint there" in ran.err and "efp-isic, efp-isic-nano" in ran.err
+
+
+@pytest.mark.slow
+def test_predict_needs_no_extra(tmp_path):
+    """In a process that can import nothing of any extra."""
+    program = """
+import sys
+from efp_hf.extras import EXTRAS
+for modules in EXTRAS.values():
+    sys.modules.update(dict.fromkeys(modules))
+from efp_hf.__main__ import main
+sys.exit(main(["predict", sys.argv[1]]))
+"""
+    example = str(EXAMPLES / "synthetic_1.jpg")
+    ran = subprocess.run([sys.executable, "-c", program, example], cwd=tmp_path, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert (tmp_path / "masks" / "synthetic_1_segmentation.png").is_file()

@@ -1,0 +1,56 @@
+import shutil
+
+from efp_hf.data.folders import FOLDERS
+from efp_hf.data.split import SPLITS
+
+
+def test_score_of_a_checkpoint_is_the_score_of_its_masks(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    images = synthetic_root / FOLDERS["train"][0]
+    assert efp("predict", images, "--checkpoint", tiny_checkpoint).code == 0
+    ran = efp("score", "--data", synthetic_root, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 0
+    assert efp("score", "--data", synthetic_root, "--masks", "masks").code == 0
+    by_model, by_masks = rows_of(tmp_path / "scores" / "scores.csv")
+    assert (by_model["split"], by_model["images"]) == ("test", "8")
+    scores = [name for name in by_model if name.startswith(("jaccard", "dice", "pooled", "hd95", "boundary"))]
+    assert len(scores) >= 12
+    assert {name: by_model[name] for name in scores} == {name: by_masks[name] for name in scores}
+    assert f"{float(by_model['jaccard']):.4f}" in ran.out
+    assert by_masks["command"] == "efp score --data synthetic --masks masks"
+
+
+def test_score_of_the_truth_is_perfect(efp, tmp_path, synthetic_root, rows_of):
+    shutil.copytree(synthetic_root / FOLDERS["train"][1], tmp_path / "truth")
+    arguments = ("--data", synthetic_root, "--masks", "truth", "--split", "validation", "--output", "out")
+    assert efp("score", *arguments).code == 0
+    (row,) = rows_of(tmp_path / "out" / "scores.csv")
+    assert float(row["jaccard"]) == float(row["pooled_mean_iou"]) == float(row["boundary_f1"]) == 1.0
+    assert float(row["hd95"]) == 0.0
+
+
+def test_score_names_what_is_wrong(efp, tmp_path, synthetic_root):
+    data = ("--data", synthetic_root)
+    assert "must be one of train, validation, test, got 'val'" in efp("score", *data, "--split", "val").err
+    (tmp_path / "none").mkdir()
+    ran = efp("score", *data, "--masks", "none")
+    assert ran.code == 2 and "_segmentation.png: no such file" in ran.err
+    both = efp("score", *data, "--masks", "none", "--checkpoint", "efp-isic")
+    assert both.code == 2 and "not allowed with argument" in both.err
+    assert not (tmp_path / "scores").exists()
+
+
+def test_score_checks_its_arguments_before_it_reads_the_images(efp, tmp_path):
+    (tmp_path / "file").write_text("")
+    for arguments, words in (
+        (("--split", "val"), "got 'val'"),
+        (("--checkpoint", "nowhere"), "nowhere: no checkpoint there"),
+        (("--batch-size", "0"), "`--batch-size` must be at least 1, got 0"),
+        (("--output", "file"), "file is a file. Choose another --output."),
+    ):
+        ran = efp("score", "--data", "/nowhere", *arguments)
+        assert ran.code == 2 and words in ran.err and "/nowhere" not in ran.err
+
+
+def test_help_names_the_splits_that_there_are(efp):
+    first, second, third = SPLITS
+    assert f"{first}, {second} or {third} (default" in efp("score", "--help").out
