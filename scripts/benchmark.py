@@ -7,112 +7,28 @@
 
 Parts: `model` (a forward pass, also on a GPU where there is one), `profile` (where EFP's goes), `job` (a folder of
 12-megapixel photos to mask files), `training`, `metrics`, `limit` (what the machine could do at best). Each appends
-rows to `results/speed_<part>.csv` and prints its goals. Exports are made once and kept in `exports/benchmark`.
+rows to `results/speed_<part>.csv`. Exports are made once and kept in `exports/benchmark`.
 """
 
 import argparse
 import os
-import sys
-import tempfile
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from efp_hf import speed
+from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT
 from efp_hf.metrics.rows import append_row, provenance
-from efp_hf.study.benchmark.job import in_new_process, job_candidates, job_rows, run_job, write_photos
-from efp_hf.study.benchmark.limit import limit_rows, machine_peaks
-from efp_hf.study.benchmark.metrics import draw_mask_pairs, metric_candidates, metric_rows
-from efp_hf.study.benchmark.model import model_calls, model_candidates, model_rows, profile_rows, time_parts
-from efp_hf.study.benchmark.systems import CUDA, EFP, NANO, RUNTIMES, SYSTEMS, new_system
-from efp_hf.study.benchmark.training import (
-    BARE_LOOP,
-    new_trainer,
-    repeat_rows,
-    train_from_memory,
-    train_with_trainer,
-    training_rows,
-)
-from efp_hf.study.benchmark.turns import PAUSE, alternate, conditions
-
-HERE = Path(__file__).resolve().parents[1]
-DEFAULT_CHECKPOINT = HERE / "checkpoints" / "efp-isic"
-JOB_RUNTIMES = ("torch", "onnx", "openvino")
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is measured."""
-
-    rounds: dict[int, int]  # of a forward pass, by batch size
-    image_size: int
-    job_rounds: int
-    images: tuple[int, int]  # of the job; of the second one only EFP's memory is of interest: one round, no peer
-    photo_size: tuple[int, int]  # height, width
-    training_rounds: int
-    steps: int
-    warm_up_steps: int
-    training_images: int
-    training_size: int
-    batch_size: int
-    metric_rounds: int
-    masks: int
-    mask_size: int
-    limit_rounds: int
-    limit_sizes: tuple[int, ...]
-    limit_batches: tuple[int, ...]
-    peak_work: tuple[int, int, int]  # channels and side of the convolutions, megabytes of the copy
-
-
-FULL = Effort(
-    rounds={1: 30, 8: 6},
-    image_size=256,
-    job_rounds=3,
-    images=(50, 500),
-    photo_size=(3000, 4000),
-    training_rounds=3,
-    steps=24,
-    warm_up_steps=4,
-    training_images=100,
-    training_size=256,
-    batch_size=16,
-    metric_rounds=3,
-    masks=1000,
-    mask_size=1024,
-    limit_rounds=10,
-    limit_sizes=(128, 192, 256, 384, 512),
-    limit_batches=(1, 2, 4, 8, 16),
-    peak_work=(512, 112, 512),
-)
-QUICK = Effort(
-    rounds={1: 2},
-    image_size=64,
-    job_rounds=1,
-    images=(2, 4),
-    photo_size=(300, 400),
-    training_rounds=1,
-    steps=2,
-    warm_up_steps=1,
-    training_images=30,
-    training_size=64,
-    batch_size=2,
-    metric_rounds=1,
-    masks=2,
-    mask_size=128,
-    limit_rounds=1,
-    limit_sizes=(64,),
-    limit_batches=(1, 2),
-    peak_work=(32, 32, 8),
-)
+from efp_hf.study.benchmark.parts import FULL, MEASURES, QUICK
+from efp_hf.study.benchmark.systems import TIMED_RUNTIMES
+from efp_hf.study.benchmark.turns import conditions
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*speed.PARTS, "all"])
-    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="folder (default: the shipped one)")
-    parser.add_argument("--runtimes", nargs="+", choices=RUNTIMES, default=RUNTIMES, metavar="NAME")
+    parser.add_argument("part", choices=[*MEASURES, "all"])
+    parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
+    parser.add_argument("--runtimes", nargs="+", choices=TIMED_RUNTIMES, default=TIMED_RUNTIMES, metavar="NAME")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: %(default)s)")
     parser.add_argument("--images", type=int, help=f"photos of the job (default: {FULL.images[0]})")
     parser.add_argument("--mean-iou", default="mean_iou", help="folder with evaluate's mean_iou.py, without a network")
@@ -122,113 +38,6 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def print_left_out(left_out: dict) -> None:
-    for name, reason in left_out.items():
-        print(f"left out: {name if isinstance(name, str) else ', '.join(name)}: {reason}")
-
-
-def measure_model(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    runtimes = (*arguments.runtimes, *([CUDA] if torch.cuda.is_available() else []))
-    candidates, left_out = model_candidates(
-        SYSTEMS, runtimes, arguments.checkpoint, arguments.exports, arguments.threads
-    )
-    print_left_out(left_out)
-    rows = []
-    for batch_size, rounds in effort.rounds.items():
-        pixel_values = torch.randn(batch_size, 3, effort.image_size, effort.image_size)
-        calls = model_calls(candidates, pixel_values)
-        seconds = alternate(calls, rounds, settle=2, pause=PAUSE)
-        rows += model_rows(seconds, batch_size, effort.image_size)
-    return rows
-
-
-def measure_profile(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    pixel_values = torch.randn(1, 3, effort.image_size, effort.image_size)
-    models = {name: new_system(name, arguments.checkpoint) for name in (EFP, NANO)}
-    calls = {name: partial(time_parts, model, pixel_values) for name, model in models.items()}
-    measured = alternate(calls, effort.rounds[1], warm_up=3, settle=2, measure=lambda call: call())
-    return profile_rows(measured, 1, effort.image_size)
-
-
-def measure_job(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    runtimes = tuple(runtime for runtime in JOB_RUNTIMES if runtime in arguments.runtimes)
-    candidates, left_out = job_candidates(runtimes, arguments.checkpoint, arguments.exports)
-    print_left_out(left_out)
-    rows = []
-    only_efp = {name: checkpoint for name, checkpoint in candidates.items() if name[0] == EFP}
-    for num_images, rounds, taking_part in zip(
-        effort.images, (effort.job_rounds, 1), (candidates, only_efp), strict=True
-    ):
-        with tempfile.TemporaryDirectory() as root:
-            photos = Path(root) / "photos"
-            write_photos(photos, num_images, *effort.photo_size)
-            photo_mb = sum(photo.stat().st_size for photo in photos.iterdir()) / num_images / 1e6
-            calls = {
-                name: partial(in_new_process, run_job, checkpoint, photos, arguments.threads)
-                for name, checkpoint in taking_part.items()
-            }
-            measured = alternate(calls, rounds, warm_up=0, measure=lambda call: call())
-        rows += job_rows(measured, num_images, photo_mb)
-    return rows
-
-
-def measure_training(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    from efp_hf.data.folders import load_isic
-    from efp_hf.data.synthetic import write_synthetic_isic
-
-    with tempfile.TemporaryDirectory() as root:
-        side = 2 * effort.training_size  # as large as the images that scripts/train.py keeps, with its 256²
-        images = write_synthetic_isic(Path(root) / "drawings", effort.training_images, side * 3 // 4, side)
-        data = load_isic(images, cache_dir=Path(root) / "cache")
-        # one batch more than steps: a batch is loaded while the one before is handed out
-        data = repeat_rows(data, (effort.steps + 1) * effort.batch_size)
-        new = partial(new_trainer, data, Path(root) / "run", effort.training_size, effort.steps, effort.batch_size)
-        calls = {
-            f"Trainer, {workers} data workers": partial(train_with_trainer, partial(new, workers), effort.warm_up_steps)
-            for workers in (0, 2)
-        }
-        calls[BARE_LOOP] = partial(train_from_memory, partial(new, 0), effort.warm_up_steps)
-        measured = alternate(calls, effort.training_rounds, warm_up=0, measure=lambda call: call())
-    return training_rows(measured, effort.steps, effort.batch_size, effort.training_size)
-
-
-def measure_metrics(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    pairs = draw_mask_pairs(effort.masks, effort.mask_size)
-    candidates, left_out = metric_candidates(pairs, arguments.mean_iou)
-    print_left_out(left_out)
-    seconds = alternate(candidates, effort.metric_rounds, warm_up=0)
-    return metric_rows(seconds, left_out, effort.masks, effort.mask_size)
-
-
-def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
-    # peaks and bytes are those of float32
-    runtimes = tuple(runtime for runtime in arguments.runtimes if runtime in speed.FLOAT_RUNTIMES)
-    candidates, left_out = model_candidates(
-        (EFP,), runtimes, arguments.checkpoint, arguments.exports, arguments.threads
-    )
-    print_left_out(left_out)
-    settings = [(1, size) for size in effort.limit_sizes]
-    settings += [(batch_size, effort.image_size) for batch_size in effort.limit_batches]
-    calls = {
-        (batch_size, size, runtime): call
-        for batch_size, size in dict.fromkeys(settings)
-        for (_, runtime), call in model_calls(candidates, torch.randn(batch_size, 3, size, size)).items()
-    }
-    peaks = machine_peaks(effort.limit_rounds, *effort.peak_work)
-    seconds = alternate(calls, effort.limit_rounds, settle=2, pause=PAUSE)
-    return limit_rows(seconds, peaks, new_system(EFP, arguments.checkpoint))
-
-
-MEASURES = {
-    "model": measure_model,
-    "profile": measure_profile,
-    "job": measure_job,
-    "training": measure_training,
-    "metrics": measure_metrics,
-    "limit": measure_limit,
-}
-
-
 def main() -> None:
     arguments = parse()
     effort = QUICK if arguments.quick else FULL
@@ -236,14 +45,12 @@ def main() -> None:
         effort = replace(effort, images=(arguments.images, effort.images[1]))
     results = arguments.results or Path("runs/quick" if arguments.quick else "results")
     torch.set_num_threads(arguments.threads)
-    for part in speed.PARTS if arguments.part == "all" else (arguments.part,):
+    for part in MEASURES if arguments.part == "all" else (arguments.part,):
         row = {**provenance(), **conditions(arguments.threads)}
         for measured in MEASURES[part](arguments, effort):
             append_row(results / f"speed_{part}.csv", {**row, **measured})
             print(part, *(f"{name}={value}" for name, value in measured.items()))
-    for goal in speed.goals(results):
-        print(goal)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

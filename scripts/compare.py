@@ -10,34 +10,18 @@ split. What has a row in `results/` is skipped; what was stopped goes on where i
 """
 
 import argparse
-import shutil
 import sys
 from pathlib import Path
 
-from efp_hf.commands.arguments import add_data_arguments
 from efp_hf.data.lesions import load_lesions
-from efp_hf.image_processing_efp import EFPImageProcessor
-from efp_hf.metrics import summarize
-from efp_hf.metrics.rows import append_row, provenance, read_rows, write_rows
-from efp_hf.study.comparison import (
-    ABLATIONS,
-    LEARNING_RATES,
-    SYSTEMS,
-    TRACKS,
-    Run,
-    choose_threshold,
-    multiply_adds,
-    read_counts,
-    score_images,
-    train_system,
-)
-
-OF_TRAINING = ("bf16", "use_cpu")
+from efp_hf.study.comparison import ABLATIONS, SYSTEMS, TRACKS, Run, measure_system
+from efp_hf.study.tables import find_rows, read_results
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    add_data_arguments(parser, split=None)
+    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
     parser.add_argument("--track", required=True, choices=TRACKS)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="default: all")
     parser.add_argument(
@@ -51,99 +35,23 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def find_rows(path: Path, **wanted) -> list[dict[str, str]]:
-    """The rows of a CSV file that have these values; none where there is no file."""
-    rows = read_rows(path, missing_ok=True)
-    return [row for row in rows if all(row[name] == str(wanted[name]) for name in wanted)]
-
-
-def search_learning_rate(run: Run, data, arguments: argparse.Namespace, settings: dict) -> float:
-    """The rate with the best validation J after a short training; the seed 0 speaks for all seeds and variants."""
-    track, path = TRACKS[run.track], arguments.results / "learning_rates.csv"
-    key = {"track": run.track, "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
-    for rate in LEARNING_RATES:
-        if find_rows(path, **key, learning_rate=rate):
-            continue
-        output = arguments.runs / f"search-{run.track}-{run.system}-{rate}"
-        row = provenance()
-        _, score = train_system(
-            Run(run.track, run.system),
-            data,
-            output,
-            rate,
-            track.search_size,
-            track.search_epochs,
-            keep_best=False,
-            **settings,
-        )
-        append_row(path, {**row, **key, "learning_rate": rate, "validation_jaccard": round(score["jaccard"], 4)})
-        shutil.rmtree(output)
-        print(f"{run.track} {run.system}: rate {rate}, validation J {score['jaccard']:.4f}", flush=True)
-    return max(LEARNING_RATES, key=lambda rate: find_rows(path, **key, learning_rate=rate)[0]["validation_jaccard"])
-
-
-def measure(run: Run, data, arguments: argparse.Namespace, settings: dict) -> None:
-    """Train, choose the threshold on validation, read the test split once, and write what came out."""
-    track, output = TRACKS[run.track], arguments.runs / run.name
-    rate = search_learning_rate(run, data, arguments, settings)
-    row = provenance()
-    model, trained = train_system(run, data, output, rate, run.image_size, track.epochs, **settings)
-    processor = EFPImageProcessor(size={"height": run.image_size, "width": run.image_size})
-    processor.threshold, validation_jaccard = choose_threshold(model, processor, data["validation"])
-    model.save_pretrained(output / "model")
-    processor.save_pretrained(output / "model")
-
-    image_scores = arguments.results / "comparison" / f"{run.name}.csv"
-    rows = score_images(model, processor, data["test"])
-    write_rows(rows, image_scores)
-    scores = summarize(read_counts(image_scores))
-    for name in ("hd95", "boundary_f1"):
-        scores[name] = sum(image[name] for image in rows) / len(rows)
-    append_row(
-        arguments.results / "comparison.csv",
-        {
-            **row,
-            "data": Path(arguments.data).name,
-            "split_seed": arguments.split_seed,
-            "track": run.track,
-            "system": run.system,
-            "variant": run.variant,
-            "seed": run.seed,
-            "image_size": run.image_size,
-            "epochs": track.epochs,
-            "images_seen": track.epochs * len(data["train"]),
-            "learning_rate": rate,
-            "precision": "bf16" if arguments.bf16 else "float32",
-            "parameters": sum(parameter.numel() for parameter in model.parameters()),
-            "multiply_adds": multiply_adds(model, run.image_size),
-            "core_minutes": round(trained["core_seconds"] / 60, 1),
-            "threshold": processor.threshold,
-            "validation_jaccard": round(validation_jaccard, 4),
-            "images": len(rows),
-            **{name: round(value, 6) for name, value in scores.items()},
-        },
-    )
-    for checkpoint in output.glob("checkpoint-*"):
-        shutil.rmtree(checkpoint)
-    print(f"{run.name}: validation J {validation_jaccard:.4f}, test J {scores['jaccard']:.4f}", flush=True)
-
-
 def main() -> None:
     arguments = parse()
-    settings = {name: True for name in OF_TRAINING if getattr(arguments, name)}
+    settings = {name: True for name in ("bf16", "use_cpu") if getattr(arguments, name)}
     if arguments.ablation is None:
         runs = [Run(arguments.track, system, seed) for seed in arguments.seeds for system in arguments.systems]
     else:
         variants = arguments.ablation or list(ABLATIONS)
         runs = [Run(arguments.track, "efp", seed, variant) for seed in arguments.seeds for variant in variants]
+    results, name, split_seed = arguments.results, Path(arguments.data).name, arguments.split_seed
     try:
-        data = load_lesions(arguments.data, seed=arguments.split_seed)
+        data = load_lesions(arguments.data, seed=split_seed)
         for run in runs:
-            key = {"track": run.track, "system": run.system, "variant": run.variant, "seed": run.seed}
-            if find_rows(arguments.results / "comparison.csv", **key):
+            measured = read_results(results / "comparison.csv", missing_ok=True)
+            if len(find_rows(measured, **vars(run))):
                 print(f"{run.name}: has its row", flush=True)
                 continue
-            measure(run, data, arguments, settings)
+            measure_system(run, data, name, split_seed, results, arguments.runs, **settings)
     except (OSError, ValueError, ImportError) as error:
         sys.exit(str(error))
 

@@ -1,5 +1,6 @@
 """The paper's comparison: every system on the same images, with the same recipe and the same number of images seen."""
 
+import shutil
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,22 +8,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset, DatasetDict
-from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel, TrainerCallback, TrainingArguments, set_seed
 
 from ..image_processing_efp import EFPImageProcessor
-from ..metrics import confusion_counts
+from ..metrics import confusion_counts, summarize
 from ..metrics.evaluation import THRESHOLDS, boundary_scores, grid_jaccards, model_masks
-from ..metrics.rows import read_rows
+from ..metrics.rows import append_row, provenance, write_rows
 from ..training.encoders import PAPER_ENCODER, new_model
 from ..training.trainer import TRAINING_DEFAULTS, lesion_trainer
 from .baselines import BASELINES, new_baseline
+from .cost import count_parameters, multiply_adds
+from .tables import find_rows, read_results
 
-EFP, NANO = "efp", "efp_nano"
-SYSTEMS = (*BASELINES, EFP, NANO)
+SYSTEMS = (*BASELINES, "efp", "efp_nano")
 ENCODER = "tf_efficientnet_lite0"
 LEARNING_RATES = (2e-4, 6e-4, 2e-3)  # the search of every system; its encoder has ENCODER_SHARE of it
 ENCODER_SHARE = 0.3
+COUNTS = ["tp", "fp", "fn", "tn"]  # columns of an image's pixels
 
 
 @dataclass(frozen=True)
@@ -43,8 +45,7 @@ TRACKS = {
 
 FILE_NAME = str.maketrans({" ": "-", ":": "to", ",": None})
 
-# EFP with one thing changed: name → fields of `EFPConfig`, encoder or image size. Those of 64 channels are the design
-# that was tried before, and that with a context.
+# EFP with one thing changed: name → fields of `EFPConfig`, encoder or image size
 ABLATIONS = {
     "no cross-scale": {"use_cross_scale": False},
     "no attention": {"use_spatial_attention": False},
@@ -53,14 +54,6 @@ ABLATIONS = {
     "BCE alone": {"dice_weight": 0.0},
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
-    "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},
-    "64 channels, 3x3, global context": {
-        "pyramid_size": 64,
-        "cross_scale_kernel_size": 3,
-        "global_context_size": 128,
-    },
-    "global context": {"global_context_size": 128},
-    "scores from zero": {"zero_init_scores": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
@@ -94,11 +87,11 @@ def new_system(run: Run) -> PreTrainedModel:
     """The untrained model of a run."""
     pretrained = TRACKS[run.track].pretrained
     changes = {name: value for name, value in run.changes.items() if name != "image_size"}
-    if run.system in (EFP, NANO):
-        encoder = changes.pop("encoder", ENCODER if pretrained else PAPER_ENCODER)
-        return new_model(encoder, pretrained=pretrained, nano=run.system == NANO, **changes)
-    encoder = ENCODER if pretrained or run.system == "maskformer" else None
-    return new_baseline(run.system, encoder, pretrained)
+    if run.system in BASELINES:
+        encoder = ENCODER if pretrained or run.system == "maskformer" else None
+        return new_baseline(run.system, encoder, pretrained)
+    encoder = changes.pop("encoder", ENCODER if pretrained else PAPER_ENCODER)
+    return new_model(encoder, pretrained=pretrained, nano=run.system == "efp_nano", **changes)
 
 
 class CoreSeconds(TrainerCallback):
@@ -159,6 +152,73 @@ def train_system(
     return model.eval(), {"jaccard": score["eval_jaccard"], "core_seconds": core_seconds.total()}
 
 
+def search_learning_rate(run: Run, data: DatasetDict, results: Path, runs: Path, settings: dict) -> float:
+    """The rate with the best validation J after a short training; the seed 0 speaks for all seeds and variants."""
+    track, path = TRACKS[run.track], results / "learning_rates.csv"
+    key = {"track": run.track, "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
+    for rate in LEARNING_RATES:
+        if len(find_rows(read_results(path, missing_ok=True), **key, learning_rate=rate)):
+            continue
+        output, row = runs / f"search-{run.track}-{run.system}-{rate}", provenance()
+        base, size = Run(run.track, run.system), track.search_size
+        _, score = train_system(base, data, output, rate, size, track.search_epochs, keep_best=False, **settings)
+        append_row(path, {**row, **key, "learning_rate": rate, "validation_jaccard": round(score["jaccard"], 4)})
+        shutil.rmtree(output)
+        print(f"{run.track} {run.system}: rate {rate}, validation J {score['jaccard']:.4f}", flush=True)
+    tried = find_rows(read_results(path), **key)
+    return float(tried.loc[tried["validation_jaccard"].idxmax(), "learning_rate"])
+
+
+def measure_system(run: Run, data: DatasetDict, data_name: str, split_seed: int, results: Path, runs: Path, **settings):
+    """
+    Train, choose the threshold on validation, read the test split once, and append what came out to `comparison.csv`.
+
+    Args:
+        results, runs: folders of the rows and of the trainings.
+        settings: of `TrainingArguments`.
+    """
+    track, output = TRACKS[run.track], runs / run.name
+    rate = search_learning_rate(run, data, results, runs, settings)
+    row = provenance()
+    model, trained = train_system(run, data, output, rate, run.image_size, track.epochs, **settings)
+    processor = EFPImageProcessor(size={"height": run.image_size, "width": run.image_size})
+    processor.threshold, validation_jaccard = choose_threshold(model, processor, data["validation"])
+    model.save_pretrained(output / "model")
+    processor.save_pretrained(output / "model")
+
+    image_scores = results / "comparison" / f"{run.name}.csv"
+    write_rows(score_images(model, processor, data["test"]), image_scores)
+    images = read_results(image_scores)
+    scores = summarize(images[COUNTS].to_numpy(), images["hd95"], images["boundary_f1"])
+    append_row(
+        results / "comparison.csv",
+        {
+            **row,
+            "data": data_name,
+            "split_seed": split_seed,
+            "track": run.track,
+            "system": run.system,
+            "variant": run.variant,
+            "seed": run.seed,
+            "image_size": run.image_size,
+            "epochs": track.epochs,
+            "images_seen": track.epochs * len(data["train"]),
+            "learning_rate": rate,
+            "precision": "bf16" if settings.get("bf16") else "float32",
+            "parameters": count_parameters(model),
+            "multiply_adds": multiply_adds(model, run.image_size),
+            "core_minutes": round(trained["core_seconds"] / 60, 1),
+            "threshold": processor.threshold,
+            "validation_jaccard": round(validation_jaccard, 4),
+            "images": len(images),
+            **{name: round(value, 6) for name, value in scores.items()},
+        },
+    )
+    for checkpoint in output.glob("checkpoint-*"):
+        shutil.rmtree(checkpoint)
+    print(f"{run.name}: validation J {validation_jaccard:.4f}, test J {scores['jaccard']:.4f}", flush=True)
+
+
 def choose_threshold(model: PreTrainedModel, processor: EFPImageProcessor, validation: Dataset) -> tuple[float, float]:
     """The threshold with the highest mean J on validation, at the masks' own size, and that J."""
     tried = grid_jaccards(validation, model, processor, THRESHOLDS, regions=(False,))
@@ -170,7 +230,7 @@ def score_images(model: PreTrainedModel, processor: EFPImageProcessor, dataset: 
     """A row an image: `image_id`, its pixels `tp`, `fp`, `fn`, `tn`, `hd95`, `boundary_f1`, at the mask's own size."""
     rows = []
     for image_id, mask, truth in model_masks(dataset, model, processor):
-        counts = dict(zip(("tp", "fp", "fn", "tn"), confusion_counts(mask, truth).tolist(), strict=True))
+        counts = dict(zip(COUNTS, confusion_counts(mask, truth).tolist(), strict=True))
         boundary = {name: round(value, 6) for name, value in boundary_scores(mask, truth).items()}
         rows.append({"image_id": image_id, **counts, **boundary})
     return rows
@@ -178,12 +238,4 @@ def score_images(model: PreTrainedModel, processor: EFPImageProcessor, dataset: 
 
 def read_counts(path: Path) -> np.ndarray:
     """`(num_images, 4)`: TP, FP, FN, TN of each image of a file with the rows of [`score_images`]."""
-    return np.array([[int(row[name]) for name in ("tp", "fp", "fn", "tn")] for row in read_rows(path)])
-
-
-def multiply_adds(model: PreTrainedModel, image_size: int) -> int:
-    """Of one image of `image_size`², counted by PyTorch (convolutions and matrix products)."""
-    counter = FlopCounterMode(display=False)
-    with counter, torch.no_grad():
-        model(torch.zeros(1, 3, image_size, image_size))
-    return counter.get_total_flops() // 2
+    return read_results(path)[COUNTS].to_numpy()

@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import numpy as np
+import torch
 from datasets import Dataset
-from datasets import Image as ImageFeature
 from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
@@ -13,23 +13,22 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFor
 from PIL import Image
 from transformers import PreTrainedModel
 
-from ..configuration_efp import EFPConfig
+from ..configuration_efp import NUM_LEVELS, EFPConfig
 from ..data.files import write_atomically
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..inference.checkpoint import weights_digest
-from ..inference.drawing import agreement, tint_lesion
+from ..inference.drawing import AGREEMENT_COLORS, draw_agreement, tint_lesion
 from ..metrics import bootstrap_interval, confusion_counts, jaccard
 from ..metrics.calibration import NUM_BINS, calibration_error
 from ..metrics.evaluation import model_masks, truth_mask
-from ..metrics.rows import read_rows
 from ..metrics.scores import JACCARD_THRESHOLD
 from ..modeling_efp import EFPForSegmentation
-from ..page.photo import find_lesion, segment_photo
 from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark.systems import EFP, NANO, ON_ENCODER
-from .comparison import SYSTEMS, TRACKS, Run, read_counts
-from .report import TITLES, image_means, read_comparison
-from .speed import FLOAT_RUNTIMES, newest_run, runtime_name
+from .benchmark.systems import EFP, FLOAT_RUNTIMES, NANO, ON_ENCODER
+from .comparison import COUNTS, SYSTEMS, TRACKS, Run
+from .comparison_tables import TITLES, Trained, read_comparison
+from .speed_tables import newest_run, runtime_name
+from .tables import find_rows, read_results
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness
 GREEN, RED, BLUE, SKY, PURPLE, ORANGE = "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00"
@@ -42,8 +41,6 @@ LOOKS = {
     "efp": (RED, "o", "solid"),
     "efp_nano": (ORANGE, "*", (0, (1, 1))),
 }
-AGREEMENT_COLORS = {"hit": GREEN, "false": RED, "missed": BLUE}
-AGREEMENT_OPACITY = {"hit": 0.4, "false": 0.75, "missed": 0.75}
 TRACK_TITLES = {"pretrained": "encoder from ImageNet", "scratch": "from scratch"}
 RANKS = {"best": 1.0, "median": 0.5, "lower quartile": 0.25, "worst": 0.0}  # quantiles of EFP's J, two images each
 STYLE = {
@@ -71,9 +68,9 @@ def save_figure(figure: Figure, path: Path) -> None:
 # --------------------------------------------------------------------------------------------------- The comparison
 
 
-def read_systems(results: Path) -> dict[str, dict[str, list[dict]]]:
+def read_systems(results: Path) -> dict[str, dict[str, Trained]]:
     """
-    track → system → its rows as [`read_comparison`] gives them, in the order of `SYSTEMS`, without EFP's variants.
+    track → system → its runs, in the order of `SYSTEMS`, without EFP's variants.
 
     Raises:
         FileNotFoundError: no system has a row, or a row's image scores are missing.
@@ -116,9 +113,9 @@ def add_legend(figure: Figure, panels: list) -> None:
     )
 
 
-def draw_accuracy(panel, system: str, cost: float, rows: list[dict]) -> None:
+def add_point(panel, system: str, cost: float, trained: Trained) -> None:
     """J of the test split with its 95 % interval at what the system costs."""
-    jaccards = image_means(rows, jaccard)
+    jaccards = trained.image_means(jaccard)
     low, high = bootstrap_interval(jaccards)
     color, marker, _ = LOOKS[system]
     panel.errorbar(
@@ -151,15 +148,15 @@ def accuracy_figure(results: Path) -> Figure:
     tracks = read_systems(results)
     figure, panels = new_panels(tracks)
     for panel, systems in zip(panels, tracks.values(), strict=True):
-        for system, rows in systems.items():
-            draw_accuracy(panel, system, float(rows[0]["parameters"]) / 1e6, rows)
+        for system, trained in systems.items():
+            add_point(panel, system, trained.rows["parameters"].iloc[0] / 1e6, trained)
         scale_cost(panel, (1, 2, 3, 4, 6, 8), "millions of parameters")
     panels[0].set_ylabel("J on the test images (mean, 95 % interval)")
     add_legend(figure, panels)
     return figure
 
 
-def read_latencies(results: Path) -> tuple[str, dict[str, dict[str, float]]]:
+def read_latencies(results: Path) -> tuple[int, dict[str, dict[str, float]]]:
     """
     The side of the image, and runtime → system of the comparison → median milliseconds of one image, of the last run of
     the benchmark.
@@ -167,13 +164,14 @@ def read_latencies(results: Path) -> tuple[str, dict[str, dict[str, float]]]:
     Raises:
         FileNotFoundError: there was none.
     """
-    systems, rows, latencies = {EFP: "efp", NANO: "efp_nano"} | ON_ENCODER, newest_run(results, "model"), {}
-    for row in rows:
-        if row["batch_size"] == "1" and row["system"] in systems and row["runtime"] in FLOAT_RUNTIMES:
-            latencies.setdefault(row["runtime"], {})[systems[row["system"]]] = float(row["median_ms"])
+    systems, latencies = {EFP: "efp", NANO: "efp_nano"} | ON_ENCODER, {}
+    rows = find_rows(newest_run(results, "model"), batch_size=1)
+    for row in rows.itertuples():
+        if row.system in systems and row.runtime in FLOAT_RUNTIMES:
+            latencies.setdefault(row.runtime, {})[systems[row.system]] = row.median_ms
     if not latencies:
         raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py model`.")
-    return rows[0]["image_size"], latencies
+    return rows["image_size"].iloc[0], latencies
 
 
 @rc_context(STYLE)
@@ -186,9 +184,9 @@ def latency_figure(results: Path) -> Figure:
     panels = list(figure.subplots(1, len(latencies), squeeze=False, sharey=True)[0])
     for panel, (runtime, milliseconds) in zip(panels, latencies.items(), strict=True):
         panel.set_title(runtime_name(runtime), fontsize="medium")
-        for system, rows in systems.items():
+        for system, trained in systems.items():
             if system in milliseconds:
-                draw_accuracy(panel, system, milliseconds[system], rows)
+                add_point(panel, system, milliseconds[system], trained)
         scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), f"ms an image of {image_size}²")
     panels[0].set_ylabel(f"J on the test images at {TRACKS['pretrained'].image_size}² (mean, 95 % interval)")
     add_legend(figure, panels)
@@ -201,8 +199,8 @@ def jaccards_figure(results: Path) -> Figure:
     tracks = read_systems(results)
     figure, panels = new_panels(tracks)
     for panel, systems in zip(panels, tracks.values(), strict=True):
-        for system, rows in systems.items():
-            jaccards = np.concatenate([jaccard(row["counts"]) for row in rows])
+        for system, trained in systems.items():
+            jaccards = jaccard(trained.counts).ravel()
             color, _, dashes = LOOKS[system]
             width, order = (4, 2) if system == "efp" else (1.3, 3)  # the thin lines show on the thick one
             panel.ecdf(jaccards, color=color, linestyle=dashes, linewidth=width, label=TITLES[system], zorder=order)
@@ -228,25 +226,20 @@ def read_bins(path: Path, checkpoint: Path, split: str = "test") -> dict[str, np
     Raises:
         FileNotFoundError, ValueError: there is none.
     """
-    command = f"Run `python scripts/measure_trust.py --data ISIC_FOLDER --split {split} --checkpoint {checkpoint}`."
+    command = f"Run `python scripts/measure.py trust --data ISIC_FOLDER --split {split} --checkpoint {checkpoint}`."
     if not path.is_file():
         raise FileNotFoundError(f"{path}: no such file. {command}")
     digest, temperature = weights_digest(checkpoint), EFPConfig.from_pretrained(checkpoint).temperature
-    rows = [
-        row
-        for row in read_rows(path)
-        if (row["weights"], row["split"], float(row["temperature"])) == (digest, split, temperature)
-    ]
-    if not rows:
+    rows = find_rows(read_results(path), weights=digest, split=split, temperature=temperature)
+    if rows.empty:
         raise ValueError(
             f"{path}: no row of the {split} split for {checkpoint} ({digest}, temperature {temperature}). {command}"
         )
     bins = {}
     for region in ("all", "border"):
-        newest = [row for row in rows if row["pixels_of"] == region][-NUM_BINS:]
-        means = [[float(row[name] or 0) for name in ("mean_probability", "lesion_share")] for row in newest]
-        pixels = np.array([[float(row["pixels"])] for row in newest])
-        bins[region] = np.hstack([pixels, pixels * means])
+        newest = find_rows(rows, pixels_of=region)[-NUM_BINS:]
+        pixels = newest[["pixels"]].to_numpy(float)
+        bins[region] = np.hstack([pixels, pixels * newest[["mean_probability", "lesion_share"]].fillna(0).to_numpy()])
     return bins
 
 
@@ -302,7 +295,7 @@ def model_folders(track: str, runs: Path, seed: int = 0) -> dict[str, Path]:
     return {system: runs / Run(track, system, seed).name / "model" for system in SYSTEMS}
 
 
-def load_model(folder: Path) -> tuple[PreTrainedModel, EFPImageProcessor]:
+def load_system(folder: Path) -> tuple[PreTrainedModel, EFPImageProcessor]:
     """EFP or a baseline, by the `model_type` of its config, in evaluation mode, and its image processor."""
     model_type = json.loads((folder / "config.json").read_text())["model_type"]
     classes = {EFPConfig.model_type: EFPForSegmentation, BaselineConfig.model_type: BaselineForSegmentation}
@@ -311,21 +304,13 @@ def load_model(folder: Path) -> tuple[PreTrainedModel, EFPImageProcessor]:
     return classes[model_type].from_pretrained(folder).eval(), EFPImageProcessor.from_pretrained(folder)
 
 
-def draw_agreement(image: Image.Image, mask: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The image with its hit, false and missed pixels in their colours; all three of one (height, width)."""
-    pixels = np.array(image)
-    for name, part in agreement(mask, truth).items():
-        color, opacity = np.array(list(bytes.fromhex(AGREEMENT_COLORS[name][1:]))), AGREEMENT_OPACITY[name]
-        pixels[part] = np.round(pixels[part] * (1 - opacity) + color * opacity)
-    return pixels
-
-
 def read_ranks(path: Path, track: str) -> list[tuple[str, str]]:
     """(rank, image_id) of [`choose_images`] from a run's image scores."""
     if not path.is_file():
         raise FileNotFoundError(f"{path}: {how_to_measure(track)}")
-    image_ids = [row["image_id"] for row in read_rows(path)]
-    return [(rank, image_ids[position]) for rank, position in choose_images(jaccard(read_counts(path)))]
+    images = read_results(path)
+    ranks = choose_images(jaccard(images[COUNTS].to_numpy()))
+    return [(rank, images["image_id"].iloc[position]) for rank, position in ranks]
 
 
 def find_image(dataset: Dataset, image_id: str) -> int:
@@ -368,7 +353,7 @@ def masks_figure(results: Path, track: str, dataset: Dataset, folders: dict[str,
         "truth": [(np.uint8(255) * truth_mask(row)[..., None].repeat(3, 2), "") for row in rows],
     }
     for system, folder in folders.items():
-        model, processor = load_model(folder)
+        model, processor = load_system(folder)
         columns[TITLES[system]] = [
             (draw_agreement(image, mask, truth), f"J {jaccard(confusion_counts(mask, truth)):.2f}")
             for image, (_, mask, truth) in zip(images, model_masks(rows, model, processor), strict=True)
@@ -384,7 +369,7 @@ def masks_figure(results: Path, track: str, dataset: Dataset, folders: dict[str,
             panel.text(0.03, 0.05, text, transform=panel.transAxes, color="white", fontsize="small", bbox=TEXT_BOX)
     for panel, (rank, image_id) in zip(grid[:, 0], ranks, strict=True):
         panel.set_ylabel(f"{rank}\n{image_id}", fontsize="small")
-    patches = [Patch(color=color, label=name) for name, color in AGREEMENT_COLORS.items()]
+    patches = [Patch(color=np.array(color) / 255, label=name) for name, color in AGREEMENT_COLORS.items()]
     figure.legend(handles=patches, loc="outside lower center", ncols=3)
     return figure
 
@@ -403,41 +388,43 @@ def show(panel, picture, **scale):
 # ----------------------------------------------------------------------------------------------------------- Levels
 
 
-def image_file(dataset: Dataset, image_id: str) -> Path:
-    """The file of an image of a dataset of [`load_isic`]."""
-    position = find_image(dataset, image_id)
-    return Path(dataset.cast_column("image", ImageFeature(decode=False))[position]["image"]["path"])
-
-
 @rc_context(STYLE)
-def levels_figure(path: Path, model: EFPForSegmentation, processor: EFPImageProcessor) -> Figure:
+@torch.inference_mode()
+def levels_figure(image: Image.Image, model: EFPForSegmentation, processor: EFPImageProcessor) -> Figure:
     """
     An image on its way through the network: F1..F4 and the enhanced levels (means over the channels, each in its own
     range), the attention maps M_s, and the probabilities and the mask that come of them.
     """
-    photo = segment_photo(path, model, processor)
-    mask, probabilities = find_lesion(photo, processor, size=photo.preview.size[::-1])
-    names = {"F": r"$F_i$", "F*": r"$F^{\ast}_i$ (enhanced)", "M_s ": r"$M_s$ (attention)"}
-    names = {prefix: name for prefix, name in names.items() if f"{prefix}1" in photo.maps}
-    num_levels = sum(name.startswith("F*") for name in photo.maps)
+    image = to_upright_rgb(image)
+    inputs = processor([image], return_tensors="pt").to(model.device)
+    outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
+    (result,) = processor.post_process_semantic_segmentation(outputs, [image.size[::-1]], return_probabilities=True)
+    mask, probabilities = (result[name].numpy(force=True) for name in ("segmentation", "probabilities"))
+    names = (r"$F_i$", r"$F^{\ast}_i$ (enhanced)", r"$M_s$ (attention)")
+    hidden, attentions = outputs.hidden_states, outputs.attentions or ()
+    groups = (hidden[:NUM_LEVELS], hidden[NUM_LEVELS:], attentions)
+    rows = [
+        (name, [level.mean(1)[0].numpy(force=True) for level in group])
+        for name, group in zip(names, groups, strict=True)
+        if group
+    ]
 
-    figure = Figure(figsize=(2.1 * (num_levels + 1) + 0.6, 6.2))
-    grid = figure.subplots(3, num_levels + 1)
-    left = {"image": photo.preview, "probability of lesion": probabilities, "mask": tint_lesion(photo.preview, mask)}
+    figure = Figure(figsize=(2.1 * (NUM_LEVELS + 1) + 0.6, 6.2))
+    grid = figure.subplots(3, NUM_LEVELS + 1)
+    left = {"image": image, "probability of lesion": probabilities, "mask": tint_lesion(image, mask)}
     for panel, (title, picture) in zip(grid[:, 0], left.items(), strict=True):
         drawn = show(panel, picture, vmin=0, vmax=1)
         panel.set_title(title, fontsize="medium")
         if title.startswith("probability"):
             figure.colorbar(drawn, ax=grid, shrink=0.6, label="probability, $M_s$;  $F$: from lowest to highest")
-    for panels, (prefix, name) in zip(grid, names.items(), strict=False):
-        for level, panel in enumerate(panels[1:], start=1):
-            values = photo.maps[f"{prefix}{level}"]
-            low, high = (0, 1) if prefix == "M_s " else (values.min(), values.max())
+    for panels, (name, levels) in zip(grid, rows, strict=False):
+        for number, (panel, values) in enumerate(zip(panels[1:], levels, strict=True), start=1):
+            low, high = (0, 1) if name == names[2] else (values.min(), values.max())
             show(panel, values, vmin=low, vmax=high)
             panel.set_xlabel(f"{values.min():.2f} … {values.max():.2f}", fontsize="small")
-            if prefix == "F":
-                panel.set_title(f"level {level}, {values.shape[1]} × {values.shape[0]}", fontsize="medium")
+            if name == names[0]:
+                panel.set_title(f"level {number}, {values.shape[1]} × {values.shape[0]}", fontsize="medium")
         panels[1].set_ylabel(name)
-    for panel in grid[len(names) :, 1:].flat:  # a model without attention has no M_s
+    for panel in grid[len(rows) :, 1:].flat:  # a model without attention has no M_s
         panel.remove()
     return figure

@@ -1,17 +1,23 @@
 """The same images as other light, other cameras and worse files would show them: how much of a score is left."""
 
+from collections.abc import Iterator
 from zlib import crc32
 
 import albumentations as A
 import numpy as np
 from datasets import Dataset
 from PIL import Image
+from tqdm import tqdm
 
 from ..data.augmentation import AREA_THEN_LINEAR, DarkCorners, Hairs
 from ..data.files import as_boolean_mask
-from ..image_processing_efp import to_upright_rgb
+from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..metrics import confusion_counts, summarize
+from ..metrics.evaluation import segment_rows
+from ..modeling_efp import EFPForSegmentation
 
-MAX_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
+SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
+CHANGED_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
 
 
 def colour_shift(red: float, green: float, blue: float) -> A.RGBShift:
@@ -37,7 +43,7 @@ CHANGES: dict[str, A.BasicTransform] = {
 
 def change_images(dataset: Dataset, name: str) -> Dataset:
     """
-    The rows of a split of `load_lesions`, reduced to `MAX_SIDE`, under a change of `CHANGES`. What is drawn (noise,
+    The rows of a split of `load_lesions`, reduced to `CHANGED_SIDE`, under a change of `CHANGES`. What is drawn (noise,
     hairs) depends on the image's id alone.
     """
     change = A.Compose([CHANGES[name]])
@@ -46,7 +52,7 @@ def change_images(dataset: Dataset, name: str) -> Dataset:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
             image, mask = to_upright_rgb(image), Image.fromarray(as_boolean_mask(mask, image_id).astype(np.uint8) * 255)
-            image.thumbnail((MAX_SIDE, MAX_SIDE), Image.Resampling.BILINEAR)
+            image.thumbnail((CHANGED_SIDE, CHANGED_SIDE), Image.Resampling.BILINEAR)
             mask = mask.resize(image.size, Image.Resampling.NEAREST)
             change.set_random_seed(crc32(image_id.encode()))
             changed = change(image=np.array(image), mask=np.array(mask))
@@ -55,3 +61,21 @@ def change_images(dataset: Dataset, name: str) -> Dataset:
         return {**rows, "image": images, "mask": masks}
 
     return dataset.with_transform(transform)
+
+
+def measure_changes(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor
+) -> Iterator[dict[str, str | float]]:
+    """A row a change: its name, `SCORES` and the mean `expected_jaccard`, which should fall with J."""
+    for name in CHANGES:
+        counts, expected = [], []
+        rows = segment_rows(change_images(dataset, name), model, processor)
+        for _, result, truth in tqdm(rows, total=len(dataset), unit="image", desc=name, leave=False, disable=None):
+            counts.append(confusion_counts(result["segmentation"].numpy(force=True), truth))
+            expected.append(result["expected_jaccard"])
+        scores = summarize(np.array(counts))
+        yield {
+            "change": name,
+            **{score: round(scores[score], 6) for score in SCORES},
+            "expected_jaccard": round(float(np.mean(expected)), 6),
+        }

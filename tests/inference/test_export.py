@@ -13,7 +13,6 @@ from timm.layers.conv2d_same import Conv2dSame
 from transformers import TimmBackboneConfig
 
 from efp_hf import EFPImageProcessor
-from efp_hf.data.lesions import load_lesions
 from efp_hf.data.pairs import FEATURES
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
@@ -25,7 +24,7 @@ from efp_hf.inference.export import (
     write_poolings_for_onnx,
 )
 from efp_hf.inference.runtimes import load_exported, require_packages, runtime_of
-from efp_hf.metrics.evaluation import compare_runtimes, grid_jaccards
+from efp_hf.metrics.evaluation import grid_jaccards
 from efp_hf.modeling_efp import EFPChannelPooling
 
 SHIPPED = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
@@ -226,35 +225,6 @@ def test_missing_package_is_named_with_the_extra_that_brings_it():
 def test_executorch_has_an_extra_of_its_own(checkpoint, tmp_path):
     with pytest.raises(ImportError, match=r'needs executorch: pip install "efp-hf\[executorch\]"'):
         export_model(*load_checkpoint(checkpoint), tmp_path / "x", "executorch")
-
-
-# Comparison of runtimes
-
-
-def test_checkpoint_agrees_with_itself(checkpoint, synthetic_root):
-    dataset, loaded = load_lesions(synthetic_root)["test"], load_checkpoint(checkpoint)
-    agreement = compare_runtimes(dataset, loaded, loaded, batch_size=3)
-    assert (agreement["jaccard_between"], agreement["lowest_jaccard_between"]) == (1, 1)
-    assert agreement["largest_logit_difference"] == 0
-    assert 0 < agreement["reference_from_float64"] == agreement["exported_from_float64"] < 1e-4
-    expected = grid_jaccards(dataset, *loaded, [loaded[1].threshold])[loaded[1].threshold, False]
-    assert agreement["jaccard_reference"] == agreement["jaccard_exported"] == pytest.approx(expected)
-
-
-def test_masks_of_another_threshold_disagree(checkpoint, synthetic_root):
-    dataset, (model, processor) = load_lesions(synthetic_root)["test"], load_checkpoint(checkpoint)
-    stricter = EFPImageProcessor.from_pretrained(checkpoint, threshold=0.999999)
-    agreement = compare_runtimes(dataset, (model, processor), (model, stricter))
-    assert agreement["jaccard_between"] == agreement["lowest_jaccard_between"] == agreement["jaccard_exported"] == 0
-    assert agreement["largest_logit_difference"] == 0 < agreement["jaccard_reference"]
-
-
-def test_rounding_is_the_distance_from_float64(checkpoint, synthetic_root):
-    dataset, (model, processor) = load_lesions(synthetic_root)["test"], load_checkpoint(checkpoint)
-    coarse = load_checkpoint(checkpoint)[0].bfloat16()
-    agreement = compare_runtimes(dataset, (model, processor), (coarse, processor))
-    assert agreement["exported_from_float64"] > 100 * agreement["reference_from_float64"]
-    assert agreement["exported_from_float64"] == pytest.approx(agreement["largest_logit_difference"], rel=0.01)
 
 
 def test_mask_of_another_size_than_its_image_is_not_scored(checkpoint):

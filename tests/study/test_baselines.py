@@ -6,13 +6,13 @@ from transformers import MaskFormerImageProcessor, SegformerConfig, SegformerFor
 
 from efp_hf.loss_efp import efp_loss
 from efp_hf.study.baselines import (
+    BASELINES,
     BaselineConfig,
     BaselineForSegmentation,
     instance_targets,
     maskformer_logits,
     new_baseline,
 )
-from efp_hf.study.benchmark.systems import SYSTEMS
 from efp_hf.training.encoders import imagenet_weights
 
 LITE0 = "tf_efficientnet_lite0"
@@ -42,10 +42,11 @@ def test_logits_are_the_librarys(system, encoder):
         expected = library(pixel_values)
         outputs = model(pixel_values, labels=torch.ones(1, 64, 64, dtype=torch.long))
     expected = expected if isinstance(expected, torch.Tensor) else expected.logits
-    assert outputs.logits.shape == (1, 1, 64, 64)
+    assert outputs.logits.shape == (1, 2, 64, 64)
     if expected.shape[-1] < 64:  # SegFormer's own logits have a quarter of the size
         expected = torch.nn.functional.interpolate(expected, size=(64, 64), mode="bilinear")
-    torch.testing.assert_close(outputs.logits, expected, atol=1e-4, rtol=1e-4)
+    assert not outputs.logits[:, 0].any()  # the background's
+    torch.testing.assert_close(outputs.logits[:, 1:], expected, atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(outputs.loss, efp_loss(outputs.logits, torch.ones(1, 64, 64, dtype=torch.long)))
 
 
@@ -99,7 +100,8 @@ def test_targets_of_an_image_without_lesion_are_the_background_alone():
     assert targets["mask_labels"][1].tolist() == [[[1, 1], [1, 1]]]
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", BASELINES)
 def test_every_system_starts_from_the_same_imagenet_weights(system):
     encoder = new_baseline(system, LITE0, pretrained=True).encoder
     (stem,) = [value for name, value in encoder.state_dict().items() if name.endswith("conv_stem.weight")]
@@ -109,7 +111,8 @@ def test_every_system_starts_from_the_same_imagenet_weights(system):
     assert torch.equal(last, weights["blocks.6.0.conv_pwl.weight"])
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.slow
+@pytest.mark.parametrize("system", BASELINES)
 def test_saved_weights_come_back(system, tmp_path):
     model = new_baseline(system, LITE0, pretrained=False).eval()
     model.save_pretrained(tmp_path)

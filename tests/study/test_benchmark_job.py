@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efp_hf.study.benchmark.job import NUM_PHOTOS, efp_job, job_rows, pipeline_job, write_photos
+from efp_hf.study.benchmark.job import NUM_PHOTOS, draw_photos, efp_job, job_rows, pipeline_job
 from efp_hf.study.benchmark.systems import EFP, SEGFORMER
 
 
 @pytest.fixture(scope="module")
 def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("job") / "photos"
-    write_photos(folder, NUM_PHOTOS + 2, height=160, width=240)
+    draw_photos(folder, NUM_PHOTOS + 2, height=160, width=240)
     return sorted(folder.iterdir())
 
 

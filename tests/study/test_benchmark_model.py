@@ -6,30 +6,33 @@ import pytest
 import torch
 
 from efp_hf.study.benchmark.model import model_calls, model_candidates, model_rows, profile_rows, time_parts
-from efp_hf.study.benchmark.systems import CUDA, EFP, ENCODER, MASKFORMER, NANO, ON_ENCODER, SEGFORMER, SYSTEMS
+from efp_hf.study.benchmark.systems import CUDA, EFP, MASKFORMER, NANO, ON_ENCODER, SEGFORMER, TIMED_SYSTEMS
+from efp_hf.study.comparison import ENCODER
 
 
 @pytest.fixture(scope="module")
 def in_pytorch(tiny_checkpoint, tmp_path_factory):
     candidates, left_out = model_candidates(
-        SYSTEMS, ("torch",), tiny_checkpoint, tmp_path_factory.mktemp("exports"), threads=1
+        TIMED_SYSTEMS, ("torch",), tiny_checkpoint, tmp_path_factory.mktemp("exports"), threads=1
     )
     assert not left_out
     return candidates
 
 
+@pytest.mark.slow
 def test_candidates_give_the_logits_of_each_image(in_pytorch):
     calls = model_calls(in_pytorch, torch.randn(2, 3, 64, 64))
     shapes = {system: tuple(call().shape) for (system, _), call in calls.items()}
     assert shapes == {
-        EFP: (2, 1, 64, 64),
-        NANO: (2, 1, 64, 64),
+        EFP: (2, 2, 64, 64),
+        NANO: (2, 2, 64, 64),
         SEGFORMER: (2, 2, 16, 16),
         MASKFORMER: (2, 100, 16, 16),
-        **dict.fromkeys(ON_ENCODER, (2, 1, 64, 64)),
+        **dict.fromkeys(ON_ENCODER, (2, 2, 64, 64)),
     }
 
 
+@pytest.mark.slow
 def test_peers_are_those_that_they_are_called(in_pytorch):
     sizes = {system: sum(weight.numel() for weight in model.parameters()) for (system, _), model in in_pytorch.items()}
     assert round(sizes[SEGFORMER] / 1e6, 1) == 3.7 and round(sizes[MASKFORMER] / 1e6) == 42
@@ -53,10 +56,10 @@ def test_every_candidate_is_measured_on_the_same_input():
     assert len(seen) == 3 and all(value is pixel_values for value in seen)
 
 
-def test_each_part_has_the_time_between_its_hooks(in_pytorch, monkeypatch):
+def test_each_part_has_the_time_between_its_hooks(loaded, monkeypatch):
     ticks = iter(range(1000))
     monkeypatch.setattr(time, "perf_counter", lambda: next(ticks))
-    model = in_pytorch[EFP, "torch"]
+    model = loaded[0].cpu()
     seconds = time_parts(model, torch.randn(1, 3, 64, 64))
     # the clock goes on by one a look: a part is looked at twice, the attention of each of four levels; the whole pass
     # has two looks more around it

@@ -23,6 +23,7 @@ from efp_hf.study.benchmark.systems import (
 )
 
 
+@pytest.mark.slow
 def test_export_is_made_once_for_the_same_weights(tiny_checkpoint, tmp_path, monkeypatch):
     made = []
 

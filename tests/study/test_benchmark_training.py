@@ -24,6 +24,7 @@ def new_tiny_trainer(synthetic_root, tmp_path):
     return lambda: new_trainer(data, tmp_path / "run", image_size=32, steps=3, batch_size=2, workers=0)
 
 
+@pytest.mark.slow
 def test_both_loops_train_all_steps(new_tiny_trainer):
     for train in (train_with_trainer, train_from_memory):
         trainer = new_tiny_trainer()

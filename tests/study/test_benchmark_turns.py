@@ -2,7 +2,7 @@
 
 import time
 
-from efp_hf.study.benchmark.turns import alternate, median_and_spread, spread_columns
+from efp_hf.study.benchmark.turns import alternate, conditions, instruction_set, median_and_spread, spread_columns
 
 
 def test_every_round_calls_each_candidate_once_in_the_same_order():
@@ -41,3 +41,17 @@ def test_median_and_quartiles_of_known_numbers():
     assert median_and_spread([9, 1, 2, 4, 3]) == (3, 2, 4)
     columns = spread_columns([0.004, 0.001, 0.002, 0.003], "ms", 1000)
     assert columns == {"median_ms": 2.5, "quartile1_ms": 1.75, "quartile3_ms": 3.25}
+
+
+def test_row_names_the_highest_instruction_set_of_the_processor(tmp_path):
+    cpuinfo = tmp_path / "cpuinfo"
+    for flags, name in (
+        ("fpu avx2 avx512f avx512_bf16 amx_bf16 amx_int8", "amx_bf16"),
+        ("fpu avx512_bf16 avx512f avx2", "avx512_bf16"),
+        ("avx2 avx512f_not", "avx2"),
+        ("fpu sse", ""),
+    ):
+        cpuinfo.write_text(f"model name\t: a CPU\nflags\t\t: {flags}\n")
+        assert instruction_set(cpuinfo) == name
+    assert instruction_set(tmp_path / "none") == ""
+    assert conditions(threads=2)["instruction_set"] == instruction_set()

@@ -5,30 +5,25 @@ import numpy as np
 import pytest
 import torch
 from conftest import REPOSITORY, tiny_model
-from matplotlib.colors import to_rgb
-from PIL import Image
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import load_isic
 from efp_hf.data.synthetic import write_synthetic_isic
 from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
+from efp_hf.inference.drawing import draw_agreement
 from efp_hf.metrics import bootstrap_interval, confusion_counts, jaccard
 from efp_hf.metrics.calibration import NUM_BINS
 from efp_hf.metrics.evaluation import model_masks
 from efp_hf.metrics.rows import append_row, write_rows
 from efp_hf.study.comparison import SYSTEMS, Run, new_system
 from efp_hf.study.figures import (
-    AGREEMENT_OPACITY,
-    GREEN,
     LOOKS,
     accuracy_figure,
     choose_images,
-    draw_agreement,
-    image_file,
     jaccards_figure,
     latency_figure,
     levels_figure,
-    load_model,
+    load_system,
     masks_figure,
     model_folders,
     read_bins,
@@ -36,7 +31,7 @@ from efp_hf.study.figures import (
     save_figure,
 )
 
-SCRIPT = REPOSITORY / "scripts" / "draw_figures.py"
+SCRIPT = REPOSITORY / "scripts" / "report.py"
 
 
 def write_run(results, run: Run, hits: list[int], parameters: int = 2_500_000, image_ids=None) -> None:
@@ -61,7 +56,7 @@ def results(tmp_path):
 
 
 def write_bins(results, checkpoint, bins: np.ndarray, region: str, split="test", temperature=1.0) -> None:
-    """The rows that `scripts/measure_trust.py` writes of a sum of `count_bins`."""
+    """The rows that `scripts/measure.py trust` writes of a sum of `count_bins`."""
     for number, (pixels, probability, lesion) in enumerate(bins):
         means = {"mean_probability": probability, "lesion_share": lesion}
         row = {"split": split, "weights": weights_digest(checkpoint), "temperature": temperature}
@@ -204,10 +199,10 @@ def test_reliability_is_of_the_newest_rows_of_these_weights_and_temperature(resu
 
 
 def test_reliability_of_other_weights_names_the_command(results, tiny_checkpoint):
-    with pytest.raises(FileNotFoundError, match=r"reliability.csv: no such file. Run `python scripts/measure_trust.py"):
+    with pytest.raises(FileNotFoundError, match=r"reliability.csv: no such file. Run `python scripts/measure.py trust"):
         reliability_figure(results, tiny_checkpoint)
     write_bins(results, results, two_full_bins(lesion=4), "all")
-    with pytest.raises(ValueError, match="no row of the test split for .*tiny .*measure_trust.py"):
+    with pytest.raises(ValueError, match="no row of the test split for .*tiny .*measure.py trust"):
         reliability_figure(results, tiny_checkpoint)
 
 
@@ -232,16 +227,6 @@ def test_too_few_images_are_refused():
         choose_images(np.arange(8) / 8)
 
 
-def test_agreement_is_green_red_and_blue_at_the_right_pixels():
-    image = Image.new("RGB", (2, 2), (100, 100, 100))
-    mask, truth = np.array([[True, True], [False, False]]), np.array([[True, False], [True, False]])
-    hit, false, missed, skin = draw_agreement(image, mask, truth).reshape(4, 3).astype(int)
-    assert skin.tolist() == [100, 100, 100]
-    assert [int(pixel.argmax()) for pixel in (hit, false, missed)] == [1, 0, 2]
-    opacity = AGREEMENT_OPACITY["hit"]
-    assert hit == pytest.approx(100 * (1 - opacity) + 255 * opacity * np.array(to_rgb(GREEN)), abs=1)
-
-
 def save_system(folder, run: Run, size: int = 32, model=None) -> None:
     (model or new_system(run)).save_pretrained(folder)
     EFPImageProcessor(size={"height": size, "width": size}).save_pretrained(folder)
@@ -250,12 +235,12 @@ def save_system(folder, run: Run, size: int = 32, model=None) -> None:
 def test_models_load_by_their_model_type(tmp_path, tiny_checkpoint):
     save_system(tmp_path / "segformer", Run("scratch", "segformer"))
     for folder, name in ((tmp_path / "segformer", "BaselineForSegmentation"), (tiny_checkpoint, "EFPForSegmentation")):
-        model, processor = load_model(folder)
+        model, processor = load_system(folder)
         assert type(model).__name__ == name and not model.training
         assert processor.size["height"] == 32
     (tmp_path / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(ValueError, match="`model_type` must be one of efp, efp_baseline, got 'bert'"):
-        load_model(tmp_path)
+        load_system(tmp_path)
 
 
 def pictures_of(figure) -> list[np.ndarray]:
@@ -272,7 +257,7 @@ def test_masks_show_the_chosen_images_with_truth_masks_and_their_jaccard(results
     pictures = pictures_of(figure)
     assert len(pictures) == 8 * 3
     assert [axes.get_title() for axes in figure.axes[:3]] == ["image", "truth", "EFP"]
-    found = list(model_masks(dataset, *load_model(tiny_checkpoint)))
+    found = list(model_masks(dataset, *load_system(tiny_checkpoint)))
     for row, position, rank in ((0, 1, "best"), (7, 3, "worst")):
         image_id, mask, truth = found[position]
         image = dataset[position]["image"]
@@ -297,8 +282,7 @@ def test_masks_refuse_another_dataset_and_no_model(results, isic, tiny_checkpoin
 def test_levels_show_the_maps_of_the_model(isic, tiny_checkpoint):
     _, dataset = isic
     model, processor = load_checkpoint(tiny_checkpoint)
-    path = image_file(dataset, dataset["image_id"][2])
-    axes = levels_figure(path, model, processor).axes
+    axes = levels_figure(dataset[2]["image"], model, processor).axes
     shown = np.array([panel.images[0].get_array() for panel in axes[:15]], dtype=object).reshape(3, 5)
     with torch.inference_mode():
         inputs = processor([dataset[2]["image"]], return_tensors="pt")
@@ -314,8 +298,7 @@ def test_levels_show_the_maps_of_the_model(isic, tiny_checkpoint):
 def test_levels_without_attention_have_no_map_of_it(isic):
     _, dataset = isic
     processor = EFPImageProcessor(size={"height": 32, "width": 32})
-    path = image_file(dataset, dataset["image_id"][0])
-    figure = levels_figure(path, tiny_model(use_spatial_attention=False), processor)
+    figure = levels_figure(dataset[0]["image"], tiny_model(use_spatial_attention=False), processor)
     assert sum(bool(axes.images) for axes in figure.axes) == 3 + 2 * 4
 
 
@@ -325,14 +308,18 @@ def test_levels_without_attention_have_no_map_of_it(isic):
 @pytest.fixture
 def draw_figures(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED", tiny_checkpoint.parent)
+    monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED_CHECKPOINTS", ("tiny",))
+    monkeypatch.setattr("efp_hf.inference.checkpoint.DEFAULT_CHECKPOINT", "tiny")
 
     def run(*arguments) -> None:
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--checkpoint", str(tiny_checkpoint), *map(str, arguments)])
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), "--no-texts", *map(str, arguments)])
         runpy.run_path(str(SCRIPT), run_name="__main__")
 
     return run
 
 
+@pytest.mark.slow
 def test_rerun_gives_the_same_bytes(results, isic, tiny_checkpoint, draw_figures, tmp_path):
     root, dataset = isic
     write_run(results, Run("scratch", "efp"), [50 + k for k in range(len(dataset))], image_ids=dataset["image_id"][:])

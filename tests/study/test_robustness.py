@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
+from datasets import Dataset
 
 from efp_hf.data.folders import load_isic
-from efp_hf.data.synthetic import write_synthetic_isic
+from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 from efp_hf.study.robustness import CHANGES, change_images
 
 
@@ -36,9 +37,9 @@ def test_what_is_drawn_depends_on_the_image_alone(dataset, name):
     assert not np.array_equal(*drawn)
 
 
-def test_large_images_are_reduced_before_they_are_changed(tmp_path):
-    images = write_synthetic_isic(tmp_path / "images", 20, 300, 512)
-    row = change_images(load_isic(images, cache_dir=tmp_path / "cache")["test"], "out of focus")[0]
+def test_large_images_are_reduced_before_they_are_changed():
+    image, mask = draw_lesion(0, 300, 512)
+    row = change_images(Dataset.from_list([{"image_id": "a", "image": image, "mask": mask}]), "out of focus")[0]
     assert row["image"].size == row["mask"].size == (256, 150)
 
 

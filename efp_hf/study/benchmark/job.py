@@ -16,7 +16,7 @@ from transformers import SegformerImageProcessor, pipeline
 from ...data.synthetic import JPEG, draw_lesion
 from ...inference.checkpoint import load_checkpoint
 from ...inference.folder import find_images, predict_files, write_predictions
-from .systems import EFP, SEGFORMER, build_all, export_once, new_system
+from .systems import EFP, SEGFORMER, build_all, export_once, new_timed_system
 from .turns import median_and_spread, seconds_of, spread_columns
 
 PEER_SIZE = {"height": 256, "width": 256}  # input of the pipeline's SegFormer; its own default, 512², is slower
@@ -24,7 +24,7 @@ NUM_PHOTOS = 8  # that differ; the others of a folder are hard links to them
 GRAIN = 4  # standard deviation of a photo's noise, grey levels: drawings without it are small files, quick to decode
 
 
-def write_photos(folder: Path, num_images: int, height: int, width: int) -> None:
+def draw_photos(folder: Path, num_images: int, height: int, width: int) -> None:
     """`photo_0000.jpg` …: enlarged drawings with a sensor's noise; more than `NUM_PHOTOS` are links to the first."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -39,7 +39,7 @@ def write_photos(folder: Path, num_images: int, height: int, width: int) -> None
 
 
 def efp_job(checkpoint: str | Path, threads: int) -> Callable[[list[Path], Path], None]:
-    """What scripts/predict.py does with files and an output folder."""
+    """What `efp predict` does with files and an output folder."""
     model, processor = load_checkpoint(checkpoint, threads=threads)
 
     def job(files: list[Path], output: Path) -> None:
@@ -52,7 +52,7 @@ def efp_job(checkpoint: str | Path, threads: int) -> Callable[[list[Path], Path]
 def pipeline_job() -> Callable[[list[Path], Path], None]:
     """Transformers' pipeline with SegFormer-B0, one image at a time as it does by default, the masks not kept."""
     processor = SegformerImageProcessor(size=PEER_SIZE)
-    segment = pipeline("image-segmentation", model=new_system(SEGFORMER, ""), image_processor=processor)
+    segment = pipeline("image-segmentation", model=new_timed_system(SEGFORMER, ""), image_processor=processor)
     lesion = segment.model.config.id2label[1]
 
     def job(files: list[Path], output: Path) -> None:

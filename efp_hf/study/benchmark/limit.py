@@ -6,6 +6,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from ..cost import multiply_adds
 from .turns import PAUSE, alternate, spread_columns
 
 
@@ -74,8 +75,6 @@ def limit_rows(
     seconds: dict[tuple[int, int, str], list[float]], peaks: dict[str, float], model: torch.nn.Module
 ) -> list[dict]:
     """A row a (batch size, image size, runtime) of EFP."""
-    from ..comparison import multiply_adds
-
     rows = []
     for (batch_size, image_size, runtime), values in seconds.items():
         num_adds, num_bytes = batch_size * multiply_adds(model, image_size), bytes_moved(model, batch_size, image_size)

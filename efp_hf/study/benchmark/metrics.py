@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from ... import metrics
 from ...data.synthetic import draw_lesion
 from .job import NUM_PHOTOS
 from .systems import build_all
 from .turns import median_and_spread, spread_columns
 
 MEAN_IOU = "evaluate mean_iou"
-METRIC = Path(__file__).parents[1] / "metrics" / "lesion_segmentation"
+EVALUATE_METRIC = Path(metrics.__file__).parent / "lesion_segmentation"
 
 
 def draw_mask_pairs(num_pairs: int, size: int) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -23,17 +24,17 @@ def draw_mask_pairs(num_pairs: int, size: int) -> list[tuple[np.ndarray, np.ndar
 
 
 def score_overlap(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """The counts and scores as scripts/score.py computes them, with their bootstrap intervals."""
+    """The counts and scores as `efp score` computes them, with their bootstrap intervals."""
     import evaluate
 
-    metric = evaluate.load(str(METRIC))
+    metric = evaluate.load(str(EVALUATE_METRIC))
     for mask, truth in pairs:
         metric.add(prediction=mask, reference=truth)
     return metric.compute()
 
 
 def score_all(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """All that scripts/score.py computes: HD95 and the boundary F1 as well."""
+    """All that `efp score` computes: HD95 and the boundary F1 as well."""
     from ...metrics.evaluation import boundary_scores
 
     boundary = [boundary_scores(mask, truth) for mask, truth in pairs]

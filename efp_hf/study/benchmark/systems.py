@@ -28,22 +28,23 @@ from ...training import encoders
 from ...training.encoders import new_model
 from .. import baselines
 from ..baselines import BaselineConfig, new_baseline
-from .turns import PACKAGES
+from ..comparison import ENCODER
+from .turns import VERSIONED_PACKAGES
 
 EFP, NANO, SEGFORMER, MASKFORMER, UNET = "EFP", "EFP nano", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
 # on EFP's encoder: the benchmark's name → the system of scripts/compare.py, whose accuracy is known
 ON_ENCODER = {UNET: "unet", "U-Net + attention": "unet_attention", "SegFormer's decoder": "segformer"}
-SYSTEMS = (EFP, NANO, SEGFORMER, MASKFORMER, *ON_ENCODER)
-RUNTIMES = ("torch", "onnx", "openvino", "openvino bf16", "onnx int8", "openvino int8")
+TIMED_SYSTEMS = (EFP, NANO, SEGFORMER, MASKFORMER, *ON_ENCODER)
+FLOAT_RUNTIMES = ("torch", "onnx", "openvino")
+TIMED_RUNTIMES = (*FLOAT_RUNTIMES, "openvino bf16", "onnx int8", "openvino int8")
 CUDA = "torch cuda bf16"
 EXPORTING_MODULES = (baselines, configuration_efp, encoders, export, modeling_efp)
-ENCODER = "tf_efficientnet_lite0"  # of EFP and of `ON_ENCODER`
 NUM_CALIBRATION_IMAGES = 16  # drawings: enough for int8's latency, not for its accuracy
 
 AutoConfig.register("efp_baseline", BaselineConfig)  # the folder of an exported one names it
 
 
-def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
+def new_timed_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
     """EFP from its checkpoint; the others with random weights, for their latency alone."""
     torch.manual_seed(0)
     if system == EFP:
@@ -61,15 +62,15 @@ def new_system(system: str, checkpoint: str | Path) -> torch.nn.Module:
 def code_version() -> str:
     """Changes with the modules that build and export the networks, and with the packages' versions."""
     code = [Path(module.__file__).read_bytes() for module in EXPORTING_MODULES]
-    packages = [f"{name} {version(name)}" for name in (*PACKAGES, "torch", "transformers", "timm") if find_spec(name)]
+    names = (*VERSIONED_PACKAGES, "torch", "transformers", "timm")
+    packages = [f"{name} {version(name)}" for name in names if find_spec(name)]
     return f"{crc32(b''.join(code) + repr(packages).encode()):08x}"
 
 
 def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path) -> Path:
     """
-    The folder of a system for a runtime of `RUNTIMES`, made where it is not there: for "onnx", "openvino", or one of
-    them with " int8". OpenVINO's bfloat16 runs the same folder as its float32. The name has the version of the code and
-    of EFP's weights.
+    The folder of a system for a runtime of `TIMED_RUNTIMES` but "torch", made where it is not there. OpenVINO's
+    bfloat16 runs the same folder as its float32. The name has the version of the code and of EFP's weights.
     """
     runtime = runtime.removesuffix(" bf16")
     versions = [code_version()]
@@ -80,16 +81,16 @@ def export_once(system: str, runtime: str, checkpoint: str | Path, exports: Path
         processor = load_checkpoint(checkpoint, runtime="torch")[1] if system == EFP else EFPImageProcessor()
         to, _, int8 = runtime.partition(" ")
         images = [draw_lesion(seed)[0] for seed in range(NUM_CALIBRATION_IMAGES)] if int8 else None
-        export_model(new_system(system, checkpoint), processor, folder, to, images)
+        export_model(new_timed_system(system, checkpoint), processor, folder, to, images)
     return folder
 
 
 def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path, threads: int) -> Callable:
     """The system in the runtime, to be called with `pixel_values`."""
     if runtime == "torch":
-        return new_system(system, checkpoint).to(memory_format=torch.channels_last)
+        return new_timed_system(system, checkpoint).to(memory_format=torch.channels_last)
     if runtime == CUDA:
-        model = new_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
+        model = new_timed_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
         return torch.compile(model)
     folder = export_once(system, runtime, checkpoint, exports)
     return load_exported(folder, bf16=runtime.endswith(" bf16"), threads=threads)

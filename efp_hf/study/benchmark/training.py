@@ -5,11 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainingArguments
 
 from ...image_processing_efp import EFPImageProcessor
 from ...training.encoders import new_model
-from .systems import ENCODER
+from ...training.trainer import TRAINING_DEFAULTS, lesion_trainer
+from ..comparison import ENCODER
 from .turns import median_and_spread, seconds_of, spread_columns
 
 BARE_LOOP = "bare loop"
@@ -35,11 +36,7 @@ def repeat_rows(data, num_rows: int):
 
 
 def new_trainer(data, output: Path, image_size: int, steps: int, batch_size: int, workers: int):
-    """The Trainer of scripts/train.py with its defaults, for some steps and without evaluation."""
-    from transformers import TrainingArguments
-
-    from ...training.trainer import TRAINING_DEFAULTS, lesion_trainer
-
+    """The Trainer of `efp train` with its defaults, for some steps and without evaluation."""
     changes = {
         "output_dir": str(output),
         "max_steps": steps,

@@ -1,7 +1,7 @@
-"""Draw the figures of what is measured in `results/`.
+"""Fill the tables of README.md, model_card.md, docs/ and the checkpoints' cards from `results/`, and draw its figures.
 
-    python scripts/draw_figures.py                       # what shows no image: results/figures/*.svg
-    python scripts/draw_figures.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
+    python scripts/report.py                       # tables, and what shows no image: results/figures/*.svg
+    python scripts/report.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
 
 What cannot be drawn yet is named with the command that measures it. The pictures with images of the data set go to
 another folder, `--output`, that git ignores.
@@ -16,11 +16,12 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from efp_hf.data.folders import load_isic
-from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, load_checkpoint
 from efp_hf.study.comparison import TRACKS
+from efp_hf.study.comparison_tables import TITLES
 from efp_hf.study.figures import (
     accuracy_figure,
-    image_file,
+    find_image,
     jaccards_figure,
     latency_figure,
     levels_figure,
@@ -29,7 +30,7 @@ from efp_hf.study.figures import (
     reliability_figure,
     save_figure,
 )
-from efp_hf.study.report import TITLES
+from efp_hf.study.texts import filled_texts
 
 HERE = Path(__file__).resolve().parents[1]
 
@@ -39,9 +40,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--data", type=Path, help="ISIC or own folder, for the figures that show images")
     parser.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
+    parser.add_argument("--no-texts", action="store_true", help="draw the figures alone")
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="trained models (%(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="of the models whose masks are shown (%(default)s)")
-    parser.add_argument("--checkpoint", type=Path, default=HERE / "checkpoints" / "efp-isic", help="the shipped one")
     parser.add_argument("--image", help="id of the test image of levels.png (default: the first)")
     parser.add_argument("--output", type=Path, default=Path("figures"), help="of the figures with images (%(default)s)")
     return parser.parse_args()
@@ -69,18 +70,21 @@ def draw_images(arguments: argparse.Namespace) -> None:
         draw(path, partial(masks_figure, arguments.results, track, dataset, there, arguments.seed))
 
     def draw_levels() -> Figure:
-        image = image_file(dataset, arguments.image or dataset["image_id"][0])
-        return levels_figure(image, *load_checkpoint(arguments.checkpoint))
+        position = find_image(dataset, arguments.image) if arguments.image else 0
+        return levels_figure(dataset[position]["image"], *load_checkpoint(DEFAULT_CHECKPOINT))
 
     draw(arguments.output / "levels.png", draw_levels)
 
 
 def main() -> None:
     arguments = parse()
+    if not arguments.no_texts:
+        for path, text in filled_texts(HERE, arguments.results).items():
+            path.write_text(text, encoding="utf-8")
     figures = arguments.results / "figures"
     draw(figures / "accuracy.svg", partial(accuracy_figure, arguments.results))
     draw(figures / "latency.svg", partial(latency_figure, arguments.results))
-    draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, arguments.checkpoint))
+    draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, SHIPPED / DEFAULT_CHECKPOINT))
     draw(figures / "jaccards.svg", partial(jaccards_figure, arguments.results))
     if arguments.data is not None:
         try:

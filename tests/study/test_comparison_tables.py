@@ -3,8 +3,9 @@ import pytest
 
 from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.rows import append_row, write_rows
+from efp_hf.study.checkpoint_tables import robustness_table
 from efp_hf.study.comparison import Run
-from efp_hf.study.report import ablation_table, comparison_table, robustness_table
+from efp_hf.study.comparison_tables import ablation_table, comparison_table, short_comparison_table
 from efp_hf.study.robustness import CHANGES
 
 
@@ -33,6 +34,8 @@ def test_table_has_the_means_and_the_paired_difference(tmp_path):
     assert "| -0.100 [-0.100 … -0.100] |" in unet
     assert "| 2.5 M | 1.23 G | 30 | 1 | 78.5 / 84.2 |" in unet
     assert efp.startswith("| EFP | 0.800 | **0.825** [") and "| – |" in efp
+    short = short_comparison_table(tmp_path).splitlines()
+    assert short[2].startswith("| U-Net | 2.5 M | 1.23 G | **0.725** [") and short[2].endswith("| 0.832 | 25.0% |")
     assert "Not yet trained in this track: U-Net + attention, SegFormer, MaskFormer, EFP nano." in table
 
 

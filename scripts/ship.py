@@ -1,0 +1,33 @@
+"""Write a trained checkpoint into `efp_hf/checkpoints/`: weights, configuration and processor; then its card.
+
+    python scripts/ship.py runs/compare/pretrained-efp-256-seed0/model efp-isic --overwrite
+
+`efp calibrate`, `efp score` and `scripts/measure.py` come before `scripts/report.py`, which writes the card.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from efp_hf.inference.checkpoint import SHIPPED, load_checkpoint
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path, help="folder of a trained checkpoint")
+    parser.add_argument("name", help="that it gets among the shipped ones")
+    parser.add_argument("--overwrite", action="store_true", help="replace the checkpoint of this name")
+    arguments = parser.parse_args()
+    target = SHIPPED / arguments.name
+    if target.exists() and not arguments.overwrite:
+        sys.exit(f"{target} exists. Choose another name, or pass --overwrite.")
+    try:
+        model, processor = load_checkpoint(arguments.source, runtime="torch")
+    except (OSError, ValueError) as error:
+        sys.exit(str(error))
+    model.save_pretrained(target)
+    processor.save_pretrained(target)
+
+
+if __name__ == "__main__":
+    main()
