@@ -54,6 +54,7 @@ ABLATIONS = {
     "BCE alone": {"dice_weight": 0.0},
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
+    "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},  # the design that was tried before
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
