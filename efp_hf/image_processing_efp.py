@@ -341,7 +341,8 @@ class EFPImageProcessor(TorchvisionBackend):
             label).
 
         Raises:
-            ValueError: another number of target sizes than images, or a threshold outside (0, 1).
+            ValueError: another number of target sizes than images, a threshold outside (0, 1), or logits that are not
+                finite.
         """
         return list(
             self.post_process_one_by_one(outputs, target_sizes, threshold, largest_region, return_probabilities)
@@ -377,7 +378,12 @@ class EFPImageProcessor(TorchvisionBackend):
             )
         is_binary = logits.shape[1] == 2
         probabilities = (logits[:, 1:] - logits[:, :1]).sigmoid() if is_binary else logits.softmax(1)
-        for image_probabilities, size in zip(probabilities, target_sizes, strict=True):
+        for number, (image_probabilities, size) in enumerate(zip(probabilities, target_sizes, strict=True)):
+            if not torch.isfinite(logits[number]).all():
+                raise ValueError(
+                    f"`outputs.logits[{number}]` must be finite, got NaN or infinity: the weights are damaged, or the "
+                    "precision is too low for this image. Load the checkpoint again, in float32."
+                )
             size = (int(size[0]), int(size[1]))
             if size != tuple(image_probabilities.shape[-2:]):
                 image_probabilities = F.interpolate(

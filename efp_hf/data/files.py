@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..image_processing_efp import orientation_of, to_upright_rgb
@@ -14,6 +15,8 @@ from ..image_processing_efp import orientation_of, to_upright_rgb
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, its EXIF and TIFF readers among them
 DECODING_ERRORS = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+JPEG_COLOURS = {"RGB": "RGB", "L": "GRAY"}  # Pillow's mode → simplejpeg's
+REPAIRED = "repaired"  # key of `Image.info`
 MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
 
 
@@ -84,9 +87,9 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if 5 <= orientation_of(image) <= 8 else (height, width)
 
 
-def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -> None:
+def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -> Image.Image:
     """
-    The pixels of an opened image, in place.
+    An opened image with its pixels. `info[REPAIRED]` says what of a JPEG's damaged data was made up.
 
     Args:
         min_size: the shorter side that is needed. A larger JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 of
@@ -97,10 +100,36 @@ def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -
     """
     if min_size is not None:
         opened.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
+    damage = None
+    if opened.format == "JPEG" and opened.mode in JPEG_COLOURS:
+        image, damage = decode_jpeg(opened)
+        if image is not None:
+            return image
     try:
         opened.load()
     except DECODING_ERRORS as error:
         raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+    if damage is not None:
+        opened.info[REPAIRED] = f"damaged JPEG data was repaired ({damage})"
+    return opened
+
+
+def decode_jpeg(opened: Image.Image) -> tuple[Image.Image | None, str | None]:
+    """
+    The pixels that Pillow would give, by the same library; or `None` and what is wrong with the data. Pillow decodes
+    damaged data without a word, where the library makes up what is missing.
+    """
+    width, height = opened.size  # as drafted
+    opened.fp.seek(0)
+    try:
+        pixels = simplejpeg.decode_jpeg(opened.fp.read(), JPEG_COLOURS[opened.mode], min_height=height, min_width=width)
+    except ValueError as error:
+        return None, str(error)
+    if pixels.shape[:2] != (height, width):
+        return None, None
+    image = Image.fromarray(pixels.squeeze(-1) if opened.mode == "L" else pixels)
+    image.info = opened.info
+    return image, None
 
 
 def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS) -> Image.Image:
@@ -120,11 +149,14 @@ def read_sized_image(
     """
     with open_image(path, max_pixels) as image:
         size = upright_size(image)
-        decode(image, path, min_size)
+        image = decode(image, path, min_size)
         try:
-            return to_upright_rgb(image), size
+            upright = to_upright_rgb(image)
         except DECODING_ERRORS as error:
             raise ValueError(f"{path}: {error}") from error
+        if REPAIRED in image.info:
+            upright.info[REPAIRED] = image.info[REPAIRED]
+        return upright, size
 
 
 def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
@@ -135,8 +167,7 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
         FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for values other than 0 and 255.
     """
     with open_image(path, max_pixels) as image:
-        decode(image, path)
-        return as_boolean_mask(image, path)
+        return as_boolean_mask(decode(image, path), path)
 
 
 def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:

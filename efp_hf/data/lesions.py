@@ -2,10 +2,16 @@
 
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict
+from ..extras import require
 
-from .folders import load_isic
-from .hub import load_hub_lesions
+try:
+    from datasets import Dataset, DatasetDict
+
+    from .folders import load_isic
+    from .hub import load_hub_lesions
+except ImportError:
+    require("train", __name__)
+    raise
 
 
 def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:

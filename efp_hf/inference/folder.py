@@ -1,50 +1,43 @@
 """Image files to mask files: one after the other, in batches, past the bad ones."""
 
-import csv
+import errno
 import glob
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
+import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.files import is_image_file, read_image, read_sized_image, write_atomically
+from ..data.files import REPAIRED, is_image_file, read_image, read_sized_image, write_atomically
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
-from .checkpoint import segment_one_by_one
 from .drawing import outline_lesion
+from .table import COLUMNS, PredictionTable, finished, mask_path, overlay_path
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
-COLUMNS = (
-    "image",
-    "height",
-    "width",
-    "lesion_pixels",
-    "lesion_share",
-    "top",
-    "left",
-    "bottom",
-    "right",
-    "mean_confidence",
-    "expected_jaccard",
-)
+# errors of the place that is written to, and not of one file
+PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
 
 
 @dataclass
 class Prediction:
     """
     What became of one file: `mask` (bool) and `probabilities` at the image's own size and the mask's
-    `expected_jaccard`, or the `error`.
+    `expected_jaccard`, and a `note` where the file had to be repaired to be read; or the `error`.
     """
 
     path: Path
     mask: np.ndarray | None = None
     probabilities: np.ndarray | None = None
     expected_jaccard: float | None = None
+    note: str = ""
     error: str | None = None
 
     @classmethod
@@ -67,7 +60,7 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     """
     files = {}
     for name in inputs:
-        path = Path(name).expanduser()
+        path = expand_user(name)
         if path.is_dir():
             found = sorted(file for file in path.iterdir() if is_image_file(file) and not is_mask_name(file))
             if not found:
@@ -82,6 +75,14 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     if not files:
         raise FileNotFoundError("No image was given. Pass image files, folders or globs.")
     return list(files)
+
+
+def expand_user(name: str) -> Path:
+    """`~` and `~user` as in a shell: where there is no such user, the name stays as it is."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError:
+        return Path(name)
 
 
 def is_mask_name(path: Path) -> bool:
@@ -103,14 +104,12 @@ def predict_files(
             read = [future.result() for future in ahead]
             following = batches[number + 1] if number + 1 < len(batches) else []
             ahead = [readers.submit(read_for_model, path, processor) for path in following]
-            good = [item for item in read if not isinstance(item, str)]
-            images, sizes = [image for image, _ in good], [size for _, size in good]
-            results = segment_one_by_one(images, model, processor, sizes, **post_processing)
+            results = segment_read([item for item in read if not isinstance(item, str)], model, processor)
             for path, item in zip(batch, read, strict=True):
                 if isinstance(item, str):
                     yield Prediction(path, error=item)
-                    continue
-                yield Prediction.of(path, next(results))
+                else:
+                    yield predict_one(path, *item, next(results), processor, **post_processing)
 
 
 def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:
@@ -119,6 +118,36 @@ def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Imag
         return read_sized_image(path, min_size=DECODING_MARGIN * max(processor.size["height"], processor.size["width"]))
     except (OSError, ValueError) as error:
         return str(error)
+
+
+@torch.inference_mode()
+def segment_read(
+    read: list[tuple[Image.Image, tuple[int, int]]], model: EFPForSegmentation, processor: EFPImageProcessor
+) -> Iterator[torch.Tensor]:
+    """The logits `(1, 2, height, width)` of each image of a batch, which goes through the model as one."""
+    if read:
+        inputs = processor([image for image, _ in read], return_tensors="pt").to(model.device, model.dtype)
+        yield from model(**inputs).logits.split(1)
+
+
+def predict_one(
+    path: Path,
+    image: Image.Image,
+    size: tuple[int, int],
+    logits: torch.Tensor,
+    processor: EFPImageProcessor,
+    **post_processing,
+) -> Prediction:
+    """The mask of one image of its own (height, width); or the error, where its logits are not finite."""
+    try:
+        (result,) = processor.post_process_semantic_segmentation(
+            SimpleNamespace(logits=logits), [size], return_probabilities=True, **post_processing
+        )
+    except ValueError as error:
+        return Prediction(path, error=f"{path}: {error}")
+    prediction = Prediction.of(path, result)
+    prediction.note = image.info.get(REPAIRED, "")
+    return prediction
 
 
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:
@@ -131,6 +160,7 @@ def table_row(prediction: Prediction) -> dict[str, str | int | float]:
     lesion_pixels = int(np.count_nonzero(mask))
     row = {
         "image": prediction.path.name,
+        "note": prediction.note,
         "height": mask.shape[0],
         "width": mask.shape[1],
         "lesion_pixels": lesion_pixels,
@@ -151,48 +181,91 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
     write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
 
 
-def write_prediction(prediction: Prediction, output: Path, overlay: bool, table: csv.DictWriter) -> None:
-    """Mask and, where wanted, overlay of one good file, then its row."""
-    image_id = prediction.path.stem
-    write_mask(prediction.mask, output / f"{image_id}_segmentation.png")
+def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> None:
+    """Mask and, where wanted, overlay of one good file."""
+    write_mask(prediction.mask, mask_path(output, prediction.path))
     if overlay:
         picture = outline_lesion(read_image(prediction.path), prediction.mask)
-        write_atomically(output / f"{image_id}_overlay.jpg", lambda path: picture.save(path, "JPEG"))
-    table.writerow(table_row(prediction))
+        write_atomically(overlay_path(output, prediction.path), lambda path: picture.save(path, "JPEG"))
 
 
-def write_predictions(predictions: Iterable[Prediction], output: Path, overlays: bool = False) -> list[Prediction]:
+def record(
+    prediction: Prediction, output: Path, overlay: bool, table: PredictionTable, is_taken: bool = False
+) -> Prediction:
+    """
+    Write what became of one file, then its row. Of a file that failed an earlier run's mask does not stay, but where
+    it `is_taken`: the mask of another file of this run.
+
+    Raises:
+        OSError: of the place that is written to: full, read-only or failing. No later file will fare better.
+    """
+    if prediction.error is None:
+        try:
+            write_prediction(prediction, output, overlay)
+        except (OSError, ValueError) as error:
+            if getattr(error, "errno", None) in PLACE_ERRORS:
+                raise
+            prediction.error = f"{prediction.path}: its mask or overlay cannot be written ({error})."
+    if prediction.error is not None and not is_taken:
+        for path in (mask_path(output, prediction.path), overlay_path(output, prediction.path)):
+            with suppress(OSError):  # as of a name that is too long
+                path.unlink(missing_ok=True)
+    failure = {"image": prediction.path.name, "error": prediction.error}
+    table.append(table_row(prediction) if prediction.error is None else failure)
+    return prediction
+
+
+def unfinished(files: list[Path], output: Path) -> list[Path]:
+    """
+    The files without a whole mask and row in `output`.
+
+    Raises:
+        ValueError: as [`finished`](table.py).
+    """
+    done = set(finished(output))
+    remaining = []
+    for path in files:
+        if path.name in done:
+            done.remove(path.name)  # a second file of this name is another one
+        else:
+            remaining.append(path)
+    return remaining
+
+
+def write_predictions(
+    predictions: Iterable[Prediction], output: Path, overlays: bool = False, resume: bool = False
+) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
-    row an image; → the predictions that failed. Files of the same name keep the first, the others fail. One image is
+    row a file; → the predictions that failed. Files of the same name keep the first, the others fail. One image is
     written while the next one is made.
+
+    Args:
+        resume: keep what an earlier run has finished ([`unfinished`] says what it has not).
+
+    Raises:
+        OSError: the disk is full, or the folder cannot be written to. What was written before stays.
+        ValueError: as [`PredictionTable`](table.py).
     """
-    failed, written = [], {}
-    table = output / "predictions.csv"
-    rows = table.with_suffix(".csv.partial")  # becomes the table also where the run is interrupted: its masks are there
-    try:
-        with (
-            rows.open("w", newline="", encoding="utf-8") as file,
-            ThreadPoolExecutor(max_workers=1) as background,
-        ):
-            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
-            writer.writeheader()
-            earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
-            for prediction in predictions:
-                image_id = prediction.path.stem
-                if prediction.error is None and image_id in written:
-                    prediction.error = (
-                        f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
-                    )
-                if prediction.error is not None:
-                    failed.append(prediction)
-                    continue
+    failed = []
+
+    def finish(writing: Future | None) -> None:
+        if writing is not None and (prediction := writing.result()).error is not None:
+            failed.append(prediction)
+
+    with PredictionTable(output, resume) as table, ThreadPoolExecutor(max_workers=1) as background:
+        written = {Path(name).stem: name for name in table.finished}
+        earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
+        for prediction in predictions:
+            image_id = prediction.path.stem
+            is_taken = image_id in written
+            if prediction.error is None and is_taken:
+                prediction.error = (
+                    f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
+                )
+            elif prediction.error is None:
                 written[image_id] = prediction.path
-                if earlier is not None:
-                    earlier.result()
-                earlier = background.submit(write_prediction, prediction, output, overlays, writer)
-            if earlier is not None:
-                earlier.result()
-    finally:
-        rows.replace(table)
+            finish(earlier)
+            earlier = background.submit(record, prediction, output, overlays, table, is_taken)
+        finish(earlier)
     return failed

@@ -6,6 +6,7 @@ from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
 from efp_hf.data.files import (
+    REPAIRED,
     as_boolean_mask,
     open_image,
     read_image,
@@ -67,6 +68,25 @@ def with_exif(exif: bytes):
 
 # one entry: the orientation (0x0112) as text (type 2) of four bytes
 ORIENTATION_IN_WORDS = b"II*\x00\x08\x00\x00\x00" + struct.pack("<HHHI4sI", 1, 0x0112, 2, 4, b"abc\x00", 0)
+
+
+@pytest.mark.parametrize("min_size", [None, 20, 60, 100])
+@pytest.mark.parametrize("options", [{"subsampling": 0}, {"subsampling": 2}, {"progressive": True}], ids=str)
+def test_jpeg_has_the_pixels_that_pillow_reads(tmp_path, min_size, options):
+    noise(243, 317).save(tmp_path / "photo.jpg", quality=90, **options)
+    with Image.open(tmp_path / "photo.jpg") as photo:
+        if min_size is not None:
+            photo.draft(None, (min_size, min_size))
+        assert np.array_equal(np.asarray(read_image(tmp_path / "photo.jpg", min_size)), np.asarray(photo))
+
+
+def test_repaired_jpeg_says_so_and_a_whole_one_does_not(tmp_path):
+    noise(64, 64).save(tmp_path / "photo.jpg")
+    assert REPAIRED not in read_image(tmp_path / "photo.jpg").info
+    data = bytearray((tmp_path / "photo.jpg").read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4] = b"\xff\xd0\x00\x11"
+    (tmp_path / "photo.jpg").write_bytes(data)
+    assert "damaged JPEG data was repaired (Corrupt" in read_image(tmp_path / "photo.jpg").info[REPAIRED]
 
 
 BAD_FILES = {

@@ -1,4 +1,7 @@
+import copy
 import csv
+import errno
+import os
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +20,7 @@ from efp_hf.inference.folder import (
     find_images,
     predict_files,
     table_row,
+    unfinished,
     write_mask,
     write_predictions,
 )
@@ -171,7 +175,7 @@ def test_interrupted_run_keeps_the_rows_of_its_masks(folder, loaded, tmp_path):
 def test_mask_that_cannot_be_written_stops_the_run_and_gets_no_row(folder, loaded, tmp_path, monkeypatch):
     def write_once(mask, path):
         if path.exists() or any(tmp_path.glob("*_segmentation.png")):
-            raise OSError("No space left on device")
+            raise OSError(errno.ENOSPC, "No space left on device")
         write_mask(mask, path)
 
     monkeypatch.setattr(efp_hf.inference.folder, "write_mask", write_once)
@@ -179,6 +183,137 @@ def test_mask_that_cannot_be_written_stops_the_run_and_gets_no_row(folder, loade
         write_predictions(predict_files(find_images([str(folder)]), *loaded), tmp_path)
     with (tmp_path / "predictions.csv").open(newline="") as file:
         assert [row["image"] for row in csv.DictReader(file)] == ["mole_0.jpg"]
+
+
+def rows_of(output: Path) -> list[dict]:
+    with (output / "predictions.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def test_file_whose_mask_cannot_be_written_does_not_stop_the_others(folder, loaded, tmp_path):
+    long = folder / f"mole_{'x' * 240}.jpg"
+    (folder / "mole_0.jpg").rename(long)
+    strip = folder / "strip.png"
+    Image.new("RGB", (3, 70_000), (200, 150, 130)).save(strip)
+    files = [long, strip, folder / "mole_1.jpg"]
+    output = tmp_path / "masks"
+    output.mkdir()
+    failed = write_predictions(predict_files(files, *loaded), output, overlays=True)
+    assert [prediction.path for prediction in failed] == [long, strip]
+    assert "cannot be written" in failed[0].error and "too long" in failed[0].error
+    rows = rows_of(output)
+    assert [row["image"] for row in rows] == [path.name for path in files]
+    assert [bool(row["error"]) for row in rows] == [True, True, False]
+    assert {path.name for path in output.iterdir()} == {
+        "predictions.csv",
+        "mole_1_segmentation.png",
+        "mole_1_overlay.jpg",
+    }
+
+
+def test_name_that_is_no_utf8_gets_a_mask_and_a_readable_row(folder, loaded, tmp_path):
+    name = folder / os.fsdecode(b"caf\xe9.jpg")
+    (folder / "mole_0.jpg").rename(name)
+    output = tmp_path / "masks"
+    output.mkdir()
+    assert write_predictions(predict_files([name], *loaded), output) == []
+    assert rows_of(output)[0]["image"] == "caf\\xe9.jpg"
+    assert (output / os.fsdecode(b"caf\xe9_segmentation.png")).is_file()
+
+
+def test_mask_of_an_earlier_run_does_not_stay_beside_an_image_that_failed(folder, loaded, tmp_path):
+    output = tmp_path / "masks"
+    output.mkdir()
+    files = find_images([str(folder)])
+    write_predictions(predict_files(files, *loaded), output, overlays=True)
+    files[1].write_text("no picture")
+    assert [failure.path for failure in write_predictions(predict_files(files, *loaded), output)] == [files[1]]
+    assert not (output / "mole_1_segmentation.png").exists() and not (output / "mole_1_overlay.jpg").exists()
+    assert (output / "mole_2_segmentation.png").is_file()
+
+
+def test_bad_file_of_the_same_name_leaves_the_good_ones_mask(folder, loaded, tmp_path):
+    bad = tmp_path / "mole_1.png"
+    bad.write_text("no picture")
+    output = tmp_path / "masks"
+    output.mkdir()
+    for files in ([folder / "mole_1.jpg", bad], [bad, folder / "mole_1.jpg"]):
+        write_predictions(predict_files(files, *loaded), output)
+        assert (output / "mole_1_segmentation.png").is_file()
+
+
+def test_resumed_run_does_what_is_not_done_and_whole(folder, loaded, tmp_path):
+    whole, output = tmp_path / "whole", tmp_path / "masks"
+    whole.mkdir(), output.mkdir()
+    files = find_images([str(folder)])
+    write_predictions(predict_files(files, *loaded), whole)
+
+    files[4].rename(tmp_path / "away.jpg")
+    write_predictions(predict_files(files, *loaded), output)  # the last file failed
+    (tmp_path / "away.jpg").rename(files[4])
+    mask = output / "mole_0_segmentation.png"
+    mask.write_bytes(mask.read_bytes()[:-40])  # cut
+    (output / "mole_1_segmentation.png").unlink()
+    Image.new("L", (3, 3)).save(output / "mole_2_segmentation.png")  # of another image
+    (output / ".4711-mole_3_segmentation.png").write_bytes(b"of a killed run")
+    (output / ".mine.png").write_bytes(b"mine")
+    table = output / "predictions.csv"
+    table.write_bytes(table.read_bytes() + b"mole_7.jpg,64,6")  # a row cut by a kill
+
+    assert unfinished(files, output) == [files[0], files[1], files[2], files[4]]
+    assert write_predictions(predict_files(unfinished(files, output), *loaded), output, resume=True) == []
+    assert sorted(row["image"] for row in rows_of(output)) == [path.name for path in files]
+    assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()} | {".mine.png"}
+    for path in whole.glob("*.png"):
+        assert (output / path.name).read_bytes() == path.read_bytes()
+    assert unfinished(files, output) == []
+
+
+def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path):
+    other = tmp_path / "other" / "mole_1.jpg"
+    other.parent.mkdir()
+    other.write_bytes((folder / "mole_2.jpg").read_bytes())
+    files = [folder / "mole_1.jpg", other]
+    write_predictions(predict_files(files, *loaded), tmp_path)
+    assert unfinished(files, tmp_path) == [other]
+    assert len(write_predictions(predict_files([other], *loaded), tmp_path, resume=True)) == 1
+    assert [bool(row["error"]) for row in rows_of(tmp_path)] == [False, True]
+
+
+def test_table_of_another_version_is_not_resumed(folder, loaded, tmp_path):
+    (tmp_path / "predictions.csv").write_text("image,height\nmole.jpg,3\n")
+    with pytest.raises(ValueError, match=r"predictions.csv: another table than this version writes. Choose another"):
+        write_predictions([], tmp_path, resume=True)
+    assert (tmp_path / "predictions.csv").read_text() == "image,height\nmole.jpg,3\n"
+
+
+def test_image_whose_logits_are_not_finite_fails_alone(folder, loaded):
+    model, processor = loaded
+    files = find_images([str(folder)])[:3]
+    broken = copy.deepcopy(model)
+
+    def spoil(module, inputs, outputs):
+        outputs.logits[1, 1, 0, 0] = float("nan")
+
+    broken.register_forward_hook(spoil)
+    predictions = list(predict_files(files, broken, processor, batch_size=3))
+    assert [prediction.error is None for prediction in predictions] == [True, False, True]
+    assert "mole_1.jpg: `outputs.logits[0]` must be finite, got NaN or infinity" in predictions[1].error
+
+
+def test_repaired_jpeg_has_a_note(folder, loaded, tmp_path):
+    path = folder / "mole_1.jpg"
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2 : len(data) // 2 + 4] = b"\xff\xd0\x00\x11"  # a marker where there is none
+    path.write_bytes(data)
+    assert write_predictions(predict_files([path, folder / "mole_2.jpg"], *loaded), tmp_path) == []
+    assert rows_of(tmp_path)[0]["note"].startswith("damaged JPEG data was repaired (Corrupt JPEG data")
+    assert rows_of(tmp_path)[1]["note"] == ""
+
+
+def test_home_of_nobody_is_a_file_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert find_images(["~nobody_of_this_name/a.jpg"]) == [Path("~nobody_of_this_name/a.jpg")]
 
 
 def test_number_of_target_sizes_is_that_of_the_images(folder, loaded):
@@ -202,6 +337,8 @@ def test_row_counts_a_drawing():
         "right": 3,
         "mean_confidence": 0.8,
         "expected_jaccard": 0.6123,
+        "note": "",
+        "error": "",
     }
 
 

@@ -1,0 +1,118 @@
+"""The table of a folder of masks: a row a file, on disk before the next file is read."""
+
+import csv
+import io
+import os
+import re
+from pathlib import Path
+
+from PIL import Image
+
+from ..data.files import write_atomically
+
+COLUMNS = (
+    "image",
+    "height",
+    "width",
+    "lesion_pixels",
+    "lesion_share",
+    "top",
+    "left",
+    "bottom",
+    "right",
+    "mean_confidence",
+    "expected_jaccard",
+    "note",
+    "error",
+)
+LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-predictions\.csv")
+
+
+def mask_path(output: Path, image: str | Path) -> Path:
+    return output / f"{Path(image).stem}_segmentation.png"
+
+
+def overlay_path(output: Path, image: str | Path) -> Path:
+    return output / f"{Path(image).stem}_overlay.jpg"
+
+
+class PredictionTable:
+    """
+    `predictions.csv` of an output folder, with the columns `COLUMNS`. Each row is handed to the file system as it
+    comes, so that a run that is killed leaves the rows of its masks.
+
+    Args:
+        output: the folder, which is there.
+        resume: keep the rows whose mask is there and whole ([`finished`]); without it the table begins anew. Hidden
+            files that a killed run left are removed in either case.
+
+    Raises:
+        ValueError: with `resume`, a `predictions.csv` of other columns.
+    """
+
+    def __init__(self, output: Path, resume: bool = False):
+        self.path = output / "predictions.csv"
+        self.finished = finished(output) if resume else {}
+        for leftover in output.iterdir():
+            if LEFTOVER.fullmatch(leftover.name):
+                leftover.unlink(missing_ok=True)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.finished.values())
+        write_atomically(self.path, lambda path: path.write_bytes(encode(text.getvalue())))
+        self.file = self.path.open("ab")
+
+    def append(self, row: dict) -> None:
+        text = io.StringIO()
+        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow({column: row.get(column, "") for column in COLUMNS})
+        before = self.file.tell()
+        try:
+            self.file.write(encode(text.getvalue()))
+            self.file.flush()
+        except OSError:  # a full disk: no half row stays
+            os.ftruncate(self.file.fileno(), before)
+            raise
+
+    def __enter__(self) -> "PredictionTable":
+        return self
+
+    def __exit__(self, *_) -> None:
+        try:
+            self.file.close()
+        except OSError:  # what a full disk did not take was reported by `append`
+            pass
+
+
+def encode(text: str) -> bytes:
+    """UTF-8; bytes of a file name that are none are written as \\xNN."""
+    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace").encode("utf-8")
+
+
+def finished(output: Path) -> dict[str, dict[str, str]]:
+    """
+    File name → row, of the images whose row is whole and has no error, and whose mask is there, whole, and of their
+    size.
+
+    Raises:
+        ValueError: a `predictions.csv` of other columns.
+    """
+    path = output / "predictions.csv"
+    if not path.is_file():
+        return {}
+    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
+    if lines and not lines[-1].endswith("\n"):
+        lines.pop()  # cut by a kill
+    rows = csv.DictReader(lines)
+    if lines and tuple(rows.fieldnames or ()) != COLUMNS:
+        raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
+    return {row["image"]: row for row in rows if not row["error"] and is_whole(mask_path(output, row["image"]), row)}
+
+
+def is_whole(mask: Path, row: dict[str, str]) -> bool:
+    try:
+        with Image.open(mask, formats=("PNG",)) as picture:
+            picture.load()
+            return picture.size == (int(row["width"]), int(row["height"]))
+    except (OSError, SyntaxError, ValueError, TypeError):
+        return False
