@@ -6,6 +6,7 @@ import shutil
 import tomllib
 from pathlib import Path
 from unittest import SkipTest
+from unittest.mock import patch
 
 import pytest
 from conftest import REPOSITORY
@@ -45,7 +46,8 @@ def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
     if program in ("accelerate", "python") and "efp_hf" in arguments:
         program, arguments = "efp", arguments[arguments.index("efp_hf") + 1 :]
     if program == "efp" and parsed_only:
-        assert main([*arguments, "--help"]) == 0
+        with patch(f"efp_hf.commands.{arguments[0]}.run", return_value=0):
+            assert main(arguments) == 0, words
     elif program == "efp":
         assert main([*arguments, *(more if arguments[0] == "train" else [])]) == 0, words
     elif program == "cp":
@@ -65,7 +67,7 @@ def clone(tmp_path, monkeypatch):
     """A folder that looks like a clone with photos and pairs of a user, and is the working directory."""
     for name in ("efp_hf", "examples", "results"):
         (tmp_path / name).symlink_to(REPOSITORY / name)
-    drawn = write_synthetic_isic(tmp_path / "drawn_pairs", num_images=24, height=64, width=64)
+    drawn = write_synthetic_isic(tmp_path / "drawn_pairs", num_images=16, height=64, width=64)
     images, masks = sorted(drawn.iterdir(), key=lambda folder: "GroundTruth" in folder.name)
     (tmp_path / "my_images").mkdir()
     images.rename(tmp_path / "my_images" / "images")
