@@ -79,9 +79,7 @@ def training_parser() -> HfArgumentParser:
         allow_abbrev=False,
     )
     for action in parser._actions:
-        if (
-            action.type is string_to_bool and action.nargs is None
-        ):  # a field of bool or None: Transformers wants a value
+        if action.type is string_to_bool and action.nargs is None:  # bool or None: they want a value
             action.nargs, action.const = "?", True
     return parser
 
