@@ -1,4 +1,4 @@
-"""For mkdocstrings: [`name`] in a docstring, as Hugging Face writes references, becomes a link to the object's entry."""
+"""For mkdocstrings: [`name`] in a docstring, as Hugging Face writes references, links to the entry of that object."""
 
 import re
 from typing import Any
