@@ -39,18 +39,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     add_batch_size_argument(parser)
+    parser.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
     parser.add_argument("--overwrite", action="store_true", help="write into an output folder that is not empty")
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from ..inference.folder import find_images, predict_files, write_predictions
+    from ..inference.folder import find_images, predict_files, unfinished, write_predictions
 
     check_batch_size(arguments.batch_size)
-    check_new_output(arguments.output, arguments.overwrite)
+    check_new_output(arguments.output, arguments.overwrite or arguments.resume, "go on with --resume, ")
     with one_line_errors():
-        files = find_images(arguments.inputs)
+        found = find_images(arguments.inputs)
+        files = unfinished(found, arguments.output) if arguments.resume else found
         model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
         processor._check_threshold(processor.threshold if arguments.threshold is None else arguments.threshold)
         arguments.output.mkdir(parents=True, exist_ok=True)
@@ -63,10 +65,13 @@ def run(arguments: argparse.Namespace) -> int:
         threshold=arguments.threshold,
         largest_region=arguments.largest_region,
     )
-    failed = write_predictions(
-        tqdm(predictions, total=len(files), unit="image", disable=None), arguments.output, arguments.overlays
-    )
-    num_masks = len(files) - len(failed)
+    progress = tqdm(predictions, total=len(files), unit="image", disable=None)
+    try:
+        failed = write_predictions(progress, arguments.output, arguments.overlays, arguments.resume)
+    except OSError as error:  # a full disk: no later file will fare better
+        print(f"efp predict: {error}. Mend it, and go on with --resume.", file=sys.stderr)
+        return 1
+    num_masks = len(found) - len(failed)
     print(f"{num_masks} mask{'s' if num_masks != 1 else ''} in {arguments.output}")
     for prediction in failed:
         print(f"failed: {prediction.error}", file=sys.stderr)

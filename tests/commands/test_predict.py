@@ -1,3 +1,4 @@
+import errno
 import socket
 import subprocess
 import sys
@@ -33,11 +34,35 @@ def test_predict_does_not_touch_an_output_folder_that_is_not_empty(efp, tmp_path
     (tmp_path / "masks").mkdir()
     (tmp_path / "masks" / "mine.txt").write_text("mine")
     ran = efp(*arguments)
-    assert ran.err == "efp predict: masks is not empty. Choose another --output, or pass --overwrite.\n"
+    assert (
+        ran.err
+        == "efp predict: masks is not empty. Choose another --output, go on with --resume, or pass --overwrite.\n"
+    )
     assert ran.code == 2
     assert [path.name for path in (tmp_path / "masks").iterdir()] == ["mine.txt"]
     assert efp(*arguments, "--overwrite").code == 0
     assert efp(*arguments, "--output", "masks/mine.txt").err.startswith("efp predict: masks/mine.txt is a file.")
+
+
+def test_stopped_run_is_resumed(efp, tmp_path, tiny_checkpoint, rows_of):
+    first, second = (EXAMPLES / f"synthetic_{number}.jpg" for number in (1, 2))
+    assert efp("predict", first, "--checkpoint", tiny_checkpoint).code == 0
+    mask = tmp_path / "masks" / "synthetic_1_segmentation.png"
+    before = mask.stat().st_mtime_ns
+    ran = efp("predict", first, second, "--checkpoint", tiny_checkpoint, "--resume")
+    assert ran.code == 0 and "2 masks in masks" in ran.out
+    assert mask.stat().st_mtime_ns == before
+    assert [row["image"] for row in rows_of(tmp_path / "masks" / "predictions.csv")] == [first.name, second.name]
+
+
+def test_full_disk_ends_the_run_in_a_sentence(efp, monkeypatch, tiny_checkpoint):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("efp_hf.inference.folder.write_mask", full)
+    ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1
+    assert ran.err.endswith("No space left on device. Mend it, and go on with --resume.\n")
 
 
 @pytest.mark.parametrize(
