@@ -1,10 +1,10 @@
 """Many images: masks and a table in a zip, past the bad files."""
 
-import shutil
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from PIL import Image
 
@@ -43,66 +43,44 @@ def segment_batch(
     Raises:
         ValueError: nothing to segment, too many files, a zip that is damaged, encrypted or unpacks to too much.
     """
-    folder = Path(folder)
-    try:
-        # the same file chosen twice has one path
-        uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
-        files, refused, left_out = collect_files(uploads, folder / "unpacked")
-        return segment_files(files, refused, left_out, model, processor, folder, threshold, largest_region, progress)
-    finally:
-        for name in ("unpacked", "masks"):
-            shutil.rmtree(folder / name, ignore_errors=True)
+    # the same file chosen twice has one path
+    uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
+    with TemporaryDirectory(dir=folder) as unpacked, TemporaryDirectory(dir=folder) as output:
+        files, refused, left_out = collect_files(uploads, Path(unpacked))
+        rows, pictures = {path: error_row(path, error) for path, error in refused.items()}, []
+        accepted = []
+        for path in files:
+            try:
+                if path not in refused:
+                    check_photo(path)
+                    accepted.append(path)
+            except ValueError as error:
+                rows[path] = error_row(path, str(error))
 
+        def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+            for done, prediction in enumerate(predictions, start=1):
+                yield prediction
+                # here the mask is being written, or `prediction.error` says why not
+                if prediction.error is None:
+                    rows[prediction.path] = {**table_row(prediction), "error": ""}
+                    pictures.append(draw_thumbnail(prediction))
+                else:
+                    error = prediction.error
+                    for path in files:
+                        error = without_folder(error, path)
+                    rows[prediction.path] = error_row(prediction.path, error)
+                progress(done, len(accepted))
 
-def segment_files(
-    files: list[Path],
-    refused: dict[Path, str],
-    left_out: int,
-    model: EFPForSegmentation,
-    processor: EFPImageProcessor,
-    folder: Path,
-    threshold: float | None,
-    largest_region: bool | None,
-    progress: Callable[[int, int], None],
-) -> Batch:
-    """The files that [`collect_files`] found → [`Batch`]; `refused` says of some of them already what is wrong."""
-    output = folder / "masks"
-    output.mkdir()
-    accepted = []
-    for path in files:
-        try:
-            if path not in refused:
-                check_photo(path)
-                accepted.append(path)
-        except ValueError as error:
-            refused[path] = str(error)
-
-    rows, pictures = {path: error_row(path, error) for path, error in refused.items()}, []
-
-    def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        for done, prediction in enumerate(predictions, start=1):
-            yield prediction
-            # here the mask is being written, or `prediction.error` says why not
-            if prediction.error is None:
-                rows[prediction.path] = {**table_row(prediction), "error": ""}
-                pictures.append(draw_thumbnail(prediction))
-            else:
-                error = prediction.error
-                for path in files:
-                    error = without_folder(error, path)
-                rows[prediction.path] = error_row(prediction.path, error)
-            progress(done, len(accepted))
-
-    predictions = predict_files(
-        accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
-    )
-    write_predictions(watched(predictions), output)
-    ordered = [rows[path] for path in files]
-    write_table(ordered, output / "predictions.csv")
-    archive = folder / "masks.zip"
-    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
-        for path in sorted(output.iterdir()):
-            packed.write(path, path.name)
+        predictions = predict_files(
+            accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
+        )
+        write_predictions(watched(predictions), Path(output))
+        ordered = [rows[path] for path in files]
+        write_table(ordered, Path(output, "predictions.csv"))
+        archive = Path(folder, "masks.zip")
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
+            for path in sorted(Path(output).iterdir()):
+                packed.write(path, path.name)
     return Batch(ordered, pictures, archive, left_out)
 
 

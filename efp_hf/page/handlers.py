@@ -42,14 +42,16 @@ class Handlers:
         self.model = model
         self.processor = processor
         self.evidence = evidence
-        self.files = SessionFiles()
+        self.session_files = SessionFiles()
 
     def remember(self, uploads, request: gr.Request):
         """Files are the session's from their upload on, whether a handler takes them or not."""
-        self.files.add(request.session_hash, *(uploads if isinstance(uploads, list) else [uploads] if uploads else []))
+        self.session_files.add(
+            request.session_hash, *(uploads if isinstance(uploads, list) else [uploads] if uploads else [])
+        )
 
     def close_session(self, request: gr.Request):
-        self.files.delete(request.session_hash)
+        self.session_files.delete(request.session_hash)
 
     @with_messages
     def segment_upload(self, upload, threshold, largest_region):
@@ -117,7 +119,7 @@ class Handlers:
     def session_folder(self, request: gr.Request) -> Path:
         """A new folder that is deleted with the session."""
         folder = new_folder()
-        self.files.add(request.session_hash, folder)
+        self.session_files.add(request.session_hash, folder)
         return folder
 
 

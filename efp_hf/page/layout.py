@@ -18,7 +18,7 @@ from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
 EXAMPLE_LABELS = ("hairs", "ruler", "dark corners", "low contrast")  # of data.synthetic.EXAMPLE_SEEDS
 DROP_HERE = "Drop an image file here to upload"  # the words that the area has for screen readers
 SCRIPT = f"<script>{Path(__file__).with_name('script.js').read_text(encoding='utf-8')}</script>"
-FILES = {  # id → name and the function that writes it
+DOWNLOADS = {  # file → its name on the button and the function that writes it
     "mask": ("mask (PNG)", write_mask_file),
     "overlay": ("overlay (PNG)", write_overlay_file),
     "contour": ("contour (JSON)", write_contour_file),
@@ -114,7 +114,7 @@ def add_photo_tabs(parts: SimpleNamespace) -> None:
         parts.view = gr.HTML(head=SCRIPT, js_on_load="efp.followCut(element, watch)", elem_id="view")
         with gr.Row():
             parts.downloads = {
-                id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}") for id, (name, _) in FILES.items()
+                id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}") for id, (name, _) in DOWNLOADS.items()
             }
         parts.probabilities = gr.HTML(elem_id="probabilities")
     with gr.Tab("Measure"):
@@ -199,7 +199,7 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
 
 def wire_downloads(parts: SimpleNamespace, handlers: Handlers) -> None:
     """A button makes its file, then the browser fetches it from a link that nobody sees."""
-    for id, (_, write_file) in FILES.items():
+    for id, (_, write_file) in DOWNLOADS.items():
         link = gr.DownloadButton(visible="hidden", elem_id=f"file_{id}")
         parts.downloads[id].click(
             handlers.writer(write_file), [parts.photo, *parts.settings], link, **PRIVATE, **MODEL

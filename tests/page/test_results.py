@@ -178,7 +178,10 @@ def test_photo_that_was_deleted_meanwhile_is_asked_for_again(loaded, photo_file,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders of POSIX")
-def test_what_the_page_computes_needs_no_gradio_and_no_datasets():
-    code = "import sys, efp_hf.page.markup; sys.exit(bool({'gradio', 'datasets', 'evaluate'} & set(sys.modules)))"
+def test_what_the_page_computes_needs_no_gradio_and_all_of_it_neither_datasets_nor_evaluate():
+    code = (
+        "import sys, efp_hf.page.markup, efp_hf.page.server; assert 'gradio' not in sys.modules;"
+        "import efp_hf.page.layout; assert not {'datasets', 'evaluate'} & set(sys.modules)"
+    )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
-    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment).returncode == 0
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, check=True)
