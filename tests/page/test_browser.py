@@ -71,10 +71,12 @@ class Server:
             cwd=REPOSITORY,
             env={**os.environ, "GRADIO_TEMP_DIR": str(self.uploads), **environment},
         )
-        deadline = time.monotonic() + 120
+        deadline = time.monotonic() + 240
         while not self.answers():
             assert self.process.poll() is None, "app.py ended"
-            assert time.monotonic() < deadline, "app.py does not answer"
+            if time.monotonic() > deadline:
+                self.process.terminate()
+                raise TimeoutError("app.py does not answer")
             time.sleep(0.2)
 
     def answers(self) -> bool:
