@@ -52,11 +52,11 @@ def load_checkpoint(
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
     Model (in evaluation mode, on the GPU where there is one) and image processor of a shipped checkpoint, a folder or
-    Hub id, or of a folder that [`export_model`](export.py) wrote.
+    Hub id, or of a folder that [`export_model`] wrote.
 
     Args:
         runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
-        bf16: as in [`load_exported`](runtimes.py), of a folder of OpenVINO.
+        bf16: as in [`load_exported`], of a folder of OpenVINO.
         threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
 
     Raises:

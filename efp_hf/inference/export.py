@@ -42,7 +42,7 @@ def export_model(
 ) -> None:
     """
     Write a folder with the model for another runtime, the processor and the configuration, which
-    [`load_checkpoint`](checkpoint.py) loads. Batch size, height and width stay free (ExecuTorch: up to
+    [`load_checkpoint`] loads. Batch size, height and width stay free (ExecuTorch: up to
     `EXECUTORCH_LIMITS`).
 
     Args:

@@ -220,7 +220,7 @@ def unfinished(files: list[Path], output: Path) -> list[Path]:
     The files without a whole mask and row in `output`.
 
     Raises:
-        ValueError: as [`finished`](table.py).
+        ValueError: as [`finished`].
     """
     done = set(finished(output))
     remaining = []
@@ -245,7 +245,7 @@ def write_predictions(
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to. What was written before stays.
-        ValueError: as [`PredictionTable`](table.py).
+        ValueError: as [`PredictionTable`].
     """
     failed = []
 

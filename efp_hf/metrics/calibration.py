@@ -92,7 +92,7 @@ def grid_jaccard_temperatures(
     mean square difference `jaccard_error`, and the means of both, `mean_expected` and `mean_real`.
 
     Args:
-        rows: of [`segment_rows`](scoring.py).
+        rows: of [`segment_rows`].
     """
     expected, real = [], []
     for _, result, truth in rows:
