@@ -18,7 +18,7 @@ from ..data.files import REPAIRED, is_image_file, read_image, read_sized_image, 
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .drawing import outline_lesion
-from .table import COLUMNS, PredictionTable, finished, mask_path, overlay_path
+from .prediction_table import COLUMNS, PredictionTable, finished, mask_path, overlay_path
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller

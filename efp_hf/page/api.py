@@ -8,7 +8,7 @@ from .batch import segment_batch
 from .handlers import with_messages
 from .inputs import FilesInput, PhotoInput
 from .photo import SegmentedPhoto, segment_photo
-from .results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
+from .photo_results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
 from .temporary_files import new_folder
 
 

@@ -12,8 +12,8 @@ from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .markup import batch_html, comparison_html, grid_html, measures_html, probability_html, trust_html, view_html
 from .photo import segment_photo
+from .photo_results import compare_photo, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
-from .results import compare_photo, draw_view, measure_photo, trust_photo
 from .temporary_files import SessionFiles, new_folder
 
 

@@ -12,7 +12,7 @@ from .api import Endpoints, add_endpoints
 from .handlers import Handlers, name_of_tab
 from .inputs import FilesInput, PhotoInput
 from .markup import render
-from .results import write_contour_file, write_mask_file, write_overlay_file
+from .photo_results import write_contour_file, write_mask_file, write_overlay_file
 from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
 
 EXAMPLE_LABELS = ("hairs", "ruler", "dark corners", "low contrast")  # of data.synthetic.EXAMPLE_SEEDS

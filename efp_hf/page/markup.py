@@ -11,7 +11,7 @@ from PIL import Image
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
-from .results import Comparison, View
+from .photo_results import Comparison, View
 
 MEASURES = {
     "area": "pixels of the lesion",

@@ -13,7 +13,7 @@ from ..data.synthetic import write_examples
 from ..inference.checkpoint import load_checkpoint
 from .evidence import trust_evidence
 from .photo import segment_photo
-from .results import draw_view
+from .photo_results import draw_view
 from .temporary_files import keep_clean, upload_folder
 from .uploads import MAX_ZIP_BYTES
 

@@ -12,7 +12,7 @@ from efp_hf.page import uploads
 from efp_hf.page.batch import error_row, segment_batch, write_table
 from efp_hf.page.markup import batch_html
 from efp_hf.page.photo import segment_photo
-from efp_hf.page.results import write_mask_file
+from efp_hf.page.photo_results import write_mask_file
 
 
 def test_batch_reports_a_bad_file_in_its_row_and_goes_on(tmp_path, loaded, photo_file):

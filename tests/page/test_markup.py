@@ -15,8 +15,8 @@ from efp_hf.page.markup import (
     view_html,
 )
 from efp_hf.page.photo import segment_photo
+from efp_hf.page.photo_results import compare_photo, draw_view, measure_photo
 from efp_hf.page.pictures import draw_maps
-from efp_hf.page.results import compare_photo, draw_view, measure_photo
 
 
 def test_measures_table_has_every_measure_with_what_it_is(tmp_path, loaded):

@@ -4,7 +4,7 @@ from conftest import square_photo
 
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.page.photo import find_lesion, segment_photo
-from efp_hf.page.results import draw_view
+from efp_hf.page.photo_results import draw_view
 
 
 def test_threshold_redraws_without_the_model(tmp_path, loaded):

@@ -14,8 +14,7 @@ from efp_hf.commands import main
 from efp_hf.data.files import read_mask
 from efp_hf.inference.drawing import AGREEMENT_COLORS
 from efp_hf.page.photo import find_lesion, segment_photo
-from efp_hf.page.pictures import draw_maps
-from efp_hf.page.results import (
+from efp_hf.page.photo_results import (
     compare_photo,
     draw_view,
     lesion_data,
@@ -26,6 +25,7 @@ from efp_hf.page.results import (
     write_mask_file,
     write_overlay_file,
 )
+from efp_hf.page.pictures import draw_maps
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
