@@ -86,10 +86,13 @@ def training_parser() -> HfArgumentParser:
 
 def parse_training_arguments(others: list[str], output: str) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
+    import torch
+
     from ..training.trainer import TRAINING_DEFAULTS
 
     parser = training_parser()
-    parser.set_defaults(**TRAINING_DEFAULTS)
+    # Transformers refuses bf16 on a processor that is used for want of a GPU
+    parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
     with one_line_errors():
         training_arguments, unknown = parser.parse_args_into_dataclasses(
             [*others, "--output_dir", output], return_remaining_strings=True, look_for_args_file=False

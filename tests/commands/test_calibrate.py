@@ -2,14 +2,16 @@ import shutil
 
 import pytest
 
-from efp_hf import EFPImageProcessor
-from efp_hf.metrics.calibration import JACCARD_TEMPERATURES
+from efp_hf import EFPConfig, EFPImageProcessor
+from efp_hf.inference.checkpoint import find_checkpoint
+from efp_hf.metrics.calibration import JACCARD_TEMPERATURES, TEMPERATURES
 
 
 def test_postprocessing_is_chosen_on_validation_and_kept(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
-    arguments = ("--data", synthetic_root, "--image-sizes", 32, 48)
-    assert efp("calibrate", "--checkpoint", "copy", *arguments).code == 0
+    EFPImageProcessor(size={"height": 40, "width": 40}, threshold=0.9).save_pretrained(folder)
+    arguments = ("--checkpoint", "copy", "--data", synthetic_root, "--image-sizes", 32, 48)
+    assert efp("calibrate", *arguments).code == 0
     tried = rows_of(tmp_path / "calibration" / "postprocessing.csv")
     assert len(tried) == 2 * 7 * 2
     best = max(tried, key=lambda row: float(row["validation_jaccard"]))
@@ -24,6 +26,19 @@ def test_postprocessing_is_chosen_on_validation_and_kept(efp, tmp_path, syntheti
     closest = min(temperatures, key=lambda row: float(row["jaccard_error"]))
     assert chosen.jaccard_temperature == float(closest["jaccard_temperature"]) != 1
     assert float(closest["mean_real"]) == pytest.approx(float(best["validation_jaccard"]), abs=1e-5)
+    assert float(best["temperature"]) == EFPConfig.from_pretrained(folder).temperature != 1
+
+
+def test_what_a_calibration_chose_does_not_move_the_next_one(efp, tmp_path, synthetic_root, rows_of):
+    shutil.copytree(find_checkpoint("efp-isic-nano"), tmp_path / "copy")
+    found = []
+    for output in ("once", "again"):
+        arguments = ("--checkpoint", "copy", "--data", synthetic_root, "--image-sizes", 96, "--output", output)
+        assert efp("calibrate", *arguments).code == 0
+        found.append({row["temperature"] for row in rows_of(tmp_path / output / "postprocessing.csv")})
+    assert found[0] == found[1]
+    (temperature,) = map(float, found[0])
+    assert TEMPERATURES[0] + 0.01 < temperature < TEMPERATURES[1] - 0.01 and temperature != 1
 
 
 @pytest.mark.parametrize(

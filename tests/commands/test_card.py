@@ -30,6 +30,9 @@ def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic
     assert again.code == 2 and "runs/mine/README.md is there. Pass --overwrite" in again.err
     assert efp(*card, "--split", "validation", "--overwrite").code == 0
     assert "4 images of the validation split" in (folder / "README.md").read_text()
+    assert efp("score", "--checkpoint", "runs/mine", "--data", synthetic_root, "--split-seed", "1").code == 0
+    assert efp(*card, "--overwrite").code == 0
+    assert "of the test split (seed 1)" in (folder / "README.md").read_text()
 
 
 def test_card_is_not_made_of_the_scores_of_other_weights(efp, tmp_path, synthetic_root, tiny_checkpoint):

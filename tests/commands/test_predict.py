@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY
 from PIL import Image
+from scipy.ndimage import label
+
+from efp_hf.inference.checkpoint import load_checkpoint, segment
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -19,6 +22,20 @@ def test_predict_writes_a_mask_for_each_image(efp, tmp_path, tiny_checkpoint, ro
     assert len(list((tmp_path / "masks").glob("*_overlay.jpg"))) == 4
     assert len(rows_of(tmp_path / "masks" / "predictions.csv")) == 4
     assert "4 masks in masks" in ran.out
+
+
+def test_threshold_and_region_are_those_of_the_call(efp, tmp_path, tiny_checkpoint):
+    def mask(*options) -> np.ndarray:
+        arguments = ("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint, "--overwrite")
+        assert efp(*arguments, *options).code == 0
+        return np.asarray(Image.open(tmp_path / "masks" / "synthetic_1_segmentation.png")) > 128
+
+    assert mask("--threshold", "0.000001").all() and not mask("--threshold", "0.999999").any()
+    model, processor = load_checkpoint(tiny_checkpoint)
+    probabilities = segment([Image.open(EXAMPLES / "synthetic_1.jpg")], model, processor)[0]["probabilities"]
+    high = str(float(probabilities.quantile(0.95)))
+    assert label(mask("--threshold", high, "--no-largest-region"))[1] > 1
+    assert label(mask("--threshold", high, "--largest-region"))[1] == 1
 
 
 def test_predict_goes_on_after_a_bad_file_and_exits_with_one(efp, tmp_path, tiny_checkpoint):

@@ -101,7 +101,8 @@ def test_train_refuses_before_it_reads_an_image(efp, tmp_path, given, words):
 def test_bf16_is_refused_where_the_processor_only_pretends(efp, monkeypatch, tmp_path):
     cpuinfo = tmp_path / "cpuinfo"
     monkeypatch.setattr(precision, "CPUINFO", cpuinfo)
-    arguments = ("train", "--data", "/nowhere", *TRAIN, "--bf16")
+    monkeypatch.setattr("torch.accelerator.is_available", lambda: False)
+    arguments = ("train", "--data", "/nowhere", "--output", "runs/first", "--encoder", "paper", "--bf16")
     cpuinfo.write_text("processor\t: 0\nflags\t\t: fpu avx512f avx512_bf16x\n")
     refused = efp(*arguments)
     assert refused.code == 2 and refused.err.count("\n") == 1
