@@ -19,14 +19,14 @@ import torch
 
 from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT
 from efp_hf.metrics.rows import append_row, provenance
-from efp_hf.study.benchmark.parts import FULL, MEASURES, QUICK
+from efp_hf.study.benchmark.parts import FULL, PARTS, QUICK
 from efp_hf.study.benchmark.systems import TIMED_RUNTIMES
 from efp_hf.study.benchmark.turns import conditions
 
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=[*MEASURES, "all"])
+    parser.add_argument("part", choices=[*PARTS, "all"])
     parser.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name or folder (default: %(default)s)")
     parser.add_argument("--runtimes", nargs="+", choices=TIMED_RUNTIMES, default=TIMED_RUNTIMES, metavar="NAME")
     parser.add_argument("--threads", type=int, default=len(os.sched_getaffinity(0)), help="(default: %(default)s)")
@@ -45,9 +45,9 @@ def main() -> None:
         effort = replace(effort, images=(arguments.images, effort.images[1]))
     results = arguments.results or Path("runs/quick" if arguments.quick else "results")
     torch.set_num_threads(arguments.threads)
-    for part in MEASURES if arguments.part == "all" else (arguments.part,):
+    for part in PARTS if arguments.part == "all" else (arguments.part,):
         row = {**provenance(), **conditions(arguments.threads)}
-        for measured in MEASURES[part](arguments, effort):
+        for measured in PARTS[part](arguments, effort):
             append_row(results / f"speed_{part}.csv", {**row, **measured})
             print(part, *(f"{name}={value}" for name, value in measured.items()))
 

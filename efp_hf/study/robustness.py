@@ -16,7 +16,7 @@ from ..metrics import confusion_counts, summarize
 from ..metrics.evaluation import segment_rows
 from ..modeling_efp import EFPForSegmentation
 
-SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
+CHANGE_SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
 CHANGED_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
 
 
@@ -66,7 +66,7 @@ def change_images(dataset: Dataset, name: str) -> Dataset:
 def measure_changes(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor
 ) -> Iterator[dict[str, str | float]]:
-    """A row a change: its name, `SCORES` and the mean `expected_jaccard`, which should fall with J."""
+    """A row a change: its name, `CHANGE_SCORES` and the mean `expected_jaccard`, which should fall with J."""
     for name in CHANGES:
         counts, expected = [], []
         rows = segment_rows(change_images(dataset, name), model, processor)
@@ -76,6 +76,6 @@ def measure_changes(
         scores = summarize(np.array(counts))
         yield {
             "change": name,
-            **{score: round(scores[score], 6) for score in SCORES},
+            **{score: round(scores[score], 6) for score in CHANGE_SCORES},
             "expected_jaccard": round(float(np.mean(expected)), 6),
         }

@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 
 from efp_hf.study.benchmark.job import in_new_process, peak_memory_mb
 from efp_hf.study.benchmark.metrics import MEAN_IOU
-from efp_hf.study.benchmark.parts import MEASURES
+from efp_hf.study.benchmark.parts import PARTS
 from efp_hf.study.benchmark.systems import EFP, MASKFORMER, NANO, ON_ENCODER, SEGFORMER
 
 
@@ -28,7 +28,7 @@ def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
     run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     rows = {}
-    for part in MEASURES:
+    for part in PARTS:
         with (tmp_path / "runs" / "quick" / f"speed_{part}.csv").open(newline="") as file:
             rows[part] = list(csv.DictReader(file))
         assert {"command", "commit", "started", "processor", "instruction_set", "threads"} <= set(rows[part][0])

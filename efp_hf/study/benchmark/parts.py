@@ -179,7 +179,7 @@ def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
     return limit_rows(seconds, peaks, new_timed_system(EFP, arguments.checkpoint))
 
 
-MEASURES = {
+PARTS = {
     "model": measure_model,
     "profile": measure_profile,
     "job": measure_job,

@@ -14,8 +14,8 @@ from ...metrics.rows import processor_name
 
 PAUSE = 0.2  # seconds before each turn
 VERSIONED_PACKAGES = ("onnxruntime", "openvino", "nncf", "segmentation_models_pytorch", "evaluate")  # in the rows
-# Of a processor, the last that it has decides how fast int8 and bfloat16 are
-INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
+# The last one that a processor has decides how fast int8 and bfloat16 are
+X86_INSTRUCTION_SETS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")
 
 
 def seconds_of(call: Callable[[], object]) -> float:
@@ -67,9 +67,9 @@ def spread_columns(values: list[float], unit: str, scale: float = 1) -> dict[str
 
 
 def instruction_set(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The last of `INSTRUCTION_SETS` that this processor has; empty where it cannot be known."""
+    """The last of `X86_INSTRUCTION_SETS` that this processor has; empty where it cannot be known."""
     flags = cpuinfo.read_text().split() if cpuinfo.is_file() else []
-    return next((name for name in reversed(INSTRUCTION_SETS) if name in flags), "")
+    return next((name for name in reversed(X86_INSTRUCTION_SETS) if name in flags), "")
 
 
 def conditions(threads: int) -> dict[str, str | int | float]:
