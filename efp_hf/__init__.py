@@ -1,5 +1,10 @@
 """EFP, the enhanced feature pyramid for skin-lesion segmentation, as a Transformers model."""
 
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 (a clone can be run by any Python)
+    raise ImportError("efp_hf needs Python 3.11 or newer, got %d.%d." % sys.version_info[:2])  # noqa: UP031
+
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation
 
 from .configuration_efp import EFPConfig

@@ -13,6 +13,8 @@ EXTRAS = {
     "executorch": ("executorch",),
 }
 
+PACKAGE_NAMES = {"skimage": "scikit-image"}  # of the others the name is that of the module
+
 
 def require(extra: str, purpose: str, modules: Iterable[str] | None = None) -> None:
     """
@@ -23,7 +25,7 @@ def require(extra: str, purpose: str, modules: Iterable[str] | None = None) -> N
     Raises:
         ImportError: a module that is not installed, with the command that installs the extra.
     """
-    missing = [module for module in modules or EXTRAS[extra] if find_spec(module) is None]
+    missing = [PACKAGE_NAMES.get(module, module) for module in modules or EXTRAS[extra] if find_spec(module) is None]
     if missing:
         raise ImportError(
             f'{purpose} needs {", ".join(missing)} of efp-hf[{extra}]: pip install ".[{extra}]" in a clone, '

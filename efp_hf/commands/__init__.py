@@ -5,6 +5,8 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 
+from transformers.utils import logging
+
 from .. import __version__
 from .arguments import InputError
 
@@ -54,6 +56,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run_command(name: str, argv: Sequence[str]) -> int:
     """Run one command with its own arguments → the exit code."""
     command = import_module(f".{name}", __name__)
+    logging.disable_progress_bar()  # Transformers' own, of every loading; the commands have theirs
     parser = argparse.ArgumentParser(
         prog=f"efp {name}",
         description=command.__doc__,

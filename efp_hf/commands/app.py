@@ -46,7 +46,7 @@ def run(arguments: argparse.Namespace) -> int:
     if with_mcp and arguments.auth:
         raise InputError("`--mcp` and `--auth` exclude each other: Gradio's MCP server has no password. Drop one.")
     with one_line_errors():
-        require("app", "efp app", [module for module in EXTRAS["app"] if with_mcp or module != "mcp"])
+        require("app", "this command", [module for module in EXTRAS["app"] if with_mcp or module != "mcp"])
         find_checkpoint(arguments.checkpoint)
         from ..page.server import launch
 

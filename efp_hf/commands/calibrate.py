@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
     folder = own_checkpoint(arguments.checkpoint)
     check_output(arguments.output)
     with one_line_errors():
-        require("train", "efp calibrate")
+        require("train", "this command")
     from tqdm import tqdm
 
     from ..data.lesions import load_lesions

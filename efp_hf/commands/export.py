@@ -47,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
     output = arguments.output or Path("exports") / name
     with one_line_errors():
         if arguments.int8:
-            require("train", "efp export --int8")
+            require("train", "--int8")
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         if arguments.to == HUB:
             card = Path(find_checkpoint(arguments.checkpoint)) / "README.md"

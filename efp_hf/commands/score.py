@@ -38,7 +38,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_batch_size(arguments.batch_size)
     check_output(arguments.output)
     with one_line_errors():
-        require("train", "efp score")
+        require("train", "this command")
     import evaluate
     from tqdm import tqdm
 

@@ -73,7 +73,7 @@ def training_parser() -> HfArgumentParser:
     """Of the fields of `TrainingArguments`, with dashes or underscores."""
     parser = HfArgumentParser(
         TrainingArguments,
-        prog="efp train",
+        prog="this command",
         usage="efp train --data DATA --output DIR [options]",
         add_help=False,
         allow_abbrev=False,
@@ -151,7 +151,7 @@ def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArgu
 
 def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
-        require("train", "efp train")
+        require("train", "this command")
     import torch
 
     from ..inference.checkpoint import weights_digest

@@ -1,10 +1,11 @@
 """Exported models in the place of PyTorch's: which runtime a folder is for, and its model ready to run."""
 
 import json
-from importlib.util import find_spec
 from pathlib import Path
 
 from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
+
+from ..extras import require
 
 PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -15,14 +16,8 @@ RUNTIMES = ("torch", *PACKAGES)
 
 
 def require_packages(packages: tuple[str, ...], purpose: str) -> None:
-    """
-    Raises:
-        ImportError: a package that is not installed, with the extra that brings it.
-    """
-    missing = [package for package in packages if find_spec(package) is None]
-    if missing:
-        extra = "executorch" if "executorch" in missing else "export"
-        raise ImportError(f'{purpose} needs {", ".join(missing)}: pip install "efp-hf[{extra}]"')
+    """[`require`] of the extra that brings a runtime's packages."""
+    require("executorch" if "executorch" in packages else "export", purpose, packages)
 
 
 def runtime_of(checkpoint: str | Path) -> str:
