@@ -69,14 +69,14 @@ def test_openvino_computes_in_the_precision_of_its_name(tmp_path):
 
 
 def test_missing_package_leaves_its_candidates_out_by_name(tiny_checkpoint, tmp_path, monkeypatch):
-    monkeypatch.setattr("efp_hf.inference.runtimes.find_spec", lambda name: None if name == "openvino" else object())
+    monkeypatch.setattr("efp_hf.extras.find_spec", lambda name: None if name == "openvino" else object())
     monkeypatch.setitem(sys.modules, "segmentation_models_pytorch", None)
     candidates, left_out = model_candidates(
         (EFP, SEGFORMER, UNET), ("torch", "openvino"), tiny_checkpoint, tmp_path, threads=1
     )
     assert set(candidates) == {(EFP, "torch"), (SEGFORMER, "torch")}
     assert set(left_out) == {(UNET, "torch"), (EFP, "openvino"), (SEGFORMER, "openvino"), (UNET, "openvino")}
-    assert "needs openvino: pip install" in left_out[EFP, "openvino"]
+    assert "needs openvino of efp-hf[export]: pip install" in left_out[EFP, "openvino"]
     assert "efp-hf[bench]" in left_out[UNET, "torch"]
     jobs, left_out = job_candidates(("torch", "openvino"), tiny_checkpoint, tmp_path)
     assert set(jobs) == {(EFP, "torch"), (SEGFORMER, "pipeline")} and set(left_out) == {(EFP, "openvino")}
