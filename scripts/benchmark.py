@@ -19,9 +19,9 @@ import torch
 
 from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT
 from efp_hf.metrics.rows import append_row, provenance
+from efp_hf.study.benchmark.machine import conditions
 from efp_hf.study.benchmark.parts import FULL, PARTS, QUICK
 from efp_hf.study.benchmark.systems import TIMED_RUNTIMES
-from efp_hf.study.benchmark.turns import conditions
 
 
 def parse() -> argparse.Namespace:

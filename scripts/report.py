@@ -1,6 +1,6 @@
 """Fill the tables of README.md, model_card.md, docs/ and the checkpoints' cards from `results/`, and draw its figures.
 
-    python scripts/report.py                       # tables, and what shows no image: results/figures/*.svg
+    python scripts/report.py                       # tables, and what shows no image: docs/figures/*.svg
     python scripts/report.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
 
 What cannot be drawn yet is named with the command that measures it. The pictures with images of the data set go to
@@ -81,7 +81,7 @@ def main() -> None:
     if not arguments.no_texts:
         for path, text in filled_texts(HERE, arguments.results).items():
             path.write_text(text, encoding="utf-8")
-    figures = arguments.results / "figures"
+    figures = Path("docs", "figures")
     draw(figures / "accuracy.svg", partial(accuracy_figure, arguments.results))
     draw(figures / "latency.svg", partial(latency_figure, arguments.results))
     draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, SHIPPED / DEFAULT_CHECKPOINT))

@@ -10,8 +10,8 @@ from efp_hf.study.benchmark.metrics import (
     draw_mask_pairs,
     metric_candidates,
     metric_rows,
-    score_all,
     score_overlap,
+    score_overlap_and_boundary,
 )
 
 
@@ -21,7 +21,7 @@ def test_scores_are_those_of_the_metrics():
     expected = jaccard(np.array([confusion_counts(mask, truth) for mask, truth in pairs])).mean()
     assert 0 < expected < 1
     assert score_overlap(pairs)["jaccard"] == pytest.approx(expected)
-    assert {"jaccard", "hd95", "boundary_f1"} <= set(score_all(pairs))
+    assert {"jaccard", "hd95", "boundary_f1"} <= set(score_overlap_and_boundary(pairs))
 
 
 def test_mean_iou_that_cannot_be_loaded_is_left_out_in_a_row_that_says_so(tmp_path):

@@ -2,7 +2,8 @@
 
 import time
 
-from efp_hf.study.benchmark.turns import alternate, conditions, instruction_set, median_and_spread, spread_columns
+from efp_hf.study.benchmark.machine import conditions, instruction_set
+from efp_hf.study.benchmark.turns import alternate, median_and_spread, spread_columns
 
 
 def test_every_round_calls_each_candidate_once_in_the_same_order():

@@ -331,14 +331,14 @@ def test_rerun_gives_the_same_bytes(results, isic, tiny_checkpoint, draw_figures
     written = []
     for _ in range(2):
         draw_figures("--data", root)
-        paths = [*(results / "figures").iterdir(), *(tmp_path / "figures").iterdir()]
+        paths = [*(tmp_path / "docs" / "figures").iterdir(), *(tmp_path / "figures").iterdir()]
         written.append({str(path.relative_to(tmp_path)): path.read_bytes() for path in paths})
     assert sorted(written[0]) == [
+        "docs/figures/accuracy.svg",
+        "docs/figures/jaccards.svg",
+        "docs/figures/reliability.svg",
         "figures/levels.png",
         "figures/masks_scratch.png",
-        "results/figures/accuracy.svg",
-        "results/figures/jaccards.svg",
-        "results/figures/reliability.svg",
     ]
     assert written[0] == written[1]
     assert not any(b"<dc:date>" in content for content in written[0].values())
@@ -353,10 +353,10 @@ def test_script_names_what_it_cannot_draw_and_draws_the_rest(results, isic, tiny
     for system, title in (("unet", "U-Net"), ("unet_attention", "U-Net + attention"), ("maskformer", "MaskFormer")):
         assert f"pictures/masks_scratch.png: without {title}, no model in models/scratch-{system}-seed0/model" in lines
     assert not any("without EFP," in line for line in lines if "scratch" in line)
-    assert any(line.startswith("results/figures/reliability.svg: not drawn. results/reliability.csv") for line in lines)
+    assert any(line.startswith("docs/figures/reliability.svg: not drawn. results/reliability.csv") for line in lines)
     assert any(line.startswith("pictures/masks_pretrained.png: not drawn. `folders` must") for line in lines)
     assert any(line.startswith("pictures/levels.png: not drawn. ISIC_1: not among") for line in lines)
-    assert "pictures/masks_scratch.png" in lines and "results/figures/accuracy.svg" in lines
+    assert "pictures/masks_scratch.png" in lines and "docs/figures/accuracy.svg" in lines
     assert [path.name for path in (results.parent / "pictures").iterdir()] == ["masks_scratch.png"]
 
 

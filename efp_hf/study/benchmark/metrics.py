@@ -33,8 +33,8 @@ def score_overlap(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float
     return metric.compute()
 
 
-def score_all(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
-    """All that `efp score` computes: HD95 and the boundary F1 as well."""
+def score_overlap_and_boundary(pairs: list[tuple[np.ndarray, np.ndarray]]) -> dict[str, float]:
+    """Overlap, HD95 and boundary F1: what `efp score` computes of masks."""
     from ...metrics.evaluation import boundary_scores
 
     boundary = [boundary_scores(mask, truth) for mask, truth in pairs]
@@ -51,7 +51,7 @@ def score_with_mean_iou(name: str, pairs: list[tuple[np.ndarray, np.ndarray]]) -
 
 def metric_candidates(pairs: list, mean_iou: str) -> tuple[dict[str, Callable], dict[str, str]]:
     """Name → scoring of the pairs, and those left out with the reason."""
-    own = {"efp_hf": partial(score_overlap, pairs), "efp_hf with boundary": partial(score_all, pairs)}
+    own = {"efp_hf": partial(score_overlap, pairs), "efp_hf with boundary": partial(score_overlap_and_boundary, pairs)}
     tried, left_out = build_all({MEAN_IOU: partial(score_with_mean_iou, mean_iou, pairs[:1])})
     return own | {name: partial(score_with_mean_iou, mean_iou, pairs) for name in tried}, left_out
 

@@ -29,7 +29,7 @@ from ...training.encoders import new_model
 from .. import baselines
 from ..baselines import BaselineConfig, new_baseline
 from ..comparison import ENCODER
-from .turns import VERSIONED_PACKAGES
+from .machine import VERSIONED_PACKAGES
 
 EFP, NANO, SEGFORMER, MASKFORMER, UNET = "EFP", "EFP nano", "SegFormer-B0", "MaskFormer Swin-T", "U-Net"
 # on EFP's encoder: the benchmark's name → the system of scripts/compare.py, whose accuracy is known
