@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
@@ -101,6 +102,11 @@ class EFPConfig(PreTrainedConfig):
     temperature: float | int = 1.0
 
     def __post_init__(self, **kwargs):
+        for name in ("global_context_size", "zero_init_scores"):
+            if kwargs.pop(name, 0):
+                raise ValueError(
+                    f"`{name}` must be off: it was an option of 0.1.0. Load the checkpoint with that version."
+                )
         if isinstance(self.backbone_config, dict):
             backbone_config = dict(self.backbone_config)
             if "model_type" not in backbone_config:
@@ -155,11 +161,11 @@ class EFPConfig(PreTrainedConfig):
                 "Without it the Dice coefficient of an empty mask is 0 / 0."
             )
 
-    def save_pretrained(self, *args, **kwargs):
+    def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; what is saved without code files does not name them."""
-        if self._auto_class is None:
+        if self._auto_class is None and not Path(save_directory, "configuration_efp.py").is_file():
             vars(self).pop("auto_map", None)
-        super().save_pretrained(*args, **kwargs)
+        super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
     def from_dict(cls, config_dict, **kwargs):

@@ -1,19 +1,21 @@
 """The optional packages, an extra of the installation a purpose, and one line where they are missing."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 
 from . import __version__
 
 # extra of pyproject.toml → what its packages are imported as
 EXTRAS = {
-    "train": ("accelerate", "albumentations", "datasets", "evaluate", "imagehash", "skimage"),
-    "app": ("gradio", "mcp", "skimage"),
+    "train": ("accelerate", "albumentations", "datasets", "evaluate", "imagehash"),
+    "app": ("gradio", "mcp"),
     "export": ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino"),
     "executorch": ("executorch",),
+    "bench": ("matplotlib", "monai", "onnx", "onnxruntime", "openvino", "pandas", "segmentation_models_pytorch"),
 }
 
-PACKAGE_NAMES = {"skimage": "scikit-image"}  # of the others the name is that of the module
+PACKAGE_NAMES = {"segmentation_models_pytorch": "segmentation-models-pytorch"}  # others are named as the module
 
 
 def require(extra: str, purpose: str, modules: Iterable[str] | None = None) -> None:
@@ -31,3 +33,13 @@ def require(extra: str, purpose: str, modules: Iterable[str] | None = None) -> N
             f'{purpose} needs {", ".join(missing)} of efp-hf[{extra}]: pip install ".[{extra}]" in a clone, '
             f'or pip install "efp_hf-{__version__}-py3-none-any.whl[{extra}]" with the wheel.'
         )
+
+
+@contextmanager
+def needing(extra: str, purpose: str) -> Iterator[None]:
+    """Around imports: where one fails because a package of the extra is missing, the error is that of [`require`]."""
+    try:
+        yield
+    except ModuleNotFoundError:
+        require(extra, purpose)
+        raise

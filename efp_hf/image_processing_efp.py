@@ -2,6 +2,8 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -222,11 +224,12 @@ class EFPImageProcessor(TorchvisionBackend):
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
 
-    def save_pretrained(self, *args, **kwargs):
-        """As in Transformers; what is saved without code files does not name them."""
-        if self._auto_class is None:
+    def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
+        """As in Transformers; what is saved without its code file does not name it. `push_to_hub` takes it along."""
+        if self._auto_class is None and not Path(save_directory, "image_processing_efp.py").is_file():
             vars(self).pop("auto_map", None)
-        return super().save_pretrained(*args, **kwargs)
+        with with_code_files(AutoImageProcessor=type(self)) if push_to_hub else nullcontext():
+            return super().save_pretrained(save_directory, *args, push_to_hub=push_to_hub, **kwargs)
 
     def push_to_hub(self, *args, **kwargs):
         """As in Transformers, with the code file that others need to load the processor with `trust_remote_code`."""

@@ -325,15 +325,16 @@ class EFPPreTrainedModel(PreTrainedModel):
         (Swin) the names of earlier releases, and Trainer then finds none of them when it resumes a run. With
         `push_to_hub` the code files are written, too.
         """
-        with self.with_code_files() if push_to_hub else nullcontext():
+        with self.saved_with_code() if push_to_hub else nullcontext():
             super().save_pretrained(*args, save_original_format=save_original_format, push_to_hub=push_to_hub, **kwargs)
 
     def push_to_hub(self, *args, **kwargs):
         """As in Transformers, with the code files that others need to load the model with `trust_remote_code`."""
-        with self.with_code_files():
+        with self.saved_with_code():
             return super().push_to_hub(*args, **kwargs)
 
-    def with_code_files(self):
+    def saved_with_code(self):
+        """Inside, `save_pretrained` writes the code files, too."""
         return with_code_files(AutoConfig=type(self.config), AutoModelForSemanticSegmentation=type(self))
 
     @torch.no_grad()
@@ -370,8 +371,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
     ```python
     >>> from efp_hf import EFPForSegmentation, EFPImageProcessor
-    >>> model = EFPForSegmentation.from_pretrained("checkpoints/efp-isic").eval()
-    >>> processor = EFPImageProcessor.from_pretrained("checkpoints/efp-isic")
+    >>> model = EFPForSegmentation.from_pretrained(checkpoint).eval()  # a folder or Hub id
+    >>> processor = EFPImageProcessor.from_pretrained(checkpoint)
     >>> image = load_image("photo.jpg")  # of transformers.image_utils: upright, as the mask will be
     >>> outputs = model(**processor(image, return_tensors="pt"))
     >>> mask = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[0]

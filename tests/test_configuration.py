@@ -74,3 +74,11 @@ def test_configuration_of_another_architecture_is_refused(tmp_path):
 def test_impossible_temperature_is_refused(temperature):
     with pytest.raises(ValueError, match="`temperature` must be positive"):
         EFPConfig(temperature=temperature)
+
+
+@pytest.mark.parametrize("option", [{"global_context_size": 64}, {"zero_init_scores": True}])
+def test_options_of_an_earlier_version_are_refused_where_they_were_on(option):
+    (name,) = option
+    with pytest.raises(ValueError, match=f"`{name}` must be off: it was an option of 0.1.0"):
+        EFPConfig(**option)
+    assert name not in EFPConfig(**{name: type(option[name])(0)}).to_dict()

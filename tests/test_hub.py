@@ -118,6 +118,21 @@ def test_folder_for_the_hub_holds_the_code_of_the_package_and_the_card(tmp_path)
     assert not any("auto_map" in (tmp_path / "again" / name).read_text() for name in SAVED[:2])
     with pytest.raises(FileExistsError, match="hub is there"):
         save_for_hub(tiny_model(), EFPImageProcessor(), folder)
+    save_for_hub(tiny_model(), EFPImageProcessor(), folder, overwrite=True)
+    (folder / "checkpoint-6").mkdir()  # a training has gone on here
+    for other in (folder, tmp_path / "again"):
+        with pytest.raises(FileExistsError, match="is no exported model and is not overwritten"):
+            save_for_hub(tiny_model(), EFPImageProcessor(), other, overwrite=True)
+    assert (folder / "checkpoint-6").is_dir()
+
+
+def test_folder_with_code_files_still_names_them_after_a_change(tmp_path):
+    """As `efp calibrate` changes it."""
+    save_for_hub(tiny_model(), EFPImageProcessor(), tmp_path / "hub")
+    model, processor = load_checkpoint(tmp_path / "hub")
+    processor.save_pretrained(tmp_path / "hub")
+    model.config.save_pretrained(tmp_path / "hub")
+    assert all("auto_map" in (tmp_path / "hub" / name).read_text() for name in SAVED[:2])
 
 
 def test_push_to_hub_takes_the_code_along(monkeypatch):

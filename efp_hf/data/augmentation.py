@@ -4,9 +4,13 @@ import os
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # it would look for a newer version over the network
 
-import albumentations as A
-import cv2
 import numpy as np
+
+from ..extras import needing
+
+with needing("train", __name__):
+    import albumentations as A
+    import cv2
 
 AREA_THEN_LINEAR = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
 

@@ -21,7 +21,7 @@ MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels ar
 
 
 # Of Pillow's formats those that photos and masks come in. Some of the others start programs (EPS: Ghostscript).
-FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # MPO is opened as JPEG
+IMAGE_FORMATS = ("JPEG", "PNG", "TIFF", "BMP", "WEBP", "GIF")  # MPO is opened as JPEG
 
 
 def is_image_file(path: Path) -> bool:
@@ -49,7 +49,7 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
     try:
         with warnings.catch_warnings():  # Pillow's own limit warns; ours below refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=FORMATS)
+            image = Image.open(path, formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: the image has more than {max_pixels} pixels. Reduce it first.") from error
     except UnidentifiedImageError as error:

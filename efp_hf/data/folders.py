@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-from datasets import DatasetDict, config
-
+from ..extras import needing
 from .pairs import check_and_cache, find_pairs, to_dataset
 from .split import SPLITS, draw_split, read_groups
+
+with needing("train", __name__):
+    from datasets import DatasetDict, config
 
 FOLDERS = {
     "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),

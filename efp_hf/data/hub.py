@@ -1,11 +1,13 @@
 """Lesion images and masks of a dataset on the Hub, as a `DatasetDict`."""
 
-from datasets import Dataset, DatasetDict, Value, load_dataset
-from datasets import Image as ImageFeature
-
+from ..extras import needing
 from ..image_processing_efp import check_sizes, to_upright_rgb
 from .pairs import FEATURES, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split, perceptual_hash
+
+with needing("train", __name__):
+    from datasets import Dataset, DatasetDict, Value, load_dataset
+    from datasets import Image as ImageFeature
 
 
 def load_hub_lesions(

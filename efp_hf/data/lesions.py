@@ -2,16 +2,12 @@
 
 from pathlib import Path
 
-from ..extras import require
+from ..extras import needing
+from .folders import load_isic
+from .hub import load_hub_lesions
 
-try:
+with needing("train", __name__):
     from datasets import Dataset, DatasetDict
-
-    from .folders import load_isic
-    from .hub import load_hub_lesions
-except ImportError:
-    require("train", __name__)
-    raise
 
 
 def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:

@@ -6,14 +6,17 @@ import os
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset, Features, Value
-from datasets import Image as ImageFeature
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
+from ..extras import needing
 from ..image_processing_efp import check_sizes
 from .files import IMAGE_SUFFIXES, is_image_file, read_image, read_mask, read_sized_image, write_atomically
 from .split import HASHED_SIDE, perceptual_hash
+
+with needing("train", __name__):
+    from datasets import Dataset, Features, Value
+    from datasets import Image as ImageFeature
 
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
 
@@ -60,7 +63,7 @@ def check_and_cache(pairs: list[tuple[str, Path, Path]], max_side: int | None, c
     def check(pair: tuple[str, Path, Path]) -> dict:
         image_id, image_path, mask_path = pair
         state = [(str(path.resolve()), path.stat().st_size, path.stat().st_mtime_ns) for path in pair[1:]]
-        key = hashlib.sha256(json.dumps([state, max_side, "v2"]).encode()).hexdigest()[:24]
+        key = hashlib.sha256(json.dumps([state, max_side, "v3"]).encode()).hexdigest()[:24]
         entry_path = cache / f"{key}.json"
         if entry_path.is_file():
             entry = json.loads(entry_path.read_text())

@@ -4,14 +4,17 @@ import csv
 import hashlib
 from pathlib import Path
 
-import imagehash
 import numpy as np
-from datasets import DatasetDict
 from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
+from ..extras import needing
 from .files import write_atomically
+
+with needing("train", __name__):
+    import imagehash
+    from datasets import DatasetDict
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}

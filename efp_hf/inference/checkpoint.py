@@ -16,6 +16,7 @@ from .runtimes import load_exported, runtime_of
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
+EXPORTED_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 
 def find_checkpoint(name: str | Path) -> str:
@@ -126,6 +127,13 @@ def segment_one_by_one(
 
 
 def weights_digest(checkpoint: str | Path) -> str:
-    """The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about."""
-    path = Path(find_checkpoint(checkpoint)) / "model.safetensors"
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:12] if path.is_file() else ""
+    """
+    The first 12 digits of the SHA-256 of a checkpoint's weights: which weights a row of results is about. Of an
+    exported folder it is that of the files that hold its model; empty for a Hub id.
+    """
+    folder = Path(find_checkpoint(checkpoint))
+    paths = [folder / "model.safetensors"]
+    if not paths[0].is_file():
+        paths = sorted(path for path in folder.glob("*") if path.suffix in EXPORTED_SUFFIXES)
+    digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
+    return digest.hexdigest()[:12] if paths else ""

@@ -24,8 +24,8 @@ from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
 from .runtimes import PACKAGES, require_packages
 
-FORMATS = tuple(PACKAGES)
-WEIGHTS_FILE = "model.safetensors"
+EXPORT_FORMATS = tuple(PACKAGES)
+CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
 TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
 POOLING_CHUNKS = 8
 EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
@@ -57,12 +57,12 @@ def export_model(
         FileExistsError: the folder is there, and is to stay or is no exported one.
         ValueError: another format, or int8 and half at once.
     """
-    if to not in FORMATS:
-        raise ValueError(f"`to` must be one of {', '.join(FORMATS)}, got {to!r}.")
+    if to not in EXPORT_FORMATS:
+        raise ValueError(f"`to` must be one of {', '.join(EXPORT_FORMATS)}, got {to!r}.")
     if half and calibration_images is not None:
         raise ValueError("`half` must not be given with int8: weights have 16 or 8 bits. Choose one.")
     require_packages(PACKAGES[to], f"The export to {to}")
-    with new_folder(Path(folder), overwrite, EXPORT_MANIFEST_FILE) as partial:
+    with replaced_folder(Path(folder), overwrite, EXPORT_MANIFEST_FILE) as partial:
         quantizer = None
         if calibration_images is not None:
             quantizer = make_quantizer(to, list(calibration_inputs(calibration_images, processor)))
@@ -98,10 +98,10 @@ def save_for_hub(
     code files, and the `card` as its `README.md`.
 
     Raises:
-        FileExistsError: the folder is there and not empty, and is to stay.
+        FileExistsError: the folder is there and not empty, and is to stay or was not written by this function.
     """
-    with new_folder(Path(folder), overwrite, EXPORT_MANIFEST_FILE, WEIGHTS_FILE) as partial:
-        with model.with_code_files(), with_code_files(AutoImageProcessor=type(processor)):
+    with replaced_folder(Path(folder), overwrite, CODE_FILE) as partial:
+        with model.saved_with_code(), with_code_files(AutoImageProcessor=type(processor)):
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
         if card is not None:
@@ -109,15 +109,15 @@ def save_for_hub(
 
 
 @contextmanager
-def new_folder(folder: Path, overwrite: bool, *marks: str) -> Iterator[Path]:
+def replaced_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
     """
-    A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error. A folder with
-    none of the files `marks` was not written here, and is never replaced.
+    A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error. A folder
+    without the file `mark`, or with folders in it, was not written here, and is never replaced.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         if not overwrite:
             raise FileExistsError(f"{folder} is there. Choose another folder, or pass --overwrite.")
-        if not any((folder / mark).is_file() for mark in marks):
+        if not (folder / mark).is_file() or any(path.is_dir() for path in folder.iterdir()):
             raise FileExistsError(f"{folder} is no exported model and is not overwritten. Choose another folder.")
     partial = folder.with_name(f".{os.getpid()}-{folder.name}")
     try:

@@ -18,7 +18,7 @@ from ..data.files import REPAIRED, is_image_file, read_image, read_sized_image, 
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .drawing import outline_lesion
-from .prediction_table import COLUMNS, PredictionTable, finished, mask_path, overlay_path
+from .prediction_table import COLUMNS, PredictionTable, mask_path, overlay_path
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
@@ -215,25 +215,24 @@ def record(
     return prediction
 
 
-def unfinished(files: list[Path], output: Path) -> list[Path]:
-    """
-    The files without a whole mask and row in `output`.
-
-    Raises:
-        ValueError: as [`finished`].
-    """
-    done = set(finished(output))
+def unfinished(files: list[Path], finished: dict[str, dict]) -> list[Path]:
+    """The files that are not among the rows of [`finished_rows`]; a second file of a name there is another one."""
+    done = set(finished)
     remaining = []
     for path in files:
         if path.name in done:
-            done.remove(path.name)  # a second file of this name is another one
+            done.remove(path.name)
         else:
             remaining.append(path)
     return remaining
 
 
 def write_predictions(
-    predictions: Iterable[Prediction], output: Path, overlays: bool = False, resume: bool = False
+    predictions: Iterable[Prediction],
+    output: Path,
+    overlays: bool = False,
+    finished: dict[str, dict[str, str]] | None = None,
+    made_by: str = "",
 ) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
@@ -241,11 +240,11 @@ def write_predictions(
     written while the next one is made.
 
     Args:
-        resume: keep what an earlier run has finished ([`unfinished`] says what it has not).
+        finished: what stays of an earlier run, of [`finished_rows`].
+        made_by: checkpoint and settings, for the rows.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to. What was written before stays.
-        ValueError: as [`PredictionTable`].
     """
     failed = []
 
@@ -253,8 +252,9 @@ def write_predictions(
         if writing is not None and (prediction := writing.result()).error is not None:
             failed.append(prediction)
 
-    with PredictionTable(output, resume) as table, ThreadPoolExecutor(max_workers=1) as background:
-        written = {Path(name).stem: name for name in table.finished}
+    finished = finished or {}
+    with PredictionTable(output, finished, made_by) as table, ThreadPoolExecutor(max_workers=1) as background:
+        written = {Path(name).stem: name for name in finished}
         earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
         for prediction in predictions:
             image_id = prediction.path.stem

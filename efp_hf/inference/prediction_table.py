@@ -24,6 +24,7 @@ COLUMNS = (
     "expected_jaccard",
     "note",
     "error",
+    "made_by",
 )
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-predictions\.csv")
 
@@ -43,29 +44,29 @@ class PredictionTable:
 
     Args:
         output: the folder, which is there.
-        resume: keep the rows whose mask is there and whole ([`finished`]); without it the table begins anew. Hidden
-            files that a killed run left are removed in either case.
-
-    Raises:
-        ValueError: with `resume`, a `predictions.csv` of other columns.
+        finished: rows of an earlier run that stay ([`finished_rows`]); the others go. Hidden files that a killed run
+            left are removed.
+        made_by: of every row: the checkpoint and settings that the masks are of.
     """
 
-    def __init__(self, output: Path, resume: bool = False):
+    def __init__(self, output: Path, finished: dict[str, dict[str, str]], made_by: str = ""):
         self.path = output / "predictions.csv"
-        self.finished = finished(output) if resume else {}
+        self.made_by = made_by
         for leftover in output.iterdir():
             if LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.finished.values())
+        writer.writerows(finished.values())
         write_atomically(self.path, lambda path: path.write_bytes(encode(text.getvalue())))
         self.file = self.path.open("ab")
 
     def append(self, row: dict) -> None:
         text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow({column: row.get(column, "") for column in COLUMNS})
+        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(
+            {column: row.get(column, "") for column in COLUMNS} | {"made_by": self.made_by}
+        )
         before = self.file.tell()
         try:
             self.file.write(encode(text.getvalue()))
@@ -89,10 +90,10 @@ def encode(text: str) -> bytes:
     return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace").encode("utf-8")
 
 
-def finished(output: Path) -> dict[str, dict[str, str]]:
+def finished_rows(output: Path, made_by: str = "", overlays: bool = False) -> dict[str, dict[str, str]]:
     """
-    File name → row, of the images whose row is whole and has no error, and whose mask is there, whole, and of their
-    size.
+    File name → row, of the images whose row is whole, has no error and is `made_by` this, and whose mask is there,
+    whole, and of their size; with `overlays` the overlay is there, too.
 
     Raises:
         ValueError: a `predictions.csv` of other columns.
@@ -106,7 +107,14 @@ def finished(output: Path) -> dict[str, dict[str, str]]:
     rows = csv.DictReader(lines)
     if lines and tuple(rows.fieldnames or ()) != COLUMNS:
         raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
-    return {row["image"]: row for row in rows if not row["error"] and is_whole(mask_path(output, row["image"]), row)}
+    return {
+        row["image"]: row
+        for row in rows
+        if not row["error"]
+        and row["made_by"] == made_by
+        and is_whole(mask_path(output, row["image"]), row)
+        and (not overlays or overlay_path(output, row["image"]).is_file())
+    }
 
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:

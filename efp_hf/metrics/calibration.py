@@ -3,15 +3,18 @@
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-from datasets import Dataset
 from scipy import ndimage, optimize
 from scipy.special import expit, logit
 from transformers.image_processing_utils import BatchFeature
 
+from ..extras import needing
 from ..image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
 from ..modeling_efp import EFPForSegmentation
 from . import confusion_counts, jaccard
 from .evaluation import segment_rows
+
+with needing("train", __name__):
+    from datasets import Dataset
 
 NUM_BINS = 15
 BORDER_BAND = 0.03  # of the image's diagonal, to both sides of the true border: where a mask is uncertain

@@ -4,14 +4,17 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from datasets import Dataset
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import as_boolean_mask, read_mask
+from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes, keep_largest_region
 from ..inference.checkpoint import segment
 from ..modeling_efp import EFPForSegmentation
 from . import boundary_f1, confusion_counts, hausdorff95, jaccard
+
+with needing("train", __name__):
+    from datasets import Dataset
 
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
 

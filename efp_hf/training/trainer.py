@@ -79,7 +79,7 @@ def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torc
     image at the size of the labels, `(batch_size, 4)`; ignored pixels (neither 0 nor 1) are in none of them.
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
-    mask = logits.argmax(1) == 1  # probability above 0.5
+    mask = logits[:, 1] > logits[:, 0]  # probability above 0.5; NaN is no lesion
     lesion, skin = labels == 1, labels == 0
     counts = (mask & lesion, mask & skin, ~mask & lesion, ~mask & skin)
     return torch.stack([count.sum((1, 2)) for count in counts], dim=1)
@@ -132,6 +132,10 @@ def lesion_trainer(
     augmented = LesionTransform(processor, augment=True, seed=arguments.seed, other_cameras=other_cameras)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
+    if arguments.push_to_hub:  # what is saved goes to the Hub as it is
+        type(model.config).register_for_auto_class()
+        type(model).register_for_auto_class("AutoModelForSemanticSegmentation")
+        type(processor).register_for_auto_class()
     if arguments.bf16 and arguments.use_cpu:
         depthwise_in_float32(model)
     return Trainer(

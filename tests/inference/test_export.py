@@ -242,7 +242,7 @@ def test_mask_of_another_size_than_its_image_is_not_scored(checkpoint):
 def test_predict_runs_an_exported_folder_in_a_fresh_process(checkpoint, exported, runtime, tmp_path):
     example = REPOSITORY / "examples" / "synthetic_1.jpg"
     for folder, name in ((checkpoint, "torch"), (exported[runtime], runtime)):
-        command = [sys.executable, REPOSITORY / "scripts" / "predict.py", example, "--checkpoint", folder]
+        command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", folder]
         subprocess.run([*command, "--runtime", name, "--output", tmp_path / name], check=True, cwd=tmp_path)
     masks = [np.asarray(Image.open(tmp_path / name / "synthetic_1_segmentation.png")) for name in ("torch", runtime)]
     assert (masks[0] != masks[1]).mean() < 1e-3 < (masks[0] > 0).mean()

@@ -24,6 +24,7 @@ from efp_hf.inference.folder import (
     write_mask,
     write_predictions,
 )
+from efp_hf.inference.prediction_table import finished_rows
 
 
 @pytest.fixture
@@ -260,13 +261,25 @@ def test_resumed_run_does_what_is_not_done_and_whole(folder, loaded, tmp_path):
     table = output / "predictions.csv"
     table.write_bytes(table.read_bytes() + b"mole_7.jpg,64,6")  # a row cut by a kill
 
-    assert unfinished(files, output) == [files[0], files[1], files[2], files[4]]
-    assert write_predictions(predict_files(unfinished(files, output), *loaded), output, resume=True) == []
+    assert unfinished(files, finished_rows(output)) == [files[0], files[1], files[2], files[4]]
+    assert (
+        write_predictions(
+            predict_files(unfinished(files, finished_rows(output)), *loaded), output, finished=finished_rows(output)
+        )
+        == []
+    )
     assert sorted(row["image"] for row in rows_of(output)) == [path.name for path in files]
     assert {path.name for path in output.iterdir()} == {path.name for path in whole.iterdir()} | {".mine.png"}
     for path in whole.glob("*.png"):
         assert (output / path.name).read_bytes() == path.read_bytes()
-    assert unfinished(files, output) == []
+    assert unfinished(files, finished_rows(output)) == []
+
+
+def test_masks_of_other_weights_or_without_an_overlay_are_not_finished(folder, loaded, tmp_path):
+    write_predictions(predict_files([folder / "mole_1.jpg"], *loaded), tmp_path, made_by="weights a")
+    assert list(finished_rows(tmp_path, "weights a")) == ["mole_1.jpg"]
+    assert finished_rows(tmp_path, "weights b") == {}
+    assert finished_rows(tmp_path, "weights a", overlays=True) == {}
 
 
 def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path):
@@ -275,15 +288,15 @@ def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path)
     other.write_bytes((folder / "mole_2.jpg").read_bytes())
     files = [folder / "mole_1.jpg", other]
     write_predictions(predict_files(files, *loaded), tmp_path)
-    assert unfinished(files, tmp_path) == [other]
-    assert len(write_predictions(predict_files([other], *loaded), tmp_path, resume=True)) == 1
+    assert unfinished(files, finished_rows(tmp_path)) == [other]
+    assert len(write_predictions(predict_files([other], *loaded), tmp_path, finished=finished_rows(tmp_path))) == 1
     assert [bool(row["error"]) for row in rows_of(tmp_path)] == [False, True]
 
 
 def test_table_of_another_version_is_not_resumed(folder, loaded, tmp_path):
     (tmp_path / "predictions.csv").write_text("image,height\nmole.jpg,3\n")
     with pytest.raises(ValueError, match=r"predictions.csv: another table than this version writes. Choose another"):
-        write_predictions([], tmp_path, resume=True)
+        finished_rows(tmp_path)
     assert (tmp_path / "predictions.csv").read_text() == "image,height\nmole.jpg,3\n"
 
 
@@ -339,6 +352,7 @@ def test_row_counts_a_drawing():
         "expected_jaccard": 0.6123,
         "note": "",
         "error": "",
+        "made_by": "",
     }
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 from torch.utils.data import default_collate
 from transformers import EvalPrediction, Trainer, TrainingArguments
 
-from efp_hf import EFPImageProcessor
+from efp_hf import EFPConfig, EFPImageProcessor
 from efp_hf.data.folders import load_isic
 from efp_hf.data.pairs import FEATURES
 from efp_hf.metrics import confusion_counts, dice, jaccard, threshold_jaccard
@@ -188,6 +188,24 @@ def test_counts_of_logits_are_the_counts_of_their_masks():
     ignored = labels.clone()
     ignored[:, :2] = 255
     assert logits_to_counts(logits, ignored).sum(1).tolist() == [6 * 9] * 3
+
+
+def test_logits_that_are_not_finite_are_no_lesion():
+    logits = torch.zeros(1, 2, 4, 4)
+    logits[:, 1] = float("nan")
+    assert logits_to_counts(logits, torch.ones(1, 4, 4, dtype=torch.long)).tolist() == [[0, 0, 16, 0]]
+
+
+def test_run_that_is_pushed_saves_the_code_with_each_checkpoint(tmp_path, data, monkeypatch):
+    for cls in (EFPConfig, EFPForSegmentation, EFPImageProcessor):
+        monkeypatch.setattr(cls, "_auto_class", None)
+    settings = arguments(tmp_path)
+    settings.push_to_hub = True
+    monkeypatch.setattr(Trainer, "init_hf_repo", lambda *args, **kwargs: None)
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, settings, 1e-3)
+    trainer.model.save_pretrained(tmp_path / "saved")
+    PROCESSOR.save_pretrained(tmp_path / "saved")
+    assert {"modeling_efp.py", "image_processing_efp.py"} <= {path.name for path in (tmp_path / "saved").iterdir()}
 
 
 def test_score_of_batches_is_the_mean_over_all_images():
