@@ -40,6 +40,8 @@ def run_commands(example: Example) -> None:
 
 
 def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
+    while re.match(r"[A-Z_]+=", words[0]):  # a variable that is set for this command
+        words = words[1:]
     program, *arguments = words
     program = program.removeprefix(".venv/bin/")
     if program in ("accelerate", "python") and "efp_hf" in arguments:
@@ -55,7 +57,7 @@ def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
         extras = re.search(r"\[(.+?)\]", words[-1])
         assert set(extras[1].split(",") if extras else ()) <= set(EXTRAS), words
     else:  # what a contributor does: named here, so that a new kind of command is looked at
-        assert program in ("python3", "python", "git", "ruff", "mkdocs", ".ci/run", "HF_HUB_OFFLINE=1"), words
+        assert program in ("python3", "python", "git", "ruff", "mkdocs", ".ci/run"), words
 
 
 SYBIL = Sybil([PythonCodeBlockParser(), CodeBlockParser("bash", run_commands), SkipParser()])
@@ -115,16 +117,34 @@ def test_example_of_readme_that_trains_has_at_most_25_lines():
     assert len([line for line in training.splitlines() if line.strip()]) <= 25
 
 
-OLD_NAMES = re.compile(
-    r"scripts/(predict|train|score|export|choose_postprocessing|write_card)\.py"
-    r"|efp_hf[./](prediction|isic|image_io|scoring|space|synthetic|measures|encoders|runtimes|results|trust|parts)\b"
-    r"|--output_dir|\b(True|False)` for a switch|(?<!efp_hf/)checkpoints/efp-isic"
+# files of 0.1.0 that moved or went; the comment on the last is in `find_checkpoint`, which refuses that path
+OLD_FILES = re.compile(
+    r"\b(?:scripts/(?:predict|train|score|export)|(?:choose_postprocessing|write_card|ship_checkpoint|draw_figures"
+    r"|check_runtimes|load_space|measure_(?:parts|robustness|trust)))\.py"
+    r"|\befp_hf[./](?:arguments|augmentation|baselines|benchmark|calibration|card|comparison|encoders|export|figures"
+    r"|image_io|isic|measures|parts|prediction|report|results|robustness|runtimes|scoring|space|speed|synthetic|trust"
+    r"|version)\b"
+    r"|(?<!efp_hf/)checkpoints/efp-isic(?!` was a path of earlier versions)"
 )
+MODULES = sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("efp_hf/**/*.py"))
 
 
 @pytest.mark.parametrize("page", [page for page in PAGES if page != "CHANGELOG.md"])
 def test_no_name_of_before_is_left(page):
-    assert OLD_NAMES.findall((REPOSITORY / page).read_text()) == []
+    text = (REPOSITORY / page).read_text()
+    assert OLD_FILES.findall(text) == []
+    assert re.findall(r"--output_dir|\b(?:True|False)` for a switch", text) == []
+
+
+def test_no_module_names_a_file_of_before():
+    assert len(MODULES) > 50
+    found = {module: OLD_FILES.findall((REPOSITORY / module).read_text()) for module in MODULES}
+    assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_commands_are_fenced_so_that_they_are_run(page):
+    assert re.findall(r"^ {4,}(?:efp|pip|python3?|[A-Z_]+=\S+) .*", (REPOSITORY / page).read_text(), re.MULTILINE) == []
 
 
 def test_numbers_of_the_prose_are_those_of_the_code():
