@@ -1,7 +1,6 @@
 """The API, also the tools of the MCP server: programs see these functions' names, arguments and docstrings."""
 
-import gradio as gr
-
+from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
@@ -9,7 +8,10 @@ from .handlers import with_messages
 from .inputs import FilesInput, PhotoInput
 from .photo import SegmentedPhoto, segment_photo
 from .photo_results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
-from .temporary_files import new_folder
+from .temporary_files import new_answer_folder
+
+with needing("app", __name__):
+    import gradio as gr
 
 
 class Endpoints:
@@ -39,7 +41,7 @@ class Endpoints:
         """
         photo = self.read_photo(image)
         data = lesion_data(photo, self.processor, threshold, largest_region)
-        return data, str(write_mask_file(photo, self.processor, new_folder(), threshold, largest_region))
+        return data, str(write_mask_file(photo, self.processor, new_answer_folder(), threshold, largest_region))
 
     @with_messages
     def measure(self, image, pixels_per_mm, threshold, largest_region):
@@ -106,7 +108,7 @@ class Endpoints:
             rows: area, bounding box and mean probability of each photo, or the error.
             masks: zip of the masks, PNG, and the rows as CSV.
         """
-        batch = segment_batch(files, self.model, self.processor, new_folder(), threshold, largest_region)
+        batch = segment_batch(files, self.model, self.processor, new_answer_folder(), threshold, largest_region)
         return batch.rows, str(batch.archive)
 
 

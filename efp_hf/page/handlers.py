@@ -5,8 +5,7 @@ from functools import wraps
 from html import escape
 from pathlib import Path
 
-import gradio as gr
-
+from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
@@ -14,7 +13,10 @@ from .markup import batch_html, comparison_html, grid_html, measures_html, proba
 from .photo import segment_photo
 from .photo_results import compare_photo, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
-from .temporary_files import SessionFiles, new_folder
+from .temporary_files import SessionFiles, new_answer_folder
+
+with needing("app", __name__):
+    import gradio as gr
 
 
 def with_messages(function: Callable) -> Callable:
@@ -118,7 +120,7 @@ class Handlers:
 
     def session_folder(self, request: gr.Request) -> Path:
         """A new folder that is deleted with the session."""
-        folder = new_folder()
+        folder = new_answer_folder()
         self.session_files.add(request.session_hash, folder)
         return folder
 

@@ -3,10 +3,12 @@
 from pathlib import Path
 from urllib.parse import unquote
 
-import gradio as gr
-from gradio_client.utils import is_http_url_like
-
+from ..extras import needing
 from .temporary_files import upload_folder
+
+with needing("app", __name__):
+    import gradio as gr
+    from gradio_client.utils import is_http_url_like
 
 
 class LocalFiles:

@@ -3,8 +3,7 @@
 from pathlib import Path
 from types import SimpleNamespace
 
-import gradio as gr
-
+from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
@@ -14,6 +13,9 @@ from .inputs import FilesInput, PhotoInput
 from .markup import render
 from .photo_results import write_contour_file, write_mask_file, write_overlay_file
 from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
+
+with needing("app", __name__):
+    import gradio as gr
 
 EXAMPLE_LABELS = ("hairs", "ruler", "dark corners", "low contrast")  # of data.synthetic.EXAMPLE_SEEDS
 DROP_HERE = "Drop an image file here to upload"  # the words that the area has for screen readers

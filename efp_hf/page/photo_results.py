@@ -16,7 +16,7 @@ from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
 from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
 from .photo import SegmentedPhoto, find_lesion, post_process
-from .uploads import MAX_PIXELS, check_photo, naming
+from .uploads import MAX_UPLOAD_PIXELS, check_photo, naming
 
 PIXELS_PER_MM = (0.01, 10_000)
 SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
@@ -134,7 +134,7 @@ def compare_photo(photo, processor, truth: str | Path | None, threshold=None, la
         raise ValueError("There is no true mask yet. Upload the mask that an expert drew on this photo.")
     path = check_photo(truth)
     with naming(path):
-        lesion = read_mask(path, MAX_PIXELS)
+        lesion = read_mask(path, MAX_UPLOAD_PIXELS)
     check_sizes(photo.path.name, photo.size, lesion.shape)
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     counts = confusion_counts(mask, lesion)

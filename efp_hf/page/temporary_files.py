@@ -16,7 +16,7 @@ def upload_folder() -> Path:
     return Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
 
 
-def new_folder() -> Path:
+def new_answer_folder() -> Path:
     """A new folder for files that are made for one answer; like the uploads it is deleted after `KEEP_SECONDS`."""
     return Path(tempfile.mkdtemp(dir=upload_folder()))
 

@@ -1,6 +1,10 @@
 """The page's theme: no font from elsewhere, and colours that can be read."""
 
-import gradio as gr
+from ..extras import needing
+
+with needing("app", __name__):
+    import gradio as gr
+
 
 # The default theme's own greys and oranges are too faint for small text (WCAG 1.4.3).
 CONTRAST = {

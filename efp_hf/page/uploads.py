@@ -9,7 +9,7 @@ from ..data.files import is_image_file, open_image
 from ..inference.folder import is_mask_name
 
 MAX_FILE_BYTES = 50_000_000
-MAX_PIXELS = 50_000_000  # below that of `data.files`: several people share the machine
+MAX_UPLOAD_PIXELS = 50_000_000  # below that of `data.files`: several people share the machine
 MAX_FILES = 100  # of one batch
 MAX_BATCH_BYTES = 500_000_000  # of one batch, unpacked
 MAX_ZIP_BYTES = 200_000_000
@@ -36,7 +36,7 @@ def check_photo(path: str | Path | None) -> Path:
             "Reduce it first."
         )
     with naming(path):
-        open_image(path, MAX_PIXELS).close()
+        open_image(path, MAX_UPLOAD_PIXELS).close()
     return path
 
 

@@ -6,15 +6,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from datasets import Dataset
-from matplotlib import rc_context
-from matplotlib.figure import Figure
-from matplotlib.patches import Patch
-from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 from PIL import Image
 from transformers import PreTrainedModel
 
 from ..configuration_efp import NUM_LEVELS, EFPConfig
 from ..data.files import write_atomically
+from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..inference.checkpoint import weights_digest
 from ..inference.drawing import AGREEMENT_COLORS, draw_agreement, tint_lesion
@@ -29,6 +26,12 @@ from .comparison import COUNTS, SYSTEMS, TRACKS, Run
 from .comparison_tables import TITLES, Trained, read_comparison
 from .speed_tables import newest_run, runtime_name
 from .tables import find_rows, read_results
+
+with needing("bench", __name__):
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+    from matplotlib.patches import Patch
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator, PercentFormatter
 
 # Of the palette of Okabe and Ito 2008, "Color universal design": told apart under every colour blindness
 GREEN, RED, BLUE, SKY, PURPLE, ORANGE = "#009e73", "#d55e00", "#0072b2", "#56b4e9", "#cc79a7", "#e69f00"

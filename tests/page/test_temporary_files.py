@@ -2,7 +2,7 @@
 
 import time
 
-from efp_hf.page.temporary_files import SessionFiles, delete_old_files, new_folder, upload_folder
+from efp_hf.page.temporary_files import SessionFiles, delete_old_files, new_answer_folder, upload_folder
 
 
 def test_only_old_files_are_deleted(tmp_path):
@@ -23,7 +23,7 @@ def test_closed_session_takes_its_files_but_no_shared_and_no_foreign_one(tmp_pat
     own, shared, foreign = upload_folder() / "own.jpg", upload_folder() / "shared.jpg", tmp_path / "foreign.jpg"
     for path in (own, shared, foreign):
         path.write_bytes(b"x")
-    folder = new_folder()
+    folder = new_answer_folder()
     files = SessionFiles()
     files.add("first", own, str(shared), foreign, folder)
     files.add("second", shared)

@@ -92,7 +92,7 @@ def test_no_photo_is_said(loaded):
 
 
 def test_photo_of_too_many_pixels_is_refused(loaded, photo_file, monkeypatch):
-    monkeypatch.setattr(uploads, "MAX_PIXELS", 90 * 120 - 1)
+    monkeypatch.setattr(uploads, "MAX_UPLOAD_PIXELS", 90 * 120 - 1)
     with pytest.raises(ValueError, match=r"^photo.jpg: the image has 90×120 pixels, more than 10799"):
         segment_photo(photo_file, *loaded)
 
