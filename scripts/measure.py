@@ -14,8 +14,9 @@ import argparse
 import sys
 from pathlib import Path
 
+from efp_hf.commands.arguments import add_checkpoint_argument, add_data_arguments
 from efp_hf.data.lesions import get_split, load_lesions
-from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint, weights_digest
+from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.inference.runtimes import runtime_of
 from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten, split_columns
 from efp_hf.study.reliability import bin_rows, measure_trust
@@ -29,10 +30,8 @@ def parse() -> argparse.Namespace:
     for name, measure in (("robustness", robustness), ("trust", trust), ("runtimes", runtimes)):
         command = commands.add_parser(name, help=measure.__doc__)
         command.set_defaults(measure=measure)
-        command.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
-        command.add_argument("--split", default="validation" if name == "runtimes" else "test", help="(%(default)s)")
-        command.add_argument("--split-seed", type=int, default=0, help="of the 70/10/20 split, where the data has none")
-        command.add_argument("--checkpoint", default=DEFAULT_CHECKPOINT, help="name, folder or Hub id (%(default)s)")
+        add_data_arguments(command, split="validation" if name == "runtimes" else "test")
+        add_checkpoint_argument(command)
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
         if name == "runtimes":
             command.add_argument("exported", nargs="+", type=Path, help="folders that `efp export` wrote")
