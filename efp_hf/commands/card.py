@@ -34,6 +34,9 @@ def run(arguments: argparse.Namespace) -> int:
     card = folder / "README.md"
     if card.exists() and not arguments.overwrite:
         raise InputError(f"{card} is there. Pass --overwrite to replace it.")
+    if not arguments.scores.is_file():
+        make = f"efp score --output {arguments.scores.parent} --checkpoint {arguments.checkpoint} --data …"
+        raise InputError(f"{arguments.scores}: no such file. Run `{make}` first.")
     with one_line_errors():
         write_card(folder.resolve(), newest_row(arguments.scores, folder, arguments.split), arguments.license)
     print(f"{card}")

@@ -1,5 +1,6 @@
 """A checkpoint's model card, from the rows about it."""
 
+import csv
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -34,10 +35,23 @@ def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dic
     The newest row of a `scores.csv` about these very weights on a split.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or the file holds no scores.
     """
     digest = weights_digest(checkpoint)
-    rows = [row for row in read_rows(scores) if row["weights"] == digest and row["split"] == split]
+    if not digest:
+        raise ValueError(
+            f"{checkpoint} must have model.safetensors: the scores of a folder of masks or of an exported model are no "
+            "checkpoint's. Pass the checkpoint that was exported."
+        )
+    try:
+        rows = read_rows(scores)
+    except (UnicodeDecodeError, csv.Error):
+        rows = [{}]
+    if any(row.get(column) is None for row in rows for column in ("data", "split", "weights", *LABELS)):
+        raise ValueError(
+            f"{scores} must hold the scores that `efp score` writes, got other columns. Pass its scores.csv."
+        )
+    rows = [row for row in rows if row["weights"] == digest and row["split"] == split]
     if not rows:
         raise ValueError(
             f"{scores}: no row of the {split} split for {checkpoint} ({digest}). "
@@ -78,7 +92,7 @@ def write_card(checkpoint: Path, row: dict[str, str], license: str) -> None:
         processor=EFPImageProcessor.from_pretrained(checkpoint),
         row=row,
         scores=scores,
-        training=next((run for run in read_rows(training) if run["weights"] == row["weights"]), None)
+        training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)
         if training.is_file()
         else None,
     )

@@ -1,6 +1,9 @@
 import shutil
 
+import pytest
 import yaml
+
+from efp_hf.data.folders import FOLDERS
 
 
 def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
@@ -41,3 +44,27 @@ def test_card_is_not_made_of_the_scores_of_other_weights(efp, tmp_path, syntheti
     ran = efp("card", "--checkpoint", "mine")
     assert ran.code == 2 and "no row of the test split for mine" in ran.err
     assert not (folder / "README.md").exists()
+
+
+@pytest.mark.parametrize("text", ['{\n"jaccard": 1\n}', "weights,split\n,test\n", b"\xff\n\xff"])
+def test_card_refuses_a_file_of_no_scores(efp, tmp_path, tiny_checkpoint, text):
+    shutil.copytree(tiny_checkpoint, tmp_path / "mine")
+    (tmp_path / "some.json").write_bytes(text if isinstance(text, bytes) else text.encode())
+    ran = efp("card", "--checkpoint", "mine", "--scores", "some.json")
+    assert ran.code == 2 and ran.err.startswith("efp card: some.json must hold the scores that `efp score` writes")
+    assert ran.err.count("\n") == 1
+
+
+def test_card_says_how_scores_are_made(efp, tmp_path, tiny_checkpoint):
+    shutil.copytree(tiny_checkpoint, tmp_path / "mine")
+    ran = efp("card", "--checkpoint", "mine", "--scores", "out/scores.csv")
+    assert ran.code == 2 and "Run `efp score --output out --checkpoint mine --data …` first." in ran.err
+
+
+def test_card_is_not_made_of_the_scores_of_masks(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    exported = shutil.copytree(tiny_checkpoint, tmp_path / "exported")
+    (exported / "model.safetensors").unlink()
+    shutil.copytree(synthetic_root / FOLDERS["train"][1], tmp_path / "truth")
+    assert efp("score", "--data", synthetic_root, "--masks", "truth").code == 0
+    ran = efp("card", "--checkpoint", "exported")
+    assert ran.code == 2 and "of a folder of masks or of an exported model are no checkpoint's" in ran.err
