@@ -8,7 +8,7 @@ from importlib import import_module
 from transformers.utils import logging
 
 from .. import __version__
-from .arguments import InputError
+from .arguments import CommandParser, InputError, WriteError
 
 COMMANDS = {
     "predict": "masks of image files and folders",
@@ -25,9 +25,10 @@ example:
   efp predict --help                      the options of a command
 
 exit codes:
-  0  all done
-  1  some files failed, or the work broke off
-  2  bad arguments or input, nothing was done
+  0    all done
+  1    some files failed, or the work broke off
+  2    bad arguments or input, nothing was done
+  130  interrupted
 """
 
 
@@ -57,7 +58,7 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     """Run one command with its own arguments → the exit code."""
     command = import_module(f".{name}", __name__)
     logging.disable_progress_bar()  # Transformers' own, of every loading; the commands have theirs
-    parser = argparse.ArgumentParser(
+    parser = CommandParser(
         prog=f"efp {name}",
         description=command.__doc__,
         formatter_class=lambda prog: argparse.RawDescriptionHelpFormatter(prog, max_help_position=28),
@@ -70,11 +71,11 @@ def run_command(name: str, argv: Sequence[str]) -> int:
         if arguments.others and not arguments.takes_others:
             parser.error(f"unrecognized arguments: {' '.join(arguments.others)}")
         return command.run(arguments)
-    except SystemExit as stopped:  # of the parser: help, or an error that it has printed
+    except SystemExit as stopped:  # of the parser's help
         return stopped.code
-    except InputError as error:
+    except (InputError, WriteError) as error:
         print(f"efp {name}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"efp {name}: interrupted", file=sys.stderr)
+        return 2 if isinstance(error, InputError) else 1
+    except KeyboardInterrupt as interruption:
+        print(f"efp {name}: " + ", ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         return 130  # as a shell says it

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from ..extras import EXTRAS, require
 from ..inference.checkpoint import find_checkpoint
 from . import run_command
-from .arguments import InputError, add_checkpoint_argument, one_line_errors
+from .arguments import InputError, add_checkpoint_argument, one_line_errors, port_number
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +27,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--host", default=os.environ.get("GRADIO_SERVER_NAME", "127.0.0.1"), help="0.0.0.0: the network (%(default)s)"
     )
     parser.add_argument(
-        "--port", metavar="N", type=int, default=int(os.environ.get("GRADIO_SERVER_PORT", 7860)), help="(%(default)s)"
+        "--port",
+        metavar="N",
+        type=port_number,
+        default=os.environ.get("GRADIO_SERVER_PORT", "7860"),  # a text: it is checked as what is given
+        help="(%(default)s)",
     )
     parser.add_argument(
         "--auth",

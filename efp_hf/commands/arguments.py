@@ -1,17 +1,29 @@
 """Arguments and checks that several commands share: the same word means the same in each of them."""
 
 import argparse
+import os
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED_CHECKPOINTS
-from ..metrics.rows import provenance, shorten, without_secrets
+from ..metrics.rows import check_columns, provenance, shorten, without_secrets
 
 
 class InputError(Exception):
     """Arguments or input that a command refuses before it does anything: one line, and exit code 2."""
+
+
+class WriteError(Exception):
+    """The work is done, and cannot be written: one line, and exit code 1."""
+
+
+class CommandParser(argparse.ArgumentParser):
+    """Says what is wrong in one line: the usage of some commands is longer than a screen."""
+
+    def error(self, message: str):
+        raise InputError(message)
 
 
 @contextmanager
@@ -21,6 +33,36 @@ def one_line_errors() -> Iterator[None]:
         yield
     except (OSError, ValueError, ImportError) as error:
         raise InputError(str(error)) from error
+
+
+@contextmanager
+def write_errors() -> Iterator[None]:
+    """What goes wrong with the files that are written after the work, as a [`WriteError`]."""
+    try:
+        yield
+    except (OSError, ValueError) as error:
+        raise WriteError(f"{error}") from error
+
+
+def positive_integer(text: str) -> int:
+    """The `type` of an option that counts something."""
+    return integer_between(text, 1)
+
+
+def port_number(text: str) -> int:
+    """The `type` of `--port`."""
+    return integer_between(text, 1, 65535)
+
+
+def integer_between(text: str, least: int, most: int | None = None) -> int:
+    rule = f"at least {least}" if most is None else f"between {least} and {most}"
+    try:
+        number = int(text)
+    except ValueError:
+        number = None
+    if number is None or number < least or (most is not None and number > most):
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {text}")
+    return number
 
 
 def add_checkpoint_argument(parser: argparse.ArgumentParser, default: str | Path = DEFAULT_CHECKPOINT) -> None:
@@ -65,13 +107,6 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_scoring_arguments(parser: argparse.ArgumentParser, checkpoint: Path, results: str, split: str = "test") -> None:
-    """Those of [`add_data_arguments`], `--checkpoint` and `--results`: of the study's scripts that measure one."""
-    add_data_arguments(parser, split)
-    add_checkpoint_argument(parser, checkpoint)
-    parser.add_argument("--results", type=Path, default=Path(results), help="gets what is measured (%(default)s)")
-
-
 def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     parser.add_argument(
         "--output", metavar="DIR", type=Path, default=Path(default), help=f"folder for {what} (default: %(default)s)"
@@ -79,18 +114,27 @@ def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str
 
 
 def add_batch_size_argument(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--batch-size", metavar="N", type=int, default=8, help="images at once (default: %(default)s)")
-
-
-def check_batch_size(batch_size: int) -> None:
-    if batch_size < 1:
-        raise InputError(f"`--batch-size` must be at least 1, got {batch_size}.")
+    parser.add_argument(
+        "--batch-size", metavar="N", type=positive_integer, default=8, help="images at once (default: %(default)s)"
+    )
 
 
 def check_output(folder: Path) -> None:
-    """For a command that adds to a folder."""
-    if folder.is_file():
+    """For a command that adds to a folder: it is one that can be written to, or can be made."""
+    while not os.path.exists(folder):  # `Path.exists` raises an error below a folder that cannot be searched
+        if folder.is_symlink():
+            raise InputError(f"{folder} is a link to nothing. Choose another --output.")
+        folder = folder.parent
+    if not folder.is_dir():
         raise InputError(f"{folder} is a file. Choose another --output.")
+    if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):
+        raise InputError(f"{folder} cannot be written to. Choose another --output.")
+
+
+def check_table(path: Path, columns: Iterable[str]) -> None:
+    """For a command that appends rows of these columns to a table, if it is there."""
+    with one_line_errors():
+        check_columns(path, columns)
 
 
 def check_new_output(folder: Path, overwrite: bool, other_way: str = "") -> None:

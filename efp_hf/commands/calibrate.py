@@ -22,13 +22,17 @@ from .arguments import (
     command_provenance,
     one_line_errors,
     own_checkpoint,
+    positive_integer,
+    write_errors,
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_own_checkpoint_argument(parser)
     add_data_arguments(parser, split=None)
-    parser.add_argument("--image-sizes", metavar="N", type=int, nargs="+", help="to try (default: the checkpoint's)")
+    parser.add_argument(
+        "--image-sizes", metavar="N", type=positive_integer, nargs="+", help="to try (default: the checkpoint's)"
+    )
     add_output_argument(parser, "calibration", "the two tables")
 
 
@@ -71,19 +75,18 @@ def run(arguments: argparse.Namespace) -> int:
         model.config.temperature = round(fit_temperature(probabilities), 3)
         for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
             tried[image_size, model.config.temperature, threshold, region] = value
-            append_row(
-                arguments.output / "postprocessing.csv",
-                {
-                    **row,
-                    "checkpoint": shorten(arguments.checkpoint),
-                    "validation_images": len(validation),
-                    "image_size": image_size,
-                    "temperature": model.config.temperature,
-                    "threshold": threshold,
-                    "largest_region": region,
-                    "validation_jaccard": round(value, 5),
-                },
-            )
+            columns = {
+                **row,
+                "checkpoint": shorten(arguments.checkpoint),
+                "validation_images": len(validation),
+                "image_size": image_size,
+                "temperature": model.config.temperature,
+                "threshold": threshold,
+                "largest_region": region,
+                "validation_jaccard": round(value, 5),
+            }
+            with write_errors():
+                append_row(arguments.output / "postprocessing.csv", columns)
         progress.update(len(validation))
     best = max(tried, key=tried.get)
     image_size, model.config.temperature, threshold, region = best
@@ -94,19 +97,15 @@ def run(arguments: argparse.Namespace) -> int:
     temperatures = grid_jaccard_temperatures(counted(segment_rows(validation, model, processor)))
     progress.close()
     for temperature, errors in temperatures.items():
-        append_row(
-            arguments.output / "jaccard_temperature.csv",
-            {
-                **row,
-                "jaccard_temperature": temperature,
-                **{name: round(value, 6) for name, value in errors.items()},
-            },
-        )
+        columns = {"jaccard_temperature": temperature, **{name: round(value, 6) for name, value in errors.items()}}
+        with write_errors():
+            append_row(arguments.output / "jaccard_temperature.csv", {**row, **columns})
     processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
     if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
         print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
-    processor.save_pretrained(folder)
-    model.config.save_pretrained(folder)
+    with write_errors():
+        processor.save_pretrained(folder)
+        model.config.save_pretrained(folder)
     print(
         f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
         f"largest_region {region}, jaccard_temperature {processor.jaccard_temperature}: validation J "

@@ -13,15 +13,24 @@ from pathlib import Path
 
 from ..extras import require
 from ..inference.checkpoint import find_checkpoint, load_checkpoint
-from .arguments import InputError, add_checkpoint_argument, add_split_seed_argument, one_line_errors
+from .arguments import (
+    InputError,
+    WriteError,
+    add_checkpoint_argument,
+    add_split_seed_argument,
+    check_output,
+    one_line_errors,
+    positive_integer,
+)
 
 HUB = "hub"
+CALIBRATION_IMAGES = 128
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    from ..inference.export import FORMATS
+    from ..inference.export import EXPORT_FORMATS
 
-    parser.add_argument("--to", required=True, choices=(*FORMATS, HUB))
+    parser.add_argument("--to", required=True, choices=(*EXPORT_FORMATS, HUB))
     add_checkpoint_argument(parser)
     parser.add_argument("--output", metavar="DIR", type=Path, help="folder (default: exports/CHECKPOINT-FORMAT)")
     parser.add_argument("--half", action="store_true", help="weights of 16 bits")
@@ -29,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--data", help="ISIC or own folder, or Hub id: its train split gives int8 its ranges")
     add_split_seed_argument(parser)
     parser.add_argument(
-        "--calibration-images", metavar="N", type=int, default=128, help="for --int8 (default: %(default)s)"
+        "--calibration-images", metavar="N", type=positive_integer, help=f"for --int8 (default: {CALIBRATION_IMAGES})"
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an exported folder")
 
@@ -39,24 +48,34 @@ def run(arguments: argparse.Namespace) -> int:
 
     if arguments.int8 and arguments.data is None:
         raise InputError("`--int8` needs training images. Pass --data.")
+    for option, given in (("--data", arguments.data), ("--calibration-images", arguments.calibration_images)):
+        if given is not None and not arguments.int8:
+            raise InputError(f"`{option}` must be used with --int8. Pass both, or leave it out.")
     if arguments.to == HUB and (arguments.half or arguments.int8):
         raise InputError("`--half` and `--int8` must be used with a runtime, got --to hub. Leave them out.")
     name = "-".join(
         [Path(arguments.checkpoint).name, arguments.to] + ["half"] * arguments.half + ["int8"] * arguments.int8
     )
     output = arguments.output or Path("exports") / name
+    check_output(output)
+    check_output(output.parent)  # where it is written, before it takes its place
     with one_line_errors():
         if arguments.int8:
             require("train", "--int8")
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
-        if arguments.to == HUB:
-            card = Path(find_checkpoint(arguments.checkpoint)) / "README.md"
-            save_for_hub(model, processor, output, card if card.is_file() else None, arguments.overwrite)
-        else:
-            images = calibration_images(arguments) if arguments.int8 else None
-            export_model(
-                model, processor, output, arguments.to, images, half=arguments.half, overwrite=arguments.overwrite
-            )
+        card = Path(find_checkpoint(arguments.checkpoint)) / "README.md"
+        images = calibration_images(arguments) if arguments.int8 else None
+        try:
+            if arguments.to == HUB:
+                save_for_hub(model, processor, output, card if card.is_file() else None, arguments.overwrite)
+            else:
+                export_model(
+                    model, processor, output, arguments.to, images, half=arguments.half, overwrite=arguments.overwrite
+                )
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise WriteError(f"{error}") from error
     megabytes = sum(file.stat().st_size for file in output.iterdir()) / 1e6
     print(f"{output}: {megabytes:.1f} MB")
     return 0
@@ -69,5 +88,6 @@ def calibration_images(arguments: argparse.Namespace):
     from ..data.lesions import load_lesions
 
     train = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["train"].shuffle(seed=0)
-    images = train.select(range(min(arguments.calibration_images, len(train))))["image"]
+    num_images = min(arguments.calibration_images or CALIBRATION_IMAGES, len(train))
+    images = train.select(range(num_images))["image"]
     return tqdm(images, desc="calibration images", unit="image", disable=None)

@@ -9,15 +9,18 @@ Files that cannot be read are named at the end, and the exit code is then 1.
 """
 
 import argparse
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-from ..inference.checkpoint import load_checkpoint
+from ..inference.checkpoint import load_checkpoint, weights_digest
 from ..inference.runtimes import RUNTIMES
 from .arguments import (
     add_batch_size_argument,
     add_checkpoint_argument,
     add_output_argument,
-    check_batch_size,
     check_new_output,
     one_line_errors,
 )
@@ -39,22 +42,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     add_batch_size_argument(parser)
-    parser.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
-    parser.add_argument("--overwrite", action="store_true", help="write into an output folder that is not empty")
+    filled = parser.add_mutually_exclusive_group()
+    filled.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
+    filled.add_argument("--overwrite", action="store_true", help="write into an output folder that is not empty")
+
+
+@contextmanager
+def interrupted_by_termination() -> Iterator[None]:
+    """SIGTERM, as of a batch system or of `docker stop`, is what Ctrl-C is: what is being written is finished."""
+
+    def interrupt(number, frame):
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # no other can set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def run(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..inference.folder import find_images, predict_files, unfinished, write_predictions
+    from ..inference.prediction_table import finished_rows
 
-    check_batch_size(arguments.batch_size)
     check_new_output(arguments.output, arguments.overwrite or arguments.resume, "go on with --resume, ")
     with one_line_errors():
         found = find_images(arguments.inputs)
-        files = unfinished(found, arguments.output) if arguments.resume else found
         model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
-        processor._check_threshold(processor.threshold if arguments.threshold is None else arguments.threshold)
+        threshold = processor.threshold if arguments.threshold is None else arguments.threshold
+        region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
+        processor._check_threshold(threshold)
+        weights = weights_digest(arguments.checkpoint) or arguments.checkpoint
+        made_by = f"{weights}, threshold {threshold}, largest region {region}"
+        finished = finished_rows(arguments.output, made_by, arguments.overlays) if arguments.resume else {}
+        files = unfinished(found, finished)
         arguments.output.mkdir(parents=True, exist_ok=True)
 
     predictions = predict_files(
@@ -62,12 +88,15 @@ def run(arguments: argparse.Namespace) -> int:
         model,
         processor,
         batch_size=arguments.batch_size,
-        threshold=arguments.threshold,
-        largest_region=arguments.largest_region,
+        threshold=threshold,
+        largest_region=region,
     )
     progress = tqdm(predictions, total=len(files), unit="image", disable=None)
     try:
-        failed = write_predictions(progress, arguments.output, arguments.overlays, arguments.resume)
+        with interrupted_by_termination():
+            failed = write_predictions(progress, arguments.output, arguments.overlays, finished, made_by)
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt("go on with --resume") from interruption
     except OSError as error:  # a full disk: no later file will fare better
         print(f"efp predict: {error}. Mend it, and go on with --resume.", file=sys.stderr)
         return 1

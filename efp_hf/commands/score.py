@@ -18,11 +18,14 @@ from .arguments import (
     add_checkpoint_argument,
     add_data_arguments,
     add_output_argument,
-    check_batch_size,
     check_output,
+    check_table,
     command_provenance,
     one_line_errors,
+    write_errors,
 )
+
+SETTINGS = ("weights", "image_size", "threshold", "largest_region")  # columns of a checkpoint's row
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,36 +38,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    check_batch_size(arguments.batch_size)
     check_output(arguments.output)
     with one_line_errors():
         require("train", "this command")
     import evaluate
+    import numpy as np
     from tqdm import tqdm
 
     from ..data.lesions import get_split, load_lesions
     from ..data.split import SPLITS
     from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
+    from ..metrics.scores import summarize
 
-    row = command_provenance(arguments)
+    row = {
+        **command_provenance(arguments),
+        **split_columns(arguments.data, arguments.split, arguments.split_seed, 0),
+        "scored": shorten(arguments.checkpoint if arguments.masks is None else str(arguments.masks)),
+        **dict.fromkeys(SETTINGS, ""),
+    }
+    table = arguments.output / "scores.csv"
+    perfect = summarize(np.array([[1, 0, 0, 1]]), hd95s=np.zeros(1), boundary_f1s=np.ones(1), num_resamples=1)
+    check_table(table, [*row, *perfect])
     with one_line_errors():
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
         if arguments.masks is None:
             model, processor = load_checkpoint(arguments.checkpoint)
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
         if arguments.masks is not None:
-            scored = str(arguments.masks)
-            settings = dict.fromkeys(("weights", "image_size", "threshold", "largest_region"), "")
             masks = folder_masks(dataset, arguments.masks)
         else:
-            scored = arguments.checkpoint
-            settings = {
-                "weights": weights_digest(arguments.checkpoint),
-                "image_size": f"{processor.size['height']}x{processor.size['width']}",
-                "threshold": processor.threshold,
-                "largest_region": processor.largest_region,
-            }
+            size = f"{processor.size['height']}x{processor.size['width']}"
+            settings = weights_digest(arguments.checkpoint), size, processor.threshold, processor.largest_region
+            row.update(zip(SETTINGS, settings, strict=True))
             masks = model_masks(dataset, model, processor, arguments.batch_size)
         metric = evaluate.load(str(Path(__file__).parents[1] / "metrics" / "lesion_segmentation"))
         boundary = {"hd95": [], "boundary_f1": []}
@@ -75,20 +81,12 @@ def run(arguments: argparse.Namespace) -> int:
     scores = metric.compute()
     scores.update({name: sum(values) / len(values) for name, values in boundary.items()})
 
-    print(f"{shorten(scored)}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
+    row["images"] = len(dataset)
+    print(f"{row['scored']}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
     for name, value in scores.items():
         if not name.endswith(("_low", "_high")):
             low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
             print(f"{name:24} {value:.4f}" + ("" if low is None else f"  [{low:.4f}, {high:.4f}]"))
-    with one_line_errors():
-        append_row(
-            arguments.output / "scores.csv",
-            {
-                **row,
-                **split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset)),
-                "scored": shorten(scored),
-                **settings,
-                **{name: round(value, 6) for name, value in scores.items()},
-            },
-        )
+    with write_errors():
+        append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
     return 0

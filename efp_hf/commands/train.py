@@ -19,7 +19,16 @@ from transformers.hf_argparser import string_to_bool
 from transformers.trainer_utils import get_last_checkpoint
 
 from ..extras import require
-from .arguments import InputError, add_data_arguments, check_new_output, command_provenance, one_line_errors
+from .arguments import (
+    InputError,
+    add_data_arguments,
+    check_new_output,
+    check_output,
+    command_provenance,
+    one_line_errors,
+    positive_integer,
+    write_errors,
+)
 from .precision import check_bf16
 
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
@@ -37,7 +46,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(
-        "--image-size", metavar="N", type=int, help="sides of the input (default: 256, or the checkpoint's)"
+        "--image-size",
+        metavar="N",
+        type=positive_integer,
+        help="sides of the input (default: 256, or the checkpoint's)",
     )
     parser.add_argument(
         "--encoder-learning-rate",
@@ -90,6 +102,10 @@ def parse_training_arguments(others: list[str], output: str) -> TrainingArgument
 
     from ..training.trainer import TRAINING_DEFAULTS
 
+    if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
+        raise InputError(
+            "`--output-dir` must not be given: the folder for all that is written has one name. Use --output."
+        )
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
@@ -142,7 +158,13 @@ def load_model(arguments: argparse.Namespace):
 def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> str | None:
     """The folder of the checkpoint to continue from."""
     if not arguments.resume:
-        return training_arguments.resume_from_checkpoint
+        folder = training_arguments.resume_from_checkpoint
+        if folder is not None and not Path(folder, "trainer_state.json").is_file():
+            raise InputError(
+                f"`--resume-from-checkpoint` must be a checkpoint-… folder of a training, got {folder}. "
+                "To go on with the newest one of --output, pass --resume."
+            )
+        return folder
     newest = get_last_checkpoint(arguments.output) if Path(arguments.output).is_dir() else None
     if newest is None:
         raise InputError(f"`--resume` must have a checkpoint in {arguments.output}, got none. Leave it out.")
@@ -166,6 +188,8 @@ def run(arguments: argparse.Namespace) -> int:
     resume = resume_point(arguments, training_arguments)
     if training_arguments.process_index == 0 and resume is None:
         check_new_output(Path(arguments.output), arguments.overwrite, "go on with --resume, ")
+    else:
+        check_output(Path(arguments.output))
     row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
 
@@ -175,46 +199,48 @@ def run(arguments: argparse.Namespace) -> int:
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_data(arguments)
     model.to(memory_format=torch.channels_last)
-    trainer = lesion_trainer(
-        model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.other_cameras
-    )
+    with one_line_errors():
+        trainer = lesion_trainer(
+            model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.other_cameras
+        )
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume)
     seconds = time.monotonic() - start
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
-        model.save_pretrained(arguments.output)  # no pickled training arguments beside the weights
-        processor.save_pretrained(arguments.output)
-        append_row(
-            Path(arguments.output) / "training.csv",
-            {
-                **row,
-                "data": Path(arguments.data).name,
-                "images": "/".join(str(len(data[split])) for split in data),
-                "split_seed": arguments.split_seed,
-                "seed": training_arguments.seed,
-                "epochs": training_arguments.num_train_epochs,
-                "batch_size": training_arguments.train_batch_size
-                * training_arguments.gradient_accumulation_steps
-                * training_arguments.world_size,
-                "precision": "bf16" if training_arguments.bf16 else "float32",
-                "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
-                "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
-                "nano": "" if arguments.checkpoint else arguments.nano,
-                "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
-                "image_size": processor.size["height"],
-                "encoder_learning_rate": arguments.encoder_learning_rate,
-                "learning_rate": training_arguments.learning_rate,
-                "weight_decay": training_arguments.weight_decay,
-                "other_cameras": arguments.other_cameras,
-                "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                "weights": weights_digest(arguments.output),
-                "minutes_this_session": round(seconds / 60, 1),
-                **{
-                    f"validation_{name}": round(score[f"eval_{name}"], 4)
-                    for name in ("jaccard", "threshold_jaccard", "dice")
+        with write_errors():
+            model.save_pretrained(arguments.output)  # no pickled training arguments beside the weights
+            processor.save_pretrained(arguments.output)
+            append_row(
+                Path(arguments.output) / "training.csv",
+                {
+                    **row,
+                    "data": Path(arguments.data).name,
+                    "images": "/".join(str(len(data[split])) for split in data),
+                    "split_seed": arguments.split_seed,
+                    "seed": training_arguments.seed,
+                    "epochs": training_arguments.num_train_epochs,
+                    "batch_size": training_arguments.train_batch_size
+                    * training_arguments.gradient_accumulation_steps
+                    * training_arguments.world_size,
+                    "precision": "bf16" if training_arguments.bf16 else "float32",
+                    "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
+                    "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
+                    "nano": "" if arguments.checkpoint else arguments.nano,
+                    "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
+                    "image_size": processor.size["height"],
+                    "encoder_learning_rate": arguments.encoder_learning_rate,
+                    "learning_rate": training_arguments.learning_rate,
+                    "weight_decay": training_arguments.weight_decay,
+                    "other_cameras": arguments.other_cameras,
+                    "parameters": sum(parameter.numel() for parameter in model.parameters()),
+                    "weights": weights_digest(arguments.output),
+                    "minutes_this_session": round(seconds / 60, 1),
+                    **{
+                        f"validation_{name}": round(score[f"eval_{name}"], 4)
+                        for name in ("jaccard", "threshold_jaccard", "dice")
+                    },
                 },
-            },
-        )
+            )
         print(f"saved {arguments.output}; validation J {score['eval_jaccard']:.4f}")
     return 0

@@ -6,6 +6,7 @@ import platform
 import shlex
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -121,6 +122,18 @@ def write_rows(rows: list[dict], path: Path) -> None:
     write_atomically(path, write)
 
 
+def check_columns(path: Path, columns: Iterable[str]) -> None:
+    """
+    Raises:
+        ValueError: the CSV file is there and not empty, and has other columns.
+    """
+    if path.exists() and path.stat().st_size:
+        with path.open(newline="", encoding="utf-8") as file:
+            found = next(csv.reader(file))
+        if found != list(columns):
+            raise ValueError(f"{path} has the columns {found}, the row {list(columns)}. Write to another file.")
+
+
 def append_row(path: str | Path, row: dict) -> None:
     """
     Append a row to a CSV file, made with a header where it is not there.
@@ -130,12 +143,8 @@ def append_row(path: str | Path, row: dict) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    check_columns(path, row)
     is_new = not path.exists() or path.stat().st_size == 0
-    if not is_new:
-        with path.open(newline="", encoding="utf-8") as file:
-            columns = next(csv.reader(file))
-        if columns != list(row):
-            raise ValueError(f"{path} has the columns {columns}, the row {list(row)}. Write to another file.")
     with path.open("a", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, list(row), lineterminator="\n")
         if is_new:

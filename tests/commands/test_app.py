@@ -10,6 +10,7 @@ from efp_hf.page import server
         (("--auth", "anna"), "`--auth` must be USER:PASSWORD, both not empty"),
         (("--auth", ":secret"), "`--auth` must be USER:PASSWORD, both not empty"),
         (("--auth", "anna:secret", "--mcp"), "`--mcp` and `--auth` exclude each other"),
+        (("--port", "99999999"), "argument --port: must be between 1 and 65535, got 99999999"),
         (("--checkpoint", "nowhere"), "nowhere: no checkpoint there"),
     ],
 )
@@ -33,3 +34,10 @@ def test_app_hands_its_options_to_the_page(monkeypatch, tiny_checkpoint):
         (str(tiny_checkpoint), "0.0.0.0", 8080, None, True),
         ("efp-isic", "127.0.0.1", 9000, ("anna", "se:cret"), False),
     ]
+
+
+def test_port_of_the_environment_is_checked_as_one_that_is_given(efp, monkeypatch):
+    monkeypatch.setenv("GRADIO_SERVER_PORT", "x")
+    assert efp("app", "--help").code == 0
+    ran = efp("app")
+    assert ran.code == 2 and ran.err == "efp app: argument --port: must be between 1 and 65535, got x\n"

@@ -93,10 +93,55 @@ def test_extras_of_the_messages_are_those_of_the_project():
     for extra, modules in EXTRAS.items():
         declared = " ".join(PROJECT["optional-dependencies"][extra])
         for module in modules:
-            assert distributions.get(module, module) in declared, (extra, module)
+            name = distributions.get(module, module)
+            assert name.replace("_", "-") in declared.replace("_", "-"), (extra, module)
 
 
 def test_require_names_only_what_is_missing():
     require("train", "This", ["torch"])
     with pytest.raises(ImportError, match=r"^This needs no_such_module of efp-hf\[train\]: pip install "):
         require("train", "This", ["torch", "no_such_module"])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("train", "--data", "synthetic", "--output", "run", "--image-size", "0"), "--image-size"),
+        (("train", "--data", "synthetic", "--output", "run", "--image-size", "-5"), "--image-size"),
+        (("calibrate", "--checkpoint", ".", "--data", "synthetic", "--image-sizes", "96", "0"), "--image-sizes"),
+        (
+            ("export", "--to", "onnx", "--int8", "--data", "synthetic", "--calibration-images", "0"),
+            "--calibration-images",
+        ),
+        (("score", "--data", "synthetic", "--batch-size", "many"), "--batch-size"),
+    ],
+)
+def test_what_is_counted_is_at_least_one(efp, tmp_path, arguments, option):
+    ran = efp(*arguments)
+    assert ran.code == 2 and not list(tmp_path.iterdir())
+    assert ran.err == f"efp {arguments[0]}: argument {option}: must be at least 1, got {arguments[-1]}\n"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "photo.jpg"),
+        ("score", "--data", "/nowhere"),
+        ("calibrate", "--checkpoint", ".", "--data", "/nowhere"),
+        ("export", "--to", "hub"),
+        ("train", "--data", "/nowhere"),
+    ],
+)
+def test_output_is_checked_before_the_work(efp, monkeypatch, tmp_path, arguments):
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
+    for output, words in (("file/out", "file is a file"), ("dangling", "dangling is a link to nothing")):
+        ran = efp(*arguments, "--output", output)
+        assert (ran.code, ran.err) == (2, f"efp {arguments[0]}: {words}. Choose another --output.\n")
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    ran = efp(*arguments, "--output", "new/out")
+    assert (ran.code, ran.err) == (2, f"efp {arguments[0]}: . cannot be written to. Choose another --output.\n")
+
+
+def test_help_names_the_exit_codes(efp):
+    assert [code for code in (0, 1, 2, 130) if f"\n  {code} " in efp("--help").out] == [0, 1, 2, 130]

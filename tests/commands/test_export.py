@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 from conftest import REPOSITORY
 
@@ -29,6 +31,8 @@ def test_exported_checkpoint_predicts(efp, tmp_path, tiny_checkpoint):
     ("arguments", "words"),
     [
         (("--to", "openvino", "--int8"), "`--int8` needs training images. Pass --data."),
+        (("--to", "onnx", "--data", "images"), "`--data` must be used with --int8"),
+        (("--to", "onnx", "--calibration-images", "9"), "`--calibration-images` must be used with --int8"),
         (("--to", "hub", "--half"), "`--half` and `--int8` must be used with a runtime, got --to hub"),
         (("--to", "coreml"), "invalid choice: 'coreml'"),
     ],
@@ -37,3 +41,12 @@ def test_export_refuses_what_does_not_fit_together(efp, tmp_path, arguments, wor
     ran = efp("export", *arguments)
     assert ran.code == 2 and words in ran.err
     assert not (tmp_path / "exports").exists()
+
+
+def test_export_that_cannot_be_written_has_broken_off(efp, monkeypatch, tiny_checkpoint):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("efp_hf.inference.export.save_for_hub", full)
+    ran = efp("export", "--to", "hub", "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1 and ran.err == "efp export: [Errno 28] No space left on device\n"

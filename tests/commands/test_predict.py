@@ -1,4 +1,6 @@
 import errno
+import os
+import signal
 import socket
 import subprocess
 import sys
@@ -9,6 +11,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import label
 
+from efp_hf.inference import folder
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 
 EXAMPLES = REPOSITORY / "examples"
@@ -82,21 +85,48 @@ def test_full_disk_ends_the_run_in_a_sentence(efp, monkeypatch, tiny_checkpoint)
     assert ran.err.endswith("No space left on device. Mend it, and go on with --resume.\n")
 
 
+def test_termination_keeps_what_is_finished(efp, monkeypatch, tmp_path, tiny_checkpoint, rows_of):
+    write_mask = folder.write_mask
+
+    def terminated(mask, path):
+        write_mask(mask, path)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    before = signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(folder, "write_mask", terminated)
+            ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, "--batch-size", 1)
+        assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ran.code == 130 and ran.err.endswith("efp predict: interrupted, go on with --resume\n")
+    masks = len(list((tmp_path / "masks").glob("*_segmentation.png")))
+    assert 1 <= masks == len(rows_of(tmp_path / "masks" / "predictions.csv")) < 4
+    assert efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, "--resume").code == 0
+    assert len(rows_of(tmp_path / "masks" / "predictions.csv")) == 4
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
+        (["photo.jpg", "--resume", "--overwrite"], "argument --overwrite: not allowed with argument --resume"),
+        (["photo.jpg", "--output", "file/masks"], "file is a file. Choose another --output."),
+        (["photo.jpg", "--output", "dangling/masks"], "dangling is a link to nothing. Choose another --output."),
         (["nothing*.jpg"], "nothing*.jpg: no file matches"),
         (["photo.jpg", "--threshold", "50"], "`threshold` must be a probability between 0 and 1, got 50.0"),
         (["photo.jpg", "--checkpoint", "nowhere"], "nowhere: no checkpoint there"),
-        (["photo.jpg", "--batch-size", "-1"], "`--batch-size` must be at least 1, got -1"),
+        (["photo.jpg", "--batch-size", "-1"], "argument --batch-size: must be at least 1, got -1"),
         (["photo.jpg", "--bf16"], "`bf16` must be used with a folder of OpenVINO"),
     ],
 )
 def test_predict_refuses_impossible_arguments_before_it_writes(efp, tmp_path, tiny_checkpoint, arguments, words):
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", tiny_checkpoint]
+    (tmp_path / "file").write_text("")
+    (tmp_path / "dangling").symlink_to("nowhere")
     ran = efp("predict", *arguments)
-    assert ran.code == 2 and words in ran.err.splitlines()[-1]
+    assert ran.code == 2 and words in ran.err and ran.err.count("\n") == 1
     assert not (tmp_path / "masks").exists()
 
 

@@ -1,3 +1,4 @@
+import errno
 import shutil
 
 from efp_hf.data.folders import FOLDERS
@@ -16,6 +17,7 @@ def test_score_of_a_checkpoint_is_the_score_of_its_masks(efp, tmp_path, syntheti
     assert len(scores) >= 12
     assert {name: by_model[name] for name in scores} == {name: by_masks[name] for name in scores}
     assert f"{float(by_model['jaccard']):.4f}" in ran.out
+    assert efp("score", "--data", synthetic_root, "--masks", "masks").code == 0  # a third row fits, too
     assert by_masks["command"] == "efp score --data synthetic --masks masks"
 
 
@@ -44,7 +46,7 @@ def test_score_checks_its_arguments_before_it_reads_the_images(efp, tmp_path):
     for arguments, words in (
         (("--split", "val"), "got 'val'"),
         (("--checkpoint", "nowhere"), "nowhere: no checkpoint there"),
-        (("--batch-size", "0"), "`--batch-size` must be at least 1, got 0"),
+        (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
         (("--output", "file"), "file is a file. Choose another --output."),
     ):
         ran = efp("score", "--data", "/nowhere", *arguments)
@@ -54,3 +56,20 @@ def test_score_checks_its_arguments_before_it_reads_the_images(efp, tmp_path):
 def test_help_names_the_splits_that_there_are(efp):
     first, second, third = SPLITS
     assert f"{first}, {second} or {third} (default" in efp("score", "--help").out
+
+
+def test_score_checks_the_table_that_is_there_before_the_work(efp, tmp_path):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "scores.csv").write_text("date,jaccard\n")
+    ran = efp("score", "--data", "/nowhere")
+    assert ran.code == 2 and "scores/scores.csv has the columns ['date', 'jaccard']" in ran.err
+
+
+def test_score_that_cannot_be_written_has_broken_off(efp, monkeypatch, synthetic_root, tiny_checkpoint):
+    def full(*args):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("efp_hf.metrics.rows.append_row", full)
+    ran = efp("score", "--data", synthetic_root, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1 and ran.err.endswith("efp score: [Errno 28] No space left on device\n")
+    assert "jaccard " in ran.out

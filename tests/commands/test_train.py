@@ -3,11 +3,13 @@ import subprocess
 import sys
 
 import pytest
+from conftest import REPOSITORY
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.commands import precision
 from efp_hf.data.folders import FOLDERS
 from efp_hf.inference.checkpoint import weights_digest
+from efp_hf.metrics.rows import append_row
 
 TRAIN = (
     *("--encoder", "paper", "--image-size", "32", "--num-train-epochs", "2", "--per-device-train-batch-size", "14"),
@@ -27,6 +29,9 @@ def test_train_saves_a_checkpoint_in_hub_layout_and_a_row(efp, tmp_path, synthet
     assert (row["images"], row["seed"], row["encoder"], row["image_size"]) == ("28/4/8", "0", "paper", "32")
     assert row["command"].startswith("efp train --data synthetic --encoder paper")
     assert row["weights"] == weights_digest(saved)
+    results = shutil.copy(REPOSITORY / "results" / "training.csv", tmp_path / "runs")
+    append_row(results, row)  # as the results of the shipped checkpoints are copied
+    assert rows_of(results)[-1] == row
     assert f"validation J {float(row['validation_jaccard']):.4f}" in ran.out
     assert [path.name for path in tmp_path.iterdir()] == ["runs"]
 
@@ -83,10 +88,18 @@ def test_train_names_a_folder_that_is_not_there(efp):
     assert ran.code == 2 and "/nowhere: no such folder" in ran.err
 
 
+def test_train_refuses_to_remove_the_columns_of_the_images(efp, tmp_path, synthetic_root):
+    ran = efp("train", "--data", synthetic_root, *TRAIN, "--remove-unused-columns")
+    assert ran.code == 2 and ran.err.splitlines()[-1].startswith("efp train: `arguments` must have remove_unused")
+
+
 @pytest.mark.parametrize(
     ("given", "words"),
     [
         (("--resume",), "`--resume` must have a checkpoint in runs/first, got none"),
+        (("--output-dir", "o4"), "`--output-dir` must not be given"),
+        (("--output_dir=o4",), "`--output-dir` must not be given"),
+        (("--resume-from-checkpoint", "nowhere"), "must be a checkpoint-… folder of a training, got nowhere"),
         (("--dice-weight", "3"), "unrecognized arguments: --dice-weight 3"),
         (("--learning-rate", "fast"), "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
     ],
