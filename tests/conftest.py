@@ -2,6 +2,8 @@ import os
 
 os.environ["HF_HUB_OFFLINE"] = "1"  # before the first import of a Hugging Face library
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: a core each
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import zipfile
 from pathlib import Path
