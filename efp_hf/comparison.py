@@ -39,6 +39,8 @@ class Track:
 
 TRACKS = {
     "pretrained": Track(pretrained=True, image_size=192, epochs=12, search_size=128, search_epochs=2),
+    # smaller and shorter, to choose between variants of EFP; with the learning rate that the first track found
+    "small": Track(pretrained=True, image_size=128, epochs=10, search_size=128, search_epochs=2),
     "scratch": Track(pretrained=False, image_size=128, epochs=20, search_size=96, search_epochs=3),
 }
 
@@ -62,6 +64,10 @@ ABLATIONS = {
     },
     "global context": {"global_context_size": 128},
     "scores from zero": {"zero_init_scores": True},
+    "attention 0.1": {"zero_init_scores": True, "attention_weight": 0.1},
+    "attention 0.1 soft": {"zero_init_scores": True, "attention_weight": 0.1, "attention_softening": 0.5},
+    "attention 0.03": {"zero_init_scores": True, "attention_weight": 0.03},
+    "attention 0.1 fading": {"zero_init_scores": True, "attention_weight": 0.1, "fading": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
@@ -94,7 +100,7 @@ class Run:
 def new_system(run: Run) -> PreTrainedModel:
     """The untrained model of a run."""
     pretrained = TRACKS[run.track].pretrained
-    changes = {name: value for name, value in run.changes.items() if name != "image_size"}
+    changes = {name: value for name, value in run.changes.items() if name not in ("image_size", "fading")}
     if run.system in (EFP, NANO):
         encoder = changes.pop("encoder", ENCODER if pretrained else PAPER_ENCODER)
         return new_model(encoder, pretrained=pretrained, nano=run.system == NANO, **changes)
@@ -119,6 +125,16 @@ class CoreSeconds(TrainerCallback):
         """Seconds of all epochs; of one that ran twice because a run was stopped, the last."""
         seconds = dict(line.split() for line in self.path.read_text().splitlines())
         return sum(map(float, seconds.values()))
+
+
+class FadingAttention(TrainerCallback):
+    """Lets λ3 fall from its value to 0 in a straight line over the training."""
+
+    def __init__(self, model: PreTrainedModel):
+        self.config, self.weight = model.config, model.config.attention_weight
+
+    def on_step_begin(self, args, state, control, **kwargs):
+        self.config.attention_weight = self.weight * (1 - state.global_step / state.max_steps)
 
 
 def train_system(
@@ -155,6 +171,8 @@ def train_system(
     trainer = lesion_trainer(model, processor, data, arguments, ENCODER_SHARE * learning_rate)
     core_seconds = CoreSeconds(output / "core_seconds.txt")
     trainer.add_callback(core_seconds)
+    if run.changes.get("fading"):
+        trainer.add_callback(FadingAttention(model))
     trainer.train(resume_from_checkpoint=any(output.glob("checkpoint-*/trainer_state.json")) or None)
     score = trainer.evaluate()
     return model.eval(), {"jaccard": score["eval_jaccard"], "core_seconds": core_seconds.total()}

@@ -50,6 +50,11 @@ class EFPConfig(PreTrainedConfig):
             λ1 of the loss.
         bce_weight (`float`, defaults to 1.0):
             λ2 of the loss.
+        attention_weight (`float`, defaults to 0.0):
+            λ3 of the loss: binary cross-entropy of each M_s with the mask averaged to its level's resolution. The
+            paper wants M_s to find the lesion; nothing else in its loss asks for that. 0: as the paper's loss.
+        attention_softening (`float`, defaults to 0.0):
+            By which the target of M_s is drawn towards 1/2, in [0, 1): at 0.5 it is 0.25 on skin and 0.75 on lesion.
         dice_smoothing (`float`, defaults to 1e-3):
             Added above and below in the Dice coefficient, as a share of the image's area, so that it is defined for an
             empty mask and independent of the image's size.
@@ -84,6 +89,8 @@ class EFPConfig(PreTrainedConfig):
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
+    attention_weight: float | int = 0.0
+    attention_softening: float | int = 0.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
     temperature: float | int = 1.0

@@ -19,7 +19,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_efp import CONTEXT_HEAD_SIZE, NUM_LEVELS, EFPConfig
-from .loss_efp import efp_loss
+from .loss_efp import attention_loss, efp_loss
 
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
@@ -263,9 +263,9 @@ class EFPSpatialAttention(nn.Module):
         self.convolution = EFPScore(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
-        attention_map = self.convolution(self.pooling(feature_map)).sigmoid()
-        return attention_map * feature_map, attention_map
+        """`(B, C, H, W)` → the attended level of the same shape, and the scores of M_s before σ, `(B, 1, H, W)`."""
+        scores = self.convolution(self.pooling(feature_map))
+        return scores.sigmoid() * feature_map, scores
 
 
 class EFPFusion(nn.Module):
@@ -424,11 +424,11 @@ class EFPForSegmentation(EFPPreTrainedModel):
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Each level through its own attention → the attended levels and the maps M_s (none if attention is off)."""
+        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
         if self.attention is None:
             return levels, ()
         attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
-        return tuple(level for level, _ in attended), tuple(attention_map for _, attention_map in attended)
+        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
 
     @can_return_tuple
     def forward(
@@ -471,7 +471,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         if self.context is not None:
             features = (*features[:-1], self.context(features[-1]))
         enhanced = self.pyramid(*features)  # F*
-        attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
+        attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
         fused = self.fusion(attended)
         logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
         logits = logits[..., : shape[-2], : shape[-1]].contiguous()
@@ -486,11 +486,18 @@ class EFPForSegmentation(EFPPreTrainedModel):
                 smoothing=self.config.dice_smoothing,
                 ignore_index=self.config.semantic_loss_ignore_index,
             )
+            if self.config.attention_weight and attention_scores:
+                loss = loss + self.config.attention_weight * attention_loss(
+                    attention_scores,
+                    labels,
+                    softening=self.config.attention_softening,
+                    ignore_index=self.config.semantic_loss_ignore_index,
+                )
         return SemanticSegmenterOutput(
             loss=loss,
             logits=logits,
             hidden_states=(*features, *enhanced) if output_hidden_states else None,
-            attentions=attention_maps if output_attentions and attention_maps else None,
+            attentions=tuple(scores.sigmoid() for scores in attention_scores) or None if output_attentions else None,
         )
 
 

@@ -60,7 +60,8 @@ def find_rows(path: Path, **wanted) -> list[dict[str, str]]:
 def search_learning_rate(run: Run, data, arguments: argparse.Namespace, settings: dict) -> float:
     """The rate with the best validation J after a short training; the seed 0 speaks for all seeds and variants."""
     track, path = TRACKS[run.track], arguments.results / "learning_rates.csv"
-    key = {"track": run.track, "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
+    searched = "pretrained" if run.track == "small" else run.track
+    key = {"track": searched, "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
     for rate in LEARNING_RATES:
         if find_rows(path, **key, learning_rate=rate):
             continue
