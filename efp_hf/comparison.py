@@ -68,6 +68,8 @@ ABLATIONS = {
     "attention 0.1 soft": {"zero_init_scores": True, "attention_weight": 0.1, "attention_softening": 0.5},
     "attention 0.03": {"zero_init_scores": True, "attention_weight": 0.03},
     "attention 0.1 fading": {"zero_init_scores": True, "attention_weight": 0.1, "fading": True},
+    "attention 0.3 fading": {"zero_init_scores": True, "attention_weight": 0.3, "fading": True},
+    "attention 1 fading": {"zero_init_scores": True, "attention_weight": 1.0, "fading": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
