@@ -106,14 +106,14 @@ def test_require_names_only_what_is_missing():
 @pytest.mark.parametrize(
     ("arguments", "option"),
     [
-        (("train", "--data", "synthetic", "--output", "run", "--image-size", "0"), "--image-size"),
-        (("train", "--data", "synthetic", "--output", "run", "--image-size", "-5"), "--image-size"),
-        (("calibrate", "--checkpoint", ".", "--data", "synthetic", "--image-sizes", "96", "0"), "--image-sizes"),
+        (("train", "--data", "/nowhere", "--output", "run", "--image-size", "0"), "--image-size"),
+        (("train", "--data", "/nowhere", "--output", "run", "--image-size", "-5"), "--image-size"),
+        (("calibrate", "--checkpoint", ".", "--data", "/nowhere", "--image-sizes", "96", "0"), "--image-sizes"),
         (
-            ("export", "--to", "onnx", "--int8", "--data", "synthetic", "--calibration-images", "0"),
+            ("export", "--to", "onnx", "--int8", "--data", "/nowhere", "--calibration-images", "0"),
             "--calibration-images",
         ),
-        (("score", "--data", "synthetic", "--batch-size", "many"), "--batch-size"),
+        (("score", "--data", "/nowhere", "--batch-size", "many"), "--batch-size"),
     ],
 )
 def test_what_is_counted_is_at_least_one(efp, tmp_path, arguments, option):
