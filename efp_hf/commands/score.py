@@ -89,4 +89,5 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{name:24} {value:.4f}" + ("" if low is None else f"  [{low:.4f}, {high:.4f}]"))
     with write_errors():
         append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
+    print(f"row in {table}")
     return 0

@@ -114,7 +114,7 @@ def parse_training_arguments(others: list[str], output: str) -> TrainingArgument
             [*others, "--output_dir", output], return_remaining_strings=True, look_for_args_file=False
         )
     if unknown:
-        parser.error(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
+        raise InputError(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
     return training_arguments
 
 

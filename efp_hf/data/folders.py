@@ -62,7 +62,10 @@ def load_isic(
 def find_folders(root: Path) -> dict[str, tuple[str, str]]:
     """The image and mask folder of each split that `root` has; `train` is always there."""
     if not root.is_dir():
-        raise FileNotFoundError(f"{root}: no such folder. Pass the folder that holds {FOLDERS['train'][0]}.")
+        raise FileNotFoundError(
+            f"{root}: no such folder. Pass the one that holds {OWN_FOLDERS[0]}/ and {OWN_FOLDERS[1]}/, "
+            f"or {FOLDERS['train'][0]}."
+        )
     folders = {split: pair for split, pair in FOLDERS.items() if (root / pair[0]).is_dir()}
     if not folders and (root / OWN_FOLDERS[0]).is_dir():
         folders = {"train": OWN_FOLDERS}

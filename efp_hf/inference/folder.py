@@ -2,6 +2,7 @@
 
 import errno
 import glob
+import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -56,16 +57,16 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     The files that images, folders and globs name, in this order, each once. Mask files are left out of folders.
 
     Raises:
-        FileNotFoundError: a folder or glob without images, or nothing at all.
+        FileNotFoundError: a folder or glob without images, nothing at all, or only files that are not there.
     """
     files = {}
     for name in inputs:
         path = expand_user(name)
-        if path.is_dir():
+        if os.path.isdir(path):  # of `Path`, a name that is too long is an error
             found = sorted(file for file in path.iterdir() if is_image_file(file) and not is_mask_name(file))
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
-        elif glob.has_magic(str(name)) and not path.exists():
+        elif glob.has_magic(str(name)) and not os.path.exists(path):
             found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
             if not found:
                 raise FileNotFoundError(f"{name}: no file matches.")
@@ -74,6 +75,8 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         files.update(dict.fromkeys(found))
     if not files:
         raise FileNotFoundError("No image was given. Pass image files, folders or globs.")
+    if not any(os.path.exists(path) for path in files):
+        raise FileNotFoundError(f"{next(iter(files))}: no such file or folder. Check the path.")
     return list(files)
 
 

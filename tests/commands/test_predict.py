@@ -125,6 +125,7 @@ def test_predict_refuses_impossible_arguments_before_it_writes(efp, tmp_path, ti
     if "--checkpoint" not in arguments:
         arguments = [*arguments, "--checkpoint", tiny_checkpoint]
     (tmp_path / "file").write_text("")
+    (tmp_path / "photo.jpg").write_text("")
     (tmp_path / "dangling").symlink_to("nowhere")
     ran = efp("predict", *arguments)
     assert ran.code == 2 and words in ran.err and ran.err.count("\n") == 1

@@ -53,7 +53,14 @@ def test_glob_image_and_folder_give_each_file_once(folder):
 
 
 @pytest.mark.parametrize(
-    ("name", "words"), [("empty", "no image in the folder"), ("none*.jpg", "no file matches"), (None, "No image was")]
+    ("name", "words"),
+    [
+        ("empty", "no image in the folder"),
+        ("none*.jpg", "no file matches"),
+        (None, "No image was"),
+        ("photoz", "photoz: no such file or folder"),
+        (f"{'x' * 300}.jpg", "no such file or folder"),
+    ],
 )
 def test_nothing_to_predict_is_an_error(tmp_path, name, words):
     (tmp_path / "empty").mkdir()
@@ -326,7 +333,10 @@ def test_repaired_jpeg_has_a_note(folder, loaded, tmp_path):
 
 def test_home_of_nobody_is_a_file_name(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert find_images(["~nobody_of_this_name/a.jpg"]) == [Path("~nobody_of_this_name/a.jpg")]
+    name = Path("~nobody_of_this_name/a.jpg")
+    name.parent.mkdir()
+    name.touch()
+    assert find_images([str(name)]) == [name]
 
 
 def test_number_of_target_sizes_is_that_of_the_images(folder, loaded):
