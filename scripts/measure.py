@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 
 from efp_hf.commands.arguments import add_checkpoint_argument, add_data_arguments
-from efp_hf.data.lesions import get_split, load_lesions
+from efp_hf.data.lesions import load_lesions
+from efp_hf.data.split import get_split
 from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.inference.runtimes import runtime_of
 from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten, split_columns

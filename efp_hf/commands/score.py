@@ -45,8 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from ..data.lesions import get_split, load_lesions
-    from ..data.split import SPLITS
+    from ..data.lesions import load_lesions
+    from ..data.split import SPLITS, get_split
     from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
     from ..metrics.scores import summarize

@@ -125,7 +125,7 @@ def check_model_options(arguments: argparse.Namespace) -> None:
             raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
 
 
-def load_data(arguments: argparse.Namespace):
+def load_training_data(arguments: argparse.Namespace):
     """The `DatasetDict` of `--data`; "synthetic" is drawn into the output folder first."""
     from ..data.lesions import load_lesions
     from ..data.synthetic import write_synthetic_isic
@@ -197,7 +197,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, processor = load_model(arguments)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
         with training_arguments.main_process_first(desc="reading the images"):
-            data = load_data(arguments)
+            data = load_training_data(arguments)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer = lesion_trainer(

@@ -7,7 +7,7 @@ from .folders import load_isic
 from .hub import load_hub_lesions
 
 with needing("train", __name__):
-    from datasets import Dataset, DatasetDict
+    from datasets import DatasetDict
 
 
 def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) -> DatasetDict:
@@ -15,15 +15,3 @@ def load_lesions(source: str | Path, seed: int = 0, max_side: int | None = 512) 
     if Path(source).exists() or str(source).startswith((".", "/", "~")):
         return load_isic(source, seed=seed, max_side=max_side)
     return load_hub_lesions(str(source), seed=seed, max_side=max_side)
-
-
-def get_split(dataset: DatasetDict, split: str) -> Dataset:
-    """
-    One split by name.
-
-    Raises:
-        ValueError: a split that is not there, with those that are.
-    """
-    if split not in dataset:
-        raise ValueError(f"`split` must be one of {', '.join(dataset)}, got {split!r}.")
-    return dataset[split]

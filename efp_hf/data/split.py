@@ -14,7 +14,7 @@ from .files import write_atomically
 
 with needing("train", __name__):
     import imagehash
-    from datasets import DatasetDict
+    from datasets import Dataset, DatasetDict
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
@@ -109,3 +109,15 @@ def write_split(data: DatasetDict, path: str | Path) -> None:
             csv.writer(file, lineterminator="\n").writerows([("image_id", "split"), *sides])
 
     write_atomically(Path(path), write)
+
+
+def get_split(dataset: DatasetDict, split: str) -> Dataset:
+    """
+    One split by name.
+
+    Raises:
+        ValueError: a split that is not there, with those that are.
+    """
+    if split not in dataset:
+        raise ValueError(f"`split` must be one of {', '.join(dataset)}, got {split!r}.")
+    return dataset[split]

@@ -1,20 +1,17 @@
 """The page's server. Nothing but this server is contacted, and nothing is kept: photos and results are deleted."""
 
-import atexit
 import os
-import shutil
 import signal
 import sys
 import tempfile
 import threading
 from pathlib import Path
 
-from ..data.synthetic import write_examples
 from ..inference.checkpoint import load_checkpoint
 from .evidence import trust_evidence
 from .photo import segment_photo
 from .photo_results import draw_view
-from .temporary_files import keep_clean, upload_folder
+from .temporary_files import keep_clean, make_folders, upload_folder
 from .uploads import MAX_ZIP_BYTES
 
 MAX_QUEUE = 32
@@ -78,13 +75,3 @@ def set_environment() -> None:
     os.environ.setdefault("GRADIO_TEMP_DIR", str(Path(tempfile.gettempdir(), f"efp-page-{os.getpid()}")))
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
-
-
-def make_folders() -> Path:
-    """The folder for uploads, and one with the drawn examples, which is returned; both are deleted at the end."""
-    upload_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
-    examples = Path(tempfile.mkdtemp(prefix="efp-examples-")).resolve()
-    for folder in (upload_folder(), examples):
-        atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    write_examples(examples)
-    return examples

@@ -1,11 +1,14 @@
 """Photos and results on the server: where they lie, whose they are, and when they are deleted."""
 
+import atexit
 import os
 import shutil
 import tempfile
 import time
 from collections import defaultdict
 from pathlib import Path
+
+from ..data.synthetic import write_examples
 
 KEEP_SECONDS = 900  # how long a photo and its results stay on the server
 CLEAN_SECONDS = 60
@@ -14,6 +17,16 @@ CLEAN_SECONDS = 60
 def upload_folder() -> Path:
     """Where Gradio puts what is uploaded."""
     return Path(os.environ["GRADIO_TEMP_DIR"]).resolve()
+
+
+def make_folders() -> Path:
+    """The folder for uploads, and one with the drawn examples, which is returned; both are deleted at the end."""
+    upload_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    examples = Path(tempfile.mkdtemp(prefix="efp-examples-")).resolve()
+    for folder in (upload_folder(), examples):
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    write_examples(examples)
+    return examples
 
 
 def new_answer_folder() -> Path:
