@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 from PIL import Image
@@ -55,21 +56,15 @@ class PredictionTable:
         for leftover in output.iterdir():
             if LEFTOVER.fullmatch(leftover.name):
                 leftover.unlink(missing_ok=True)
-        text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(finished.values())
-        write_atomically(self.path, lambda path: path.write_bytes(encode(text.getvalue())))
+        header = dict(zip(COLUMNS, COLUMNS, strict=True))
+        table = csv_lines([header, *finished.values()])
+        write_atomically(self.path, lambda path: path.write_bytes(table))
         self.file = self.path.open("ab")
 
     def append(self, row: dict) -> None:
-        text = io.StringIO()
-        csv.DictWriter(text, COLUMNS, lineterminator="\n").writerow(
-            {column: row.get(column, "") for column in COLUMNS} | {"made_by": self.made_by}
-        )
         before = self.file.tell()
         try:
-            self.file.write(encode(text.getvalue()))
+            self.file.write(csv_lines([row | {"made_by": self.made_by}]))
             self.file.flush()
         except OSError:  # a full disk: no half row stays
             os.ftruncate(self.file.fileno(), before)
@@ -85,9 +80,15 @@ class PredictionTable:
             pass
 
 
-def encode(text: str) -> bytes:
-    """UTF-8; bytes of a file name that are none are written as \\xNN."""
-    return text.encode("utf-8", errors="surrogateescape").decode("utf-8", errors="backslashreplace").encode("utf-8")
+def csv_lines(rows: Iterable[dict]) -> bytes:
+    """
+    A line a row, in UTF-8, empty where a row has nothing for a column; bytes of a file name that are no UTF-8 are
+    written as \\xNN.
+    """
+    text = io.StringIO()
+    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
+    names = text.getvalue().encode("utf-8", errors="surrogateescape")
+    return names.decode("utf-8", errors="backslashreplace").encode("utf-8")
 
 
 def finished_rows(output: Path, made_by: str = "", overlays: bool = False) -> dict[str, dict[str, str]]:
