@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import fnmatch
 import json
 import os
 import shutil
@@ -84,7 +85,10 @@ class Server:
             return attempt.connect_ex(("127.0.0.1", self.port)) == 0
 
     def uploaded(self, name: str) -> list[Path]:
-        return list(self.uploads.rglob(name))
+        """The uploaded files of a name; folders may go while they are walked, which `Path.rglob` does not bear."""
+        return [
+            Path(folder, file) for folder, _, files in os.walk(self.uploads) for file in fnmatch.filter(files, name)
+        ]
 
     def stop(self):
         self.process.send_signal(signal.SIGTERM)
