@@ -28,6 +28,11 @@ TINY = {
 }
 
 
+def pytest_addoption(parser):
+    # here, as pytest reads a conftest of a deeper folder too late for an option when the tests run without a path
+    parser.addoption("--record", metavar="PATH", help="append the counts of the tests under tests/hostile to this CSV")
+
+
 @pytest.fixture(autouse=True)
 def seeded():
     torch.manual_seed(0)
