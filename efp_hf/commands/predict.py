@@ -9,11 +9,7 @@ Files that cannot be read are named at the end, and the exit code is then 1.
 """
 
 import argparse
-import signal
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from ..inference.checkpoint import load_checkpoint, weights_digest
 from ..inference.runtimes import RUNTIMES
@@ -24,6 +20,7 @@ from .arguments import (
     check_new_output,
     one_line_errors,
 )
+from .interruption import interrupted_by_termination
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,23 +42,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     filled = parser.add_mutually_exclusive_group()
     filled.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
     filled.add_argument("--overwrite", action="store_true", help="write into an output folder that is not empty")
-
-
-@contextmanager
-def interrupted_by_termination() -> Iterator[None]:
-    """SIGTERM, as of a batch system or of `docker stop`, is what Ctrl-C is: what is being written is finished."""
-
-    def interrupt(number, frame):
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():  # no other can set a handler
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def run(arguments: argparse.Namespace) -> int:
