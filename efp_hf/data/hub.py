@@ -2,8 +2,9 @@
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes, to_upright_rgb
+from .duplicates import perceptual_hash
 from .pairs import FEATURES, reduce_pair, reduced_size
-from .split import GROUP_COLUMNS, SPLITS, draw_split, perceptual_hash
+from .split import GROUP_COLUMNS, SPLITS, draw_split
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, Value, load_dataset

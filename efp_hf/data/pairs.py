@@ -11,8 +11,8 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import IMAGE_SUFFIXES, is_image_file, read_image, read_mask, read_sized_image, write_atomically
-from .split import HASHED_SIDE, perceptual_hash
 
 with needing("train", __name__):
     from datasets import Dataset, Features, Value

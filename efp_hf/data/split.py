@@ -5,24 +5,19 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from ..extras import needing
+from .duplicates import near_duplicates
 from .files import write_atomically
 
 with needing("train", __name__):
-    import imagehash
     from datasets import Dataset, DatasetDict
 
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 GROUP_COLUMNS = ("patient_id", "lesion_id")
-# Of 256. In ISIC 2018 the same photo in other colours or another crop is up to about 56 bits away; unrelated images of
-# small lesions begin at 40. Keeping too many images together costs nothing, a copy on two sides does.
-HASH_BITS_APART = 56
-HASHED_SIDE = 256
 
 
 def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, splits: list[str]) -> dict[str, list]:
@@ -81,23 +76,6 @@ def read_groups(metadata: Path) -> dict[str, list[str]]:
         return {
             row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)] for row in rows
         }
-
-
-def perceptual_hash(image: Image.Image) -> str:
-    """256-bit perceptual hash (pHash of a 16×16 grid) as hexadecimal; alike for images that look alike."""
-    return str(
-        imagehash.phash(image.convert("L").resize((HASHED_SIDE, HASHED_SIDE), Image.Resampling.BILINEAR), hash_size=16)
-    )
-
-
-def near_duplicates(hashes: list[str], bits_apart: int = HASH_BITS_APART) -> list[tuple[int, int]]:
-    """Pairs of positions whose hashes differ in at most `bits_apart` bits."""
-    bits = np.array([np.frombuffer(bytes.fromhex(value), dtype=np.uint8) for value in hashes])
-    pairs = []
-    for row in range(len(bits) - 1):
-        distances = np.bitwise_count(bits[row + 1 :] ^ bits[row]).sum(1)
-        pairs += [(row, row + 1 + int(other)) for other in np.flatnonzero(distances <= bits_apart)]
-    return pairs
 
 
 def write_split(data: DatasetDict, path: str | Path) -> None:

@@ -12,9 +12,10 @@ from conftest import REPOSITORY
 from PIL import Image
 
 from efp_hf.data import hub, pairs
+from efp_hf.data.duplicates import near_duplicates, perceptual_hash
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.hub import load_hub_lesions
-from efp_hf.data.split import SPLITS, draw_split, get_split, near_duplicates, perceptual_hash, read_groups
+from efp_hf.data.split import SPLITS, draw_split, get_split, read_groups
 
 IMAGES, MASKS = FOLDERS["train"]
 REAL_DATA = Path(os.environ.get("ISIC2018", Path(__file__).resolve().parents[2] / "shared" / "data" / "isic2018"))
