@@ -11,29 +11,39 @@ Every field of Transformers' TrainingArguments is an option too: --num-train-epo
 """
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments, set_seed
 from transformers.hf_argparser import string_to_bool
-from transformers.trainer_utils import get_last_checkpoint
 
 from ..extras import require
 from .arguments import (
     InputError,
+    WriteError,
     add_data_arguments,
     check_new_output,
     check_output,
+    check_table,
     command_provenance,
     one_line_errors,
     positive_integer,
-    write_errors,
 )
+from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
 MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
+# of a row of training.csv, known after the training
+RESULT_COLUMNS = (
+    "weights",
+    "minutes_this_session",
+    "validation_jaccard",
+    "validation_threshold_jaccard",
+    "validation_dice",
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -61,7 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--other-cameras", action="store_true", help="augment also by colour casts, dark corners, hairs and noise"
     )
-    parser.add_argument("--resume", action="store_true", help="continue from the newest checkpoint in --output")
+    parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
     parser.add_argument("--force-bf16", action="store_true", help="--bf16 also where the processor has none")
     parser.add_argument("--help-all", action=HelpAll, help="all options, those of TrainingArguments too")
@@ -155,20 +165,45 @@ def load_model(arguments: argparse.Namespace):
     return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
 
 
-def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> str | None:
-    """The folder of the checkpoint to continue from."""
-    if not arguments.resume:
-        folder = training_arguments.resume_from_checkpoint
-        if folder is not None and not Path(folder, "trainer_state.json").is_file():
+def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> Path | None:
+    """The folder of the checkpoint to continue from; what is wrong with newer ones goes to standard error."""
+    from ..training.checkpoints import damage, newest_whole
+
+    if arguments.resume:
+        resume, skipped = newest_whole(Path(arguments.output))
+        reasons = "; ".join(f"{name}: {wrong}" for name, wrong in skipped.items())
+        if resume is None:
+            found = f"none that is whole ({reasons})" if skipped else "none"
             raise InputError(
-                f"`--resume-from-checkpoint` must be a checkpoint-… folder of a training, got {folder}. "
-                "To go on with the newest one of --output, pass --resume."
+                f"`--resume` must have a checkpoint in {arguments.output}, got {found}. "
+                "Start again without it; where the folder is not empty, with --overwrite."
             )
-        return folder
-    newest = get_last_checkpoint(arguments.output) if Path(arguments.output).is_dir() else None
-    if newest is None:
-        raise InputError(f"`--resume` must have a checkpoint in {arguments.output}, got none. Leave it out.")
-    return newest
+        if skipped and training_arguments.process_index == 0:
+            print(f"efp train: goes on from {resume.name}, without newer ones ({reasons})", file=sys.stderr)
+        return resume
+    if training_arguments.resume_from_checkpoint is None:
+        return None
+    resume = Path(training_arguments.resume_from_checkpoint)
+    wrong = damage(resume)
+    if wrong:
+        raise InputError(
+            f"`--resume-from-checkpoint` must be a checkpoint-… folder of a training, got {resume} ({wrong}). "
+            "To go on with the newest whole one of --output, pass --resume."
+        )
+    return resume
+
+
+def way_on(output: str) -> str:
+    """What there is to do after the work broke off."""
+    from ..training.checkpoints import newest_whole
+
+    return "go on with --resume" if newest_whole(Path(output))[0] else "no checkpoint was saved: start again"
+
+
+def last_line(error: Exception) -> str:
+    """The message of an error; what a data-loading process raised comes with its whole traceback, which ends in it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[-1].removeprefix(f"{type(error).__name__}: ").removesuffix(".")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -177,7 +212,8 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..inference.checkpoint import weights_digest
-    from ..metrics.rows import append_row, shorten
+    from ..metrics.rows import shorten
+    from ..training.checkpoints import check_network
     from ..training.trainer import lesion_trainer
 
     check_model_options(arguments)
@@ -195,6 +231,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     with one_line_errors():
         model, processor = load_model(arguments)
+        if resume is not None:
+            check_network(resume, model)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
@@ -203,44 +241,61 @@ def run(arguments: argparse.Namespace) -> int:
         trainer = lesion_trainer(
             model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.other_cameras
         )
+    row |= {
+        "data": Path(arguments.data).name,
+        "images": "/".join(str(len(data[split])) for split in data),
+        "split_seed": arguments.split_seed,
+        "seed": training_arguments.seed,
+        "epochs": training_arguments.num_train_epochs,
+        "batch_size": training_arguments.train_batch_size
+        * training_arguments.gradient_accumulation_steps
+        * training_arguments.world_size,
+        "precision": "bf16" if training_arguments.bf16 else "float32",
+        "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
+        "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
+        "nano": "" if arguments.checkpoint else arguments.nano,
+        "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
+        "image_size": processor.size["height"],
+        "encoder_learning_rate": arguments.encoder_learning_rate,
+        "learning_rate": training_arguments.learning_rate,
+        "weight_decay": training_arguments.weight_decay,
+        "other_cameras": arguments.other_cameras,
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        **dict.fromkeys(RESULT_COLUMNS),
+    }
+    check_table(Path(arguments.output) / "training.csv", row)
+    try:
+        with interrupted_by_termination():
+            train_and_save(trainer, resume, Path(arguments.output), row)
+    except KeyboardInterrupt as interruption:
+        raise KeyboardInterrupt(way_on(arguments.output)) from interruption
+    except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
+        raise WriteError(f"{last_line(error)}. Mend it; {way_on(arguments.output)}.") from error
+    return 0
+
+
+def train_and_save(trainer, resume: Path | None, output: Path, row: dict) -> None:
+    """Train to the end, then write the best weights and the row. A run that has both already is left as it is."""
+    from ..inference.checkpoint import weights_digest
+    from ..metrics.rows import append_row, read_rows
+    from ..training.checkpoints import save_trained, trained_steps
+
+    table = output / "training.csv"
     start = time.monotonic()
-    trainer.train(resume_from_checkpoint=resume)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
     seconds = time.monotonic() - start
+    rows = read_rows(table, missing_ok=True)
+    if resume is not None and trainer.state.global_step == trained_steps(resume):  # nothing was left to train
+        if rows and rows[-1]["weights"] == weights_digest(output):
+            if trainer.is_world_process_zero():
+                print(f"{output} is finished: nothing was left to train, and nothing is changed")
+            return
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
-        with write_errors():
-            model.save_pretrained(arguments.output)  # no pickled training arguments beside the weights
-            processor.save_pretrained(arguments.output)
-            append_row(
-                Path(arguments.output) / "training.csv",
-                {
-                    **row,
-                    "data": Path(arguments.data).name,
-                    "images": "/".join(str(len(data[split])) for split in data),
-                    "split_seed": arguments.split_seed,
-                    "seed": training_arguments.seed,
-                    "epochs": training_arguments.num_train_epochs,
-                    "batch_size": training_arguments.train_batch_size
-                    * training_arguments.gradient_accumulation_steps
-                    * training_arguments.world_size,
-                    "precision": "bf16" if training_arguments.bf16 else "float32",
-                    "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
-                    "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
-                    "nano": "" if arguments.checkpoint else arguments.nano,
-                    "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
-                    "image_size": processor.size["height"],
-                    "encoder_learning_rate": arguments.encoder_learning_rate,
-                    "learning_rate": training_arguments.learning_rate,
-                    "weight_decay": training_arguments.weight_decay,
-                    "other_cameras": arguments.other_cameras,
-                    "parameters": sum(parameter.numel() for parameter in model.parameters()),
-                    "weights": weights_digest(arguments.output),
-                    "minutes_this_session": round(seconds / 60, 1),
-                    **{
-                        f"validation_{name}": round(score[f"eval_{name}"], 4)
-                        for name in ("jaccard", "threshold_jaccard", "dice")
-                    },
-                },
-            )
-        print(f"saved {arguments.output}; validation J {score['eval_jaccard']:.4f}")
-    return 0
+        save_trained(
+            trainer.model, trainer.processing_class, output
+        )  # no pickled training arguments beside the weights
+        results = [weights_digest(output), round(seconds / 60, 1)]
+        results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
+        append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
+        print(f"saved {output}; validation J {score['eval_jaccard']:.4f}")

@@ -1,15 +1,21 @@
 """A Trainer for EFP: augmented examples, two learning rates, and a score that never gathers logits."""
 
+import shutil
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import torch
 from datasets import DatasetDict
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainingArguments
+from safetensors import SafetensorError
+from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
+from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
+from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
+from .checkpoints import damage, keep_whole_best, numbered_checkpoints
 from .transform import AugmentationEpoch, LesionTransform
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
@@ -85,22 +91,88 @@ def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torc
     return torch.stack([count.sum((1, 2)) for count in counts], dim=1)
 
 
+def logits_to_counts_and_losses(
+    logits: torch.Tensor | tuple, labels: torch.Tensor, config: EFPConfig
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """
+    [`logits_to_counts`], and the loss of each image, `(batch_size,)`. Trainer's own `eval_loss` is made of means over
+    batches, in which several processes count the images twice that fill up their last batch.
+    """
+    logits = logits[0] if isinstance(logits, tuple) else logits
+    weights = {
+        "dice_weight": config.dice_weight,
+        "bce_weight": config.bce_weight,
+        "smoothing": config.dice_smoothing,
+        "ignore_index": config.semantic_loss_ignore_index,
+    }
+    pairs = zip(logits.split(1), labels.split(1), strict=True)
+    losses = torch.stack([efp_loss(*pair, **weights) for pair in pairs])
+    return logits_to_counts(logits, labels), losses
+
+
 class SegmentationScore:
-    """For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches."""
+    """
+    For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches, and of the
+    loss where it comes with the counts. Images without a valid pixel take no part in the loss.
+    """
 
     def __init__(self):
-        self.counts = []
+        self.batches = []
 
     def __call__(self, evaluated: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
-        self.counts.append(torch.as_tensor(evaluated.predictions).cpu().numpy())
+        found = evaluated.predictions
+        found = found if isinstance(found, tuple) else (found,)
+        self.batches.append([torch.as_tensor(values).cpu().numpy() for values in found])
         if not compute_result:
             return {}
-        counts, self.counts = np.concatenate(self.counts), []
-        return {
+        (counts, *losses), self.batches = map(np.concatenate, zip(*self.batches, strict=True)), []
+        scores = {
             "jaccard": float(jaccard(counts).mean()),
             "threshold_jaccard": float(threshold_jaccard(counts).mean()),
             "dice": float(dice(counts).mean()),
         }
+        for values in losses:
+            scores["loss"] = float(values[counts.any(axis=1)].mean(dtype=np.float64))
+        return scores
+
+
+class BestCheckpoint(TrainerCallback):
+    """What a resumed training takes for its best checkpoint is whole."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        keep_whole_best(state, args)
+
+
+class LesionTrainer(Trainer):
+    """Trainer whose checkpoints are whole or, after an error, not there; a killed one's has no state ([`damage`])."""
+
+    def _save_checkpoint(self, model, trial):
+        output, step = Path(self.args.output_dir), self.state.global_step
+        checkpoint = output / f"checkpoint-{step}"
+        if self.args.should_save:  # an earlier run's: nothing of theirs may complete this one, or be resumed after it
+            for later in [folder for number, folder in numbered_checkpoints(output).items() if number >= step]:
+                shutil.rmtree(later)
+        self.accelerator.wait_for_everyone()
+        try:
+            super()._save_checkpoint(model, trial)
+        except BaseException as error:
+            free = shutil.disk_usage(output).free
+            if damage(checkpoint):
+                shutil.rmtree(checkpoint, ignore_errors=True)
+            if isinstance(error, OSError | RuntimeError | SafetensorError):  # of torch and safetensors on a full disk
+                reason = str(error).splitlines()[0]
+                message = f"{checkpoint}: could not be saved, with {free / 1e6:.1f} MB free there ({reason})"
+                raise OSError(message) from error
+            raise
+
+    def _save_rng_state(self, output_dir):
+        super()._save_rng_state(output_dir)
+        self.accelerator.wait_for_everyone()  # the state, which the first process writes next, says that all is there
+
+    def _load_best_model(self):
+        keep_whole_best(self.state, self.args)
+        if self.state.best_model_checkpoint is not None:
+            super()._load_best_model()
 
 
 def lesion_trainer(
@@ -138,14 +210,16 @@ def lesion_trainer(
         type(processor).register_for_auto_class()
     if arguments.bf16 and arguments.use_cpu:
         depthwise_in_float32(model)
-    return Trainer(
+    has_own_loss = not isinstance(model.config, EFPConfig)
+    to_score = logits_to_counts if has_own_loss else partial(logits_to_counts_and_losses, config=model.config)
+    return LesionTrainer(
         model,
         arguments,
         train_dataset=data["train"].with_transform(augmented),
         eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
         processing_class=processor,
         compute_metrics=SegmentationScore(),
-        preprocess_logits_for_metrics=logits_to_counts,
+        preprocess_logits_for_metrics=to_score,
         optimizers=(optimizer, None),
-        callbacks=[AugmentationEpoch(augmented)],
+        callbacks=[AugmentationEpoch(augmented), BestCheckpoint()],
     )

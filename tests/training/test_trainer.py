@@ -158,16 +158,16 @@ def test_last_block_of_a_nano_learns_as_what_is_random_does():
     assert {rate_of[id(parameter)] for parameter in model.encoder.last_block.parameters()} == {1e-2}
 
 
-def test_evaluation_gathers_four_counts_an_image_and_no_logits(tmp_path, data):
+def test_evaluation_gathers_four_counts_and_a_loss_an_image_and_no_logits(tmp_path, data):
     trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path), encoder_learning_rate=1e-3)
     seen = []
     compute = trainer.compute_metrics
     trainer.compute_metrics = lambda evaluated, compute_result: (
-        seen.append(np.shape(evaluated.predictions)) or compute(evaluated, compute_result)
+        seen.append([values.shape for values in evaluated.predictions]) or compute(evaluated, compute_result)
     )
     scores = trainer.evaluate()
-    assert sum(shape[0] for shape in seen) == len(data["validation"])
-    assert all(shape[1:] == (4,) for shape in seen)
+    assert sum(counts[0] for counts, _ in seen) == len(data["validation"])
+    assert all(counts[1:] == (4,) and losses == counts[:1] for counts, losses in seen)
     assert 0 <= scores["eval_jaccard"] <= scores["eval_dice"] <= 1
 
 

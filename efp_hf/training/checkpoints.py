@@ -1,0 +1,145 @@
+"""The `checkpoint-…` folders of a training: which of them are whole, and which counts as the best."""
+
+import logging
+import pickle
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers.trainer_pt_utils import safe_globals
+
+from ..image_processing_efp import EFPImageProcessor
+
+logger = logging.getLogger(__name__)
+WEIGHTS = "model.safetensors"
+STATE = "trainer_state.json"
+PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")  # rng_state_0.pth … of several processes
+OPTIONAL = ("scaler.pt",)
+READING_ERRORS = (  # of files that are cut, overwritten, or hold other objects
+    *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
+    *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError),
+)
+
+
+def numbered_checkpoints(output: Path) -> dict[int, Path]:
+    """Step → folder, the newest first."""
+    found = {int(path.name[11:]): path for path in output.glob("checkpoint-*") if re.fullmatch(r"\d+", path.name[11:])}
+    return {step: found[step] for step in sorted(found, reverse=True) if found[step].is_dir()}
+
+
+def damage(checkpoint: Path) -> str | None:
+    """
+    Why training cannot go on with a checkpoint; `None` where it is whole: its state, weights, optimizer, schedule and
+    random numbers are there and can be read to their end. Trainer writes the state last. Pickles run nothing.
+    """
+    reading = STATE
+    try:
+        TrainerState.load_from_json(checkpoint / STATE)
+        reading = WEIGHTS
+        with safe_open(checkpoint / WEIGHTS, framework="pt"):  # compares the size of the file with its header
+            pass
+        for pattern in PICKLED + OPTIONAL:
+            reading = pattern
+            paths = sorted(checkpoint.glob(pattern))
+            if not paths and pattern not in OPTIONAL:
+                return f"{pattern} is missing"
+            for path in paths:
+                reading = path.name
+                with zipfile.ZipFile(path) as packed:
+                    if packed.testzip() is not None:
+                        return f"{reading} is damaged"
+                with safe_globals():
+                    torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        return f"{reading} is missing"
+    except READING_ERRORS:
+        return f"{reading} is damaged"
+    return None
+
+
+def newest_whole(output: Path) -> tuple[Path | None, dict[str, str]]:
+    """The newest whole checkpoint of an output folder, and the newer ones: name → what is wrong with it."""
+    skipped = {}
+    for checkpoint in numbered_checkpoints(output).values():
+        wrong = damage(checkpoint)
+        if wrong is None:
+            return checkpoint, skipped
+        skipped[checkpoint.name] = wrong
+    return None, skipped
+
+
+def trained_steps(checkpoint: Path) -> int:
+    return TrainerState.load_from_json(checkpoint / STATE).global_step
+
+
+def check_network(checkpoint: Path, model: torch.nn.Module) -> None:
+    """
+    Raises:
+        ValueError: a whole checkpoint with the weights of another network than the model.
+    """
+    with safe_open(checkpoint / WEIGHTS, framework="pt") as weights:
+        saved = {name: tuple(weights.get_slice(name).get_shape()) for name in weights.keys()}
+    expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    for name in expected.keys() | saved.keys():
+        if saved.get(name) != expected.get(name):
+            raise ValueError(
+                f"{checkpoint} must hold the network that is to be trained, got {name} of shape {saved.get(name)} "
+                f"instead of {expected.get(name)}. Resume with the options that it was started with."
+            )
+
+
+def best_whole(state: TrainerState, output: Path, metric: str, greater_is_better: bool) -> tuple[int, float] | None:
+    """
+    Step and score of the best checkpoint that is whole, of those up to `state` whose score is in its history; `None`
+    without any.
+    """
+    sign = 1 if greater_is_better else -1
+    scores = {entry["step"]: entry[metric] for entry in state.log_history if metric in entry}
+    checkpoints = numbered_checkpoints(output)
+    for step in sorted(scores.keys() & checkpoints.keys(), key=lambda step: sign * scores[step], reverse=True):
+        if damage(checkpoints[step]) is None:
+            return step, scores[step]
+    return None
+
+
+def keep_whole_best(state: TrainerState, arguments: TrainingArguments) -> None:
+    """
+    The best checkpoint of a training becomes the best one that is whole: the one that its state names may be damaged,
+    gone, or in a folder that was moved.
+    """
+    if state.best_global_step is None:
+        return
+    output, metric = Path(arguments.output_dir), arguments.metric_for_best_model
+    metric = metric if metric.startswith("eval_") else f"eval_{metric}"
+    named = output / f"checkpoint-{state.best_global_step}"
+    best = best_whole(state, output, metric, arguments.greater_is_better)
+    if best is None or best[0] != state.best_global_step:
+        instead = f"checkpoint-{best[0]}" if best else "the best of the checkpoints to come"
+        wrong = damage(named) if named.is_dir() else "it is gone"
+        if state.is_world_process_zero:
+            logger.warning("%s, the best so far, cannot be used (%s): %s counts instead.", named, wrong, instead)
+    state.best_global_step, state.best_metric = best or (None, None)
+    state.best_model_checkpoint = best and str(output / f"checkpoint-{best[0]}")
+
+
+def save_trained(model: PreTrainedModel, processor: EFPImageProcessor, folder: Path) -> None:
+    """
+    Model and processor into a folder of other files: the weights come last, so that none but their own files lie
+    beside them, whatever ends the run.
+    """
+    partial = folder / ".saving"
+    shutil.rmtree(partial, ignore_errors=True)  # a killed run's
+    try:
+        model.save_pretrained(partial)
+        processor.save_pretrained(partial)
+        (folder / WEIGHTS).unlink(missing_ok=True)
+        for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS):
+            path.replace(folder / path.name)
+    except SafetensorError as error:  # a full disk
+        raise OSError(f"{folder}: the weights could not be saved ({error})") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
