@@ -1,4 +1,4 @@
-"""Write a trained checkpoint into `efp_hf/checkpoints/`: weights, configuration and processor; then its card.
+"""Write a trained checkpoint into `efp_hf/checkpoints/`: weights, configuration, processor, fingerprint; then its card.
 
     python scripts/ship.py runs/compare/pretrained-efp-256-seed0/model efp-isic --overwrite
 
@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+from efp_hf.data.fingerprint import TRAINING_IMAGES, read_fingerprint, write_fingerprint
 from efp_hf.inference.checkpoint import SHIPPED, load_checkpoint
 
 
@@ -23,10 +24,14 @@ def main() -> None:
         sys.exit(f"{target} exists. Choose another name, or pass --overwrite.")
     try:
         model, processor = load_checkpoint(arguments.source, runtime="torch")
+        fingerprint = read_fingerprint(arguments.source)
     except (OSError, ValueError) as error:
         sys.exit(str(error))
+    if fingerprint is None:
+        sys.exit(f"{arguments.source} has no {TRAINING_IMAGES}. Make it: python -m efp_hf.data.fingerprint --help")
     model.save_pretrained(target)
     processor.save_pretrained(target)
+    write_fingerprint(target, fingerprint)
 
 
 if __name__ == "__main__":

@@ -63,14 +63,24 @@ def run(arguments: argparse.Namespace) -> int:
         if arguments.int8:
             require("train", "--int8")
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
-        card = Path(find_checkpoint(arguments.checkpoint)) / "README.md"
+        folder = Path(find_checkpoint(arguments.checkpoint))
+        card, fingerprint = (
+            path if path.is_file() else None for path in (folder / "README.md", folder / "training_images.csv")
+        )
         images = calibration_images(arguments) if arguments.int8 else None
         try:
             if arguments.to == HUB:
-                save_for_hub(model, processor, output, card if card.is_file() else None, arguments.overwrite)
+                save_for_hub(model, processor, output, card, arguments.overwrite, fingerprint)
             else:
                 export_model(
-                    model, processor, output, arguments.to, images, half=arguments.half, overwrite=arguments.overwrite
+                    model,
+                    processor,
+                    output,
+                    arguments.to,
+                    images,
+                    half=arguments.half,
+                    overwrite=arguments.overwrite,
+                    fingerprint=fingerprint,
                 )
         except FileExistsError:
             raise

@@ -5,7 +5,7 @@
   efp score --data ISIC_FOLDER --masks masks           files named <id>_segmentation.png
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output.
+--output. A test split that holds images on which the checkpoint was trained or chosen is refused.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from ..extras import require
 from ..inference.checkpoint import load_checkpoint, weights_digest
 from .arguments import (
+    InputError,
     add_batch_size_argument,
     add_checkpoint_argument,
     add_data_arguments,
@@ -33,18 +34,52 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scored = parser.add_mutually_exclusive_group()
     add_checkpoint_argument(scored)
     scored.add_argument("--masks", metavar="DIR", type=Path, help="score the masks of this folder instead")
+    parser.add_argument(
+        "--allow-training-images", action="store_true", help="score a test split with training images in it, too"
+    )
     add_batch_size_argument(parser)
     add_output_argument(parser, "scores", "scores.csv")
 
 
+def count_training_images(
+    arguments: argparse.Namespace, dataset, fingerprint: set[tuple[str, str]] | None
+) -> int | str:
+    """
+    How many of the images the checkpoint was trained or chosen on; "" where it does not say.
+
+    Raises:
+        InputError: there are some in a split that is called test.
+    """
+    from ..data.fingerprint import TRAINING_IMAGES, image_hashes, shared_images
+
+    if fingerprint is None:
+        print(f"{arguments.checkpoint} has no {TRAINING_IMAGES}: whether these images trained it is not known.")
+        return ""
+    shared = shared_images(image_hashes(dataset), fingerprint)
+    if not shared:
+        return 0
+    found = f"{len(shared)} of the {len(dataset)} images are among those that {arguments.checkpoint} was trained on"
+    if arguments.split == "test" and not arguments.allow_training_images:
+        ids = ", ".join(dataset["image_id"][position] for position in shared[:5])
+        raise InputError(
+            f"{arguments.data}: {found} ({ids}{', …' if len(shared) > 5 else ''}). Score other images, or pass "
+            "--allow-training-images: the row then says how many there are."
+        )
+    print(f"{found}.")
+    return len(shared)
+
+
 def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
+    if arguments.allow_training_images and arguments.masks is not None:
+        raise InputError("`--allow-training-images` must be used with a checkpoint, got --masks. Leave one out.")
     with one_line_errors():
         require("train", "this command")
     import evaluate
     import numpy as np
     from tqdm import tqdm
 
+    from ..data.fingerprint import read_fingerprint
     from ..data.lesions import load_lesions
     from ..data.split import SPLITS, get_split
     from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
@@ -54,6 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
     row = {
         **command_provenance(arguments),
         **split_columns(arguments.data, arguments.split, arguments.split_seed, 0),
+        "training_images": "",
         "scored": shorten(arguments.checkpoint if arguments.masks is None else str(arguments.masks)),
         **dict.fromkeys(SETTINGS, ""),
     }
@@ -64,6 +100,7 @@ def run(arguments: argparse.Namespace) -> int:
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
         if arguments.masks is None:
             model, processor = load_checkpoint(arguments.checkpoint)
+            fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
         if arguments.masks is not None:
             masks = folder_masks(dataset, arguments.masks)
@@ -71,6 +108,7 @@ def run(arguments: argparse.Namespace) -> int:
             size = f"{processor.size['height']}x{processor.size['width']}"
             settings = weights_digest(arguments.checkpoint), size, processor.threshold, processor.largest_region
             row.update(zip(SETTINGS, settings, strict=True))
+            row["training_images"] = count_training_images(arguments, dataset, fingerprint)
             masks = model_masks(dataset, model, processor, arguments.batch_size)
         metric = evaluate.load(str(Path(__file__).parents[1] / "metrics" / "lesion_segmentation"))
         boundary = {"hd95": [], "boundary_f1": []}

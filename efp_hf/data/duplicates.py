@@ -23,7 +23,7 @@ def perceptual_hash(image: Image.Image) -> str:
 
 def hash_words(hashes: list[str]) -> np.ndarray:
     """Hexadecimal hashes as `(count, 4)` words of 64 bits."""
-    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(len(hashes), -1)
+    return np.frombuffer(bytes.fromhex("".join(hashes)), dtype=np.uint64).reshape(-1, 4)
 
 
 def bits_between(words: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -39,6 +39,7 @@ def export_model(
     calibration_images: Iterable[Image.Image] | None = None,
     half: bool = False,
     overwrite: bool = False,
+    fingerprint: Path | None = None,
 ) -> None:
     """
     Write a folder with the model for another runtime, the processor and the configuration, which
@@ -51,6 +52,7 @@ def export_model(
         calibration_images: quantize to int8, with the ranges that these images give; they should be training images.
         half: weights of 16 bits, for ONNX and ExecuTorch the computation too.
         overwrite: replace an exported folder.
+        fingerprint: the checkpoint's `training_images.csv`, that goes along.
 
     Raises:
         ImportError: a package is not installed; the message names the extra that brings it.
@@ -84,6 +86,8 @@ def export_model(
                 ClearMetadataAndDocStringPass()(component.program)
         exported.save_pretrained(partial)
         processor.save_pretrained(partial)
+        if fingerprint is not None:
+            shutil.copy(fingerprint, partial)
 
 
 def save_for_hub(
@@ -92,10 +96,11 @@ def save_for_hub(
     folder: Path,
     card: Path | None = None,
     overwrite: bool = False,
+    fingerprint: Path | None = None,
 ) -> None:
     """
     Write a folder that loads from the Hub where this package is not installed: weights, configuration, processor, their
-    code files, and the `card` as its `README.md`.
+    code files, the `card` as its `README.md`, and the `fingerprint`, `training_images.csv`.
 
     Raises:
         FileExistsError: the folder is there and not empty, and is to stay or was not written by this function.
@@ -106,6 +111,8 @@ def save_for_hub(
             processor.save_pretrained(partial)
         if card is not None:
             shutil.copyfile(card, partial / "README.md")
+        if fingerprint is not None:
+            shutil.copy(fingerprint, partial)
 
 
 @contextmanager

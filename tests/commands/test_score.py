@@ -1,7 +1,10 @@
 import errno
 import shutil
 
-from efp_hf.data.folders import FOLDERS
+import pytest
+
+from efp_hf.data.fingerprint import fingerprint_of, write_fingerprint
+from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.split import SPLITS
 
 
@@ -73,3 +76,44 @@ def test_score_that_cannot_be_written_has_broken_off(efp, monkeypatch, synthetic
     ran = efp("score", "--data", synthetic_root, "--checkpoint", tiny_checkpoint)
     assert ran.code == 1 and ran.err.endswith("efp score: [Errno 28] No space left on device\n")
     assert "jaccard " in ran.out
+
+
+@pytest.fixture
+def trained_checkpoint(tmp_path, synthetic_root, tiny_checkpoint):
+    """Trained on the `train` split of seed 0, chosen on `validation`."""
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "trained")
+    write_fingerprint(folder, fingerprint_of(load_isic(synthetic_root)))
+    return folder
+
+
+def test_test_split_with_training_images_is_refused(efp, tmp_path, synthetic_root, trained_checkpoint, rows_of):
+    arguments = ("--data", synthetic_root, "--checkpoint", trained_checkpoint)
+    assert efp("score", *arguments).code == 0
+    ran = efp("score", *arguments, "--split-seed", "1")
+    assert ran.code == 2
+    assert "of the 8 images are among those that" in ran.err and "(ISIC_90000" in ran.err
+    assert "--allow-training-images" in ran.err and ran.err.count("\n") == 1
+    ran = efp("score", *arguments, "--split-seed", "1", "--allow-training-images")
+    assert ran.code == 0 and "of the 8 images are among those that" in ran.out
+    ran = efp("score", *arguments, "--split", "validation")
+    assert ran.code == 0 and "4 of the 4 images are among" in ran.out
+    none, some, all_of_them = rows_of(tmp_path / "scores" / "scores.csv")
+    assert none["training_images"] == "0" and all_of_them["training_images"] == "4"
+    assert 0 < int(some["training_images"]) <= 8
+
+
+def test_unknown_training_images_are_said_to_be(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    ran = efp("score", "--data", synthetic_root, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 0 and ran.out.count("has no training_images.csv: whether these images trained it is not") == 1
+    assert rows_of(tmp_path / "scores" / "scores.csv")[0]["training_images"] == ""
+
+
+def test_damaged_fingerprint_is_refused_before_the_images_are_read(efp, trained_checkpoint):
+    (trained_checkpoint / "training_images.csv").write_text("hash,split\n5555,train\n")
+    ran = efp("score", "--data", "/nowhere", "--checkpoint", trained_checkpoint)
+    assert ran.code == 2 and "training_images.csv must have the columns hash and split" in ran.err
+
+
+def test_masks_have_no_training_images(efp):
+    ran = efp("score", "--data", "/nowhere", "--masks", "masks", "--allow-training-images")
+    assert ran.code == 2 and "`--allow-training-images` must be used with a checkpoint, got --masks" in ran.err
