@@ -16,7 +16,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from .checkpoints import damage, keep_whole_best, numbered_checkpoints
-from .transform import AugmentationEpoch, LesionTransform
+from .transform import AugmentationEpoch, LesionTransform, undecoded
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "num_train_epochs": 30,
@@ -215,8 +215,8 @@ def lesion_trainer(
     return LesionTrainer(
         model,
         arguments,
-        train_dataset=data["train"].with_transform(augmented),
-        eval_dataset=data["validation"].with_transform(LesionTransform(processor)),
+        train_dataset=undecoded(data["train"]).with_transform(augmented),
+        eval_dataset=undecoded(data["validation"]).with_transform(LesionTransform(processor)),
         processing_class=processor,
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=to_score,

@@ -4,20 +4,46 @@ from zlib import crc32
 
 import numpy as np
 import torch
+from datasets import Dataset
+from datasets import Image as ImageFeature
+from PIL import Image
 from transformers import TrainerCallback
 
 from ..data.augmentation import training_augmentation
-from ..data.files import as_boolean_mask
+from ..data.files import DECODING_ERRORS, as_boolean_mask
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
+
+PICTURE = ImageFeature()
+
+
+def undecoded(dataset: Dataset) -> Dataset:
+    """`image` and `mask` as files or bytes: [`LesionTransform`] decodes them, and names the one that it cannot."""
+    for column in ("image", "mask"):
+        if dataset.features[column] == PICTURE:
+            dataset = dataset.cast_column(column, ImageFeature(decode=False))
+    return dataset
+
+
+def decoded(picture: Image.Image | dict, image_id: str) -> Image.Image:
+    """
+    Raises:
+        ValueError: a file that is gone or damaged since it was checked, with its path, or its bytes' `image_id`.
+    """
+    try:
+        return PICTURE.decode_example(picture)
+    except DECODING_ERRORS as error:
+        name = picture["path"] or image_id
+        raise ValueError(f"{name}: the file is gone or damaged ({error}). Copy it again.") from error
 
 
 class LesionTransform:
     """
     Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
 
-    The mask must be a 0/255 mask of its image's size. Image and mask are augmented together at the dataset's size, then
-    resized by the same processor that serves inference. How an image is changed depends on `seed`, `epoch` and its id
-    alone: not on the number of processes, nor on whether the run was resumed.
+    Images and masks may be `PIL` images or [`undecoded`]. The mask must be a 0/255 mask of its image's size. Image and
+    mask are augmented together at the dataset's size, then resized by the same processor that serves inference. How an
+    image is changed depends on `seed`, `epoch` and its id alone: not on the number of processes, nor on whether the run
+    was resumed.
     """
 
     def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False):
@@ -29,8 +55,8 @@ class LesionTransform:
     def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
-            image = np.array(to_upright_rgb(image))
-            mask = as_boolean_mask(mask, image_id).astype(np.uint8)
+            image = np.array(to_upright_rgb(decoded(image, image_id)))
+            mask = as_boolean_mask(decoded(mask, image_id), image_id).astype(np.uint8)
             check_sizes(image_id, image.shape[:2], mask.shape)
             if self.augmentation is not None:
                 self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
