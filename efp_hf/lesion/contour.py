@@ -1,7 +1,13 @@
-"""The outline of a mask as polygons of COCO."""
+"""Where a lesion lies: its bounding box, and its outline as polygons of COCO."""
 
 import numpy as np
 from skimage.measure import find_contours
+
+
+def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
+    """top, left, bottom, right of a lesion that is there: rows top..bottom-1, columns left..right-1."""
+    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
+    return int(rows[0]), int(columns[0]), int(rows[-1]) + 1, int(columns[-1]) + 1
 
 
 def lesion_polygons(mask: np.ndarray) -> tuple[list[list[float]], list[list[float]]]:
@@ -28,8 +34,7 @@ def coco_contour(mask: np.ndarray, file_name: str) -> dict:
     annotations = []
     if mask.any():
         outer, holes = lesion_polygons(mask)
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        top, left = int(rows[0]), int(columns[0])
+        top, left, bottom, right = bounding_box(mask)
         annotations.append(
             {
                 "id": 1,
@@ -37,7 +42,7 @@ def coco_contour(mask: np.ndarray, file_name: str) -> dict:
                 "category_id": 1,
                 "segmentation": outer,
                 "holes": holes,
-                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+                "bbox": [left, top, right - left, bottom - top],
                 "area": int(np.count_nonzero(mask)),
                 "iscrowd": 0,
             }
