@@ -121,10 +121,16 @@ def add_batch_size_argument(parser: argparse.ArgumentParser) -> None:
 
 def check_output(folder: Path) -> None:
     """For a command that adds to a folder: it is one that can be written to, or can be made."""
-    while not os.path.exists(folder):  # `Path.exists` raises an error below a folder that cannot be searched
-        if folder.is_symlink():
-            raise InputError(f"{folder} is a link to nothing. Choose another --output.")
-        folder = folder.parent
+    while True:
+        try:
+            folder.stat()
+            break
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
+            if os.path.islink(folder):
+                raise InputError(f"{folder} is a link to nothing. Choose another --output.") from None
+            folder = folder.parent
+        except OSError as error:  # a name that is too long, links in a circle
+            raise InputError(f"{folder} cannot be used ({error.strerror}). Choose another --output.") from error
     if not folder.is_dir():
         raise InputError(f"{folder} is a file. Choose another --output.")
     if not os.access(folder, os.R_OK | os.W_OK | os.X_OK):

@@ -1,14 +1,17 @@
 """A measured number's row in a CSV file: with its command, commit, seed, data and hardware."""
 
 import csv
+import io
 import os
 import platform
 import shlex
 import subprocess
 import sys
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 import transformers
@@ -19,6 +22,13 @@ from ..data.files import write_atomically
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import weights_digest
 from ..modeling_efp import EFPForSegmentation
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+CHUNK = 1 << 20  # characters of a table that are read at once
 
 
 def provenance() -> dict[str, str]:
@@ -125,28 +135,70 @@ def write_rows(rows: list[dict], path: Path) -> None:
 def check_columns(path: Path, columns: Iterable[str]) -> None:
     """
     Raises:
-        ValueError: the CSV file is there and not empty, and has other columns.
+        ValueError: there is something at the path to which a row of these columns cannot be appended: no file, a file
+            that is no table in UTF-8, was cut off, or has other columns.
     """
-    if path.exists() and path.stat().st_size:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link to nothing. Write to another file.")
+    if not path.exists():
+        return
+    if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
+        raise ValueError(f"{path} must be a file that can be read and written. Write to another file.")
+    if path.stat().st_size == 0:
+        return
+    try:
         with path.open(newline="", encoding="utf-8") as file:
             found = next(csv.reader(file))
-        if found != list(columns):
-            raise ValueError(f"{path} has the columns {found}, the row {list(columns)}. Write to another file.")
+            file.seek(0)
+            last = ""
+            while chunk := file.read(CHUNK):
+                if "\0" in chunk:
+                    raise ValueError("a zero byte")
+                last = chunk[-1]
+    except (ValueError, csv.Error) as error:
+        raise ValueError(f"{path} must be a table in UTF-8, got {error}. Write to another file.") from error
+    if found != list(columns):
+        found = [column[:40] for column in found[:100]]  # the file may be anything
+        raise ValueError(f"{path} has the columns {found}, the row {list(columns)}. Write to another file.")
+    if last != "\n":
+        raise ValueError(f"{path} must end with a line break: its last line was cut off. Mend or remove that line.")
 
 
 def append_row(path: str | Path, row: dict) -> None:
     """
-    Append a row to a CSV file, made with a header where it is not there.
+    Append a row to a CSV file, made with a header where it is not there. Of several processes one writes at a time; a
+    row is written whole, or, on a full disk, not at all.
 
     Raises:
-        ValueError: the file has other columns than the row; nothing is written.
+        ValueError: as [`check_columns`]; nothing is written.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     check_columns(path, row)
-    is_new = not path.exists() or path.stat().st_size == 0
-    with path.open("a", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, list(row), lineterminator="\n")
-        if is_new:
+    with path.open("ab", buffering=0) as file:
+        lock(file)
+        check_columns(path, row)  # again: another process may have written the header
+        start = file.seek(0, os.SEEK_END)
+        text = io.StringIO()
+        writer = csv.DictWriter(text, list(row), lineterminator="\n")
+        if start == 0:
             writer.writeheader()
         writer.writerow(row)
+        try:
+            write_all(file, text.getvalue().encode())
+        except OSError:
+            file.truncate(start)
+            raise
+
+
+def lock(file: BinaryIO) -> None:
+    """Waits until no other process holds the file's lock, which ends with the file."""
+    if fcntl is not None:
+        with suppress(OSError):  # file systems of some clusters have no locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+
+
+def write_all(file: BinaryIO, data: bytes) -> None:
+    """To a file without a buffer, which on a full disk takes a part before it says so."""
+    while data:
+        data = data[file.write(data) :]

@@ -46,11 +46,17 @@ def test_score_names_what_is_wrong(efp, tmp_path, synthetic_root):
 
 def test_score_checks_its_arguments_before_it_reads_the_images(efp, tmp_path):
     (tmp_path / "file").write_text("")
+    (tmp_path / "circle").symlink_to("circle")
+    (tmp_path / "dangling").symlink_to("nothing")
     for arguments, words in (
         (("--split", "val"), "got 'val'"),
         (("--checkpoint", "nowhere"), "nowhere: no checkpoint there"),
         (("--batch-size", "0"), "argument --batch-size: must be at least 1, got 0"),
         (("--output", "file"), "file is a file. Choose another --output."),
+        (("--output", "file/below/it"), "file is a file. Choose another --output."),
+        (("--output", "x" * 300), "xx cannot be used (File name too long). Choose another --output."),
+        (("--output", "circle"), "circle cannot be used (Too many levels of symbolic links). Choose another"),
+        (("--output", "dangling/below"), "dangling is a link to nothing. Choose another --output."),
     ):
         ran = efp("score", "--data", "/nowhere", *arguments)
         assert ran.code == 2 and words in ran.err and "/nowhere" not in ran.err
