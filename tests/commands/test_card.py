@@ -3,7 +3,8 @@ import shutil
 import pytest
 import yaml
 
-from efp_hf.data.folders import FOLDERS
+from efp_hf.data.fingerprint import fingerprint_of, write_fingerprint
+from efp_hf.data.folders import FOLDERS, load_isic
 
 
 def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
@@ -36,6 +37,19 @@ def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic
     assert efp("score", "--checkpoint", "runs/mine", "--data", synthetic_root, "--split-seed", "1").code == 0
     assert efp(*card, "--overwrite").code == 0
     assert "of the test split (seed 1)" in (folder / "README.md").read_text()
+
+
+def test_card_says_that_training_images_were_scored(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "mine")
+    write_fingerprint(folder, fingerprint_of(load_isic(synthetic_root)))
+    score = ("score", "--checkpoint", "mine", "--data", synthetic_root)
+    assert efp(*score).code == efp("card", "--checkpoint", "mine").code == 0
+    assert "of these images are among" not in (folder / "README.md").read_text()
+    assert efp(*score, "--split-seed", "1", "--allow-training-images").code == 0
+    assert efp("card", "--checkpoint", "mine", "--overwrite").code == 0
+    assert (
+        "of these images are among those that the model was trained or chosen on" in (folder / "README.md").read_text()
+    )
 
 
 def test_card_is_not_made_of_the_scores_of_other_weights(efp, tmp_path, synthetic_root, tiny_checkpoint):
