@@ -1,5 +1,6 @@
-"""Gradio's image and file components, without what photos of patients must not meet: no address is fetched."""
+"""What the page takes: uploaded files, no addresses, numbers for numbers. All else is refused in words."""
 
+from html import escape
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -8,7 +9,54 @@ from .temporary_files import upload_folder
 
 with needing("app", __name__):
     import gradio as gr
+    from gradio.exceptions import InvalidPathError
     from gradio_client.utils import is_http_url_like
+
+
+def refusal(words: str) -> gr.Error:
+    """An error for who sent something wrong; the server's log stays without it."""
+    return gr.Error(escape(words), duration=20, print_exception=False)
+
+
+class Page(gr.Blocks):
+    """Where Gradio refuses a value with a stack trace and its own names, one sentence says what is wrong."""
+
+    async def preprocess_data(self, block_fn, inputs, *arguments, **options):
+        for component, value in zip(block_fn.inputs, inputs, strict=False):
+            check_value(component, value)
+        try:
+            return await super().preprocess_data(block_fn, inputs, *arguments, **options)
+        except gr.Error:
+            raise
+        except InvalidPathError as error:
+            raise refusal("Upload the file: this server reads no other files.") from error
+        except Exception as error:
+            raise refusal("What was sent is not what this endpoint takes. See /gradio_api/info.") from error
+
+
+def check_value(component: gr.components.Component, value) -> None:
+    """
+    Raises:
+        gr.Error: a value of another type than the component's, where Gradio would guess or fail.
+    """
+    if value is None:
+        return
+    if isinstance(component, gr.Number | gr.Slider) and not is_number(value):
+        kind = "a number"
+    elif isinstance(component, gr.Checkbox) and value not in (True, False):
+        kind = "true or false"
+    else:
+        return
+    got = repr(value[:50]) if isinstance(value, str) else f"a value of type {type(value).__name__}"
+    raise refusal(f"`{component.label}` must be {kind}, got {got}.")
+
+
+def is_number(value) -> bool:
+    try:
+        float(value)
+    except (TypeError, ValueError, OverflowError):
+        return False
+    return not isinstance(value, bool)
 
 
 class LocalFiles:
@@ -19,7 +67,7 @@ class LocalFiles:
             _, served, path = str(url_or_file_path).partition("/gradio_api/file=")
             path = unquote(path)
             if not served or not Path(path).resolve().is_relative_to(upload_folder()):
-                raise gr.Error("Upload the file: this server fetches nothing from other addresses.")
+                raise refusal("Upload the file: this server fetches nothing from other addresses.")
             url_or_file_path = path
         return await super().async_move_resource_to_block_cache(url_or_file_path)
 

@@ -9,7 +9,7 @@ from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
 from .handlers import Handlers, name_of_tab
-from .inputs import FilesInput, PhotoInput
+from .inputs import FilesInput, Page, PhotoInput
 from .markup import render
 from .photo_results import write_contour_file, write_mask_file, write_overlay_file
 from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
@@ -45,7 +45,7 @@ def build_page(
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
     handlers = Handlers(model, processor, evidence)
-    with gr.Blocks(
+    with Page(
         title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
     ) as page:
         gr.Markdown(render("header.md"))

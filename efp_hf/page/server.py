@@ -40,7 +40,10 @@ def launch(
 
     set_environment()
     import gradio as gr  # reads the environment
+    from starlette.middleware import Middleware
 
+    from .connections import be_impatient
+    from .gate import Gate
     from .layout import build_page
     from .theme import make_theme
 
@@ -52,7 +55,9 @@ def launch(
     draw_view(segment_photo(next(examples.glob("*.jpg")), model, processor), processor)
     page = build_page(model, processor, f"http://{host}:{port}", trust_evidence(checkpoint), examples)
     page.queue(max_size=MAX_QUEUE)
+    be_impatient()
     page.launch(
+        app_kwargs={"middleware": [Middleware(Gate)]},
         server_name=host,
         server_port=port,
         auth=auth,
