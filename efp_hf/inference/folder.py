@@ -17,14 +17,27 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import REPAIRED, is_image_file, read_image, read_sized_image, write_atomically
 from ..image_processing_efp import EFPImageProcessor
+from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
 from .drawing import outline_lesion
-from .prediction_table import COLUMNS, PredictionTable, mask_path, overlay_path
+from .prediction_table import (
+    COLUMNS,
+    PredictionTable,
+    mask_path,
+    overlay_path,
+    start_table,
+    table_path,
+    table_text,
+)
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
-# errors of the place that is written to, and not of one file
-PLACE_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.EACCES, errno.EPERM)
+# errors of the place that is written to, and not of one file: full, read-only, failing, or gone
+PLACE_ERRORS = tuple(
+    getattr(errno, name)
+    for name in ("ENOSPC", "EDQUOT", "EROFS", "EIO", "EACCES", "EPERM", "ENOENT", "ENOTDIR", "ESTALE")
+    if hasattr(errno, name)  # Windows has not all
+)
 
 
 @dataclass
@@ -92,6 +105,16 @@ def is_mask_name(path: Path) -> bool:
     return path.stem.endswith("_segmentation")
 
 
+def share_of(files: list[Path], number: int, count: int) -> list[Path]:
+    """
+    The files of one of `count` processes: all of every `count`-th id, so that no two processes write the same mask.
+    """
+    ids = {}
+    for path in files:
+        ids.setdefault(path.stem, len(ids))
+    return [path for path in files if ids[path.stem] % count == number]
+
+
 def predict_files(
     files: list[Path],
     model: EFPForSegmentation,
@@ -103,16 +126,19 @@ def predict_files(
     with ThreadPoolExecutor() as readers:
         batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
         ahead = [readers.submit(read_for_model, path, processor) for path in batches[0]] if batches else []
-        for number, batch in enumerate(batches):
-            read = [future.result() for future in ahead]
-            following = batches[number + 1] if number + 1 < len(batches) else []
-            ahead = [readers.submit(read_for_model, path, processor) for path in following]
-            results = segment_read([item for item in read if not isinstance(item, str)], model, processor)
-            for path, item in zip(batch, read, strict=True):
-                if isinstance(item, str):
-                    yield Prediction(path, error=item)
-                else:
-                    yield predict_one(path, *item, next(results), processor, **post_processing)
+        try:
+            for number, batch in enumerate(batches):
+                read = [future.result() for future in ahead]
+                following = batches[number + 1] if number + 1 < len(batches) else []
+                ahead = [readers.submit(read_for_model, path, processor) for path in following]
+                results = segment_read([item for item in read if not isinstance(item, str)], model, processor)
+                for path, item in zip(batch, read, strict=True):
+                    if isinstance(item, str):
+                        yield Prediction(path, error=item)
+                    else:
+                        yield predict_one(path, *item, next(results), processor, **post_processing)
+        finally:  # where the run is interrupted, what is not needed is not read
+            readers.shutdown(cancel_futures=True)
 
 
 def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:
@@ -121,6 +147,8 @@ def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Imag
         return read_sized_image(path, min_size=DECODING_MARGIN * max(processor.size["height"], processor.size["width"]))
     except (OSError, ValueError) as error:
         return str(error)
+    except MemoryError:
+        return f"{path}: the image does not fit into memory. Reduce it first."
 
 
 @torch.inference_mode()
@@ -170,9 +198,7 @@ def table_row(prediction: Prediction) -> dict[str, str | int | float]:
         "lesion_share": round(lesion_pixels / mask.size, 6),
     }
     if lesion_pixels:
-        rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-        row["top"], row["bottom"] = int(rows[0]), int(rows[-1]) + 1
-        row["left"], row["right"] = int(columns[0]), int(columns[-1]) + 1
+        row["top"], row["left"], row["bottom"], row["right"] = bounding_box(mask)
         row["mean_confidence"] = round(float(prediction.probabilities[mask].mean()), 4)
     row["expected_jaccard"] = round(prediction.expected_jaccard, 4)
     return {column: row.get(column, "") for column in COLUMNS}
@@ -186,21 +212,22 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
 
 def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> None:
     """Mask and, where wanted, overlay of one good file."""
-    write_mask(prediction.mask, mask_path(output, prediction.path))
     if overlay:
         picture = outline_lesion(read_image(prediction.path), prediction.mask)
+    write_mask(prediction.mask, mask_path(output, prediction.path))
+    if overlay:
         write_atomically(overlay_path(output, prediction.path), lambda path: picture.save(path, "JPEG"))
 
 
 def record(
     prediction: Prediction, output: Path, overlay: bool, table: PredictionTable, is_taken: bool = False
-) -> Prediction:
+) -> str | None:
     """
-    Write what became of one file, then its row. Of a file that failed an earlier run's mask does not stay, but where
-    it `is_taken`: the mask of another file of this run.
+    Write what became of one file, then its row → its error. Of a file that failed an earlier run's mask does not stay,
+    but where it `is_taken`: the mask of another file of this run.
 
     Raises:
-        OSError: of the place that is written to: full, read-only or failing. No later file will fare better.
+        OSError: of the place that is written to: full, read-only, failing or gone. No later file will fare better.
     """
     if prediction.error is None:
         try:
@@ -214,8 +241,16 @@ def record(
             with suppress(OSError):  # as of a name that is too long
                 path.unlink(missing_ok=True)
     failure = {"image": prediction.path.name, "error": prediction.error}
-    table.append(table_row(prediction) if prediction.error is None else failure)
-    return prediction
+    row = table_row(prediction) if prediction.error is None else failure
+    table.append(row, num_bytes(prediction.path))
+    return prediction.error
+
+
+def num_bytes(path: Path) -> int | None:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return None
 
 
 def unfinished(files: list[Path], finished: dict[str, dict]) -> list[Path]:
@@ -223,8 +258,8 @@ def unfinished(files: list[Path], finished: dict[str, dict]) -> list[Path]:
     done = set(finished)
     remaining = []
     for path in files:
-        if path.name in done:
-            done.remove(path.name)
+        if (name := table_text(path.name)) in done:
+            done.remove(name)
         else:
             remaining.append(path)
     return remaining
@@ -236,6 +271,7 @@ def write_predictions(
     overlays: bool = False,
     finished: dict[str, dict[str, str]] | None = None,
     made_by: str = "",
+    part: int | None = None,
 ) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
@@ -245,22 +281,28 @@ def write_predictions(
     Args:
         finished: what stays of an earlier run, of [`finished_rows`].
         made_by: checkpoint and settings, for the rows.
+        part: of [`table_path`], where several processes write, after [`start_table`].
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to. What was written before stays.
     """
     failed = []
 
-    def finish(writing: Future | None) -> None:
-        if writing is not None and (prediction := writing.result()).error is not None:
-            failed.append(prediction)
+    def finish(writing: tuple[Path, Future] | None) -> None:
+        if writing is not None and (error := writing[1].result()) is not None:
+            failed.append(Prediction(writing[0], error=error))  # without the arrays: there may be many
 
     finished = finished or {}
-    with PredictionTable(output, finished, made_by) as table, ThreadPoolExecutor(max_workers=1) as background:
+    if part is None:
+        start_table(output, finished.values())
+    with (
+        PredictionTable(table_path(output, part or 0), made_by) as table,
+        ThreadPoolExecutor(max_workers=1) as background,
+    ):
         written = {Path(name).stem: name for name in finished}
         earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
         for prediction in predictions:
-            image_id = prediction.path.stem
+            image_id = Path(table_text(prediction.path.name)).stem
             is_taken = image_id in written
             if prediction.error is None and is_taken:
                 prediction.error = (
@@ -269,6 +311,6 @@ def write_predictions(
             elif prediction.error is None:
                 written[image_id] = prediction.path
             finish(earlier)
-            earlier = background.submit(record, prediction, output, overlays, table, is_taken)
+            earlier = prediction.path, background.submit(record, prediction, output, overlays, table, is_taken)
         finish(earlier)
     return failed

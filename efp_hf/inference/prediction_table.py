@@ -4,6 +4,7 @@ import csv
 import io
 import os
 import re
+from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -28,6 +29,8 @@ COLUMNS = (
     "made_by",
 )
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-predictions\.csv")
+PART = re.compile(r"predictions\.part-\d+\.csv")
+FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
 
 def mask_path(output: Path, image: str | Path) -> Path:
@@ -38,84 +41,168 @@ def overlay_path(output: Path, image: str | Path) -> Path:
     return output / f"{Path(image).stem}_overlay.jpg"
 
 
+def table_path(output: Path, part: int = 0) -> Path:
+    """`predictions.csv`; or what the second, third, … of several processes writes until [`join_parts`]."""
+    return output / (f"predictions.part-{part}.csv" if part else "predictions.csv")
+
+
+def tables_in(output: Path) -> list[Path]:
+    """`predictions.csv`, if it is there, and the parts that wait to be joined."""
+    parts = sorted(path for path in output.iterdir() if PART.fullmatch(path.name))
+    return [path for path in (table_path(output), *parts) if os.path.lexists(path)]
+
+
+def printable(text: str) -> str:
+    """With \\xNN for what ends a line or moves a terminal's cursor, and for bytes of a file name that are no UTF-8."""
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode() for sign in text)
+
+
+def table_text(value) -> str:
+    """A value as the table has it: [`printable`], with an apostrophe before what a spreadsheet would compute."""
+    text = printable(str(value))
+    return f"'{text}" if isinstance(value, str) and text.startswith(FORMULA_SIGNS) else text
+
+
+def csv_line(values: Iterable) -> bytes:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerow([table_text(value) for value in values])
+    return text.getvalue().encode("utf-8")
+
+
+def made_from(made_by: str, num_bytes: int | None) -> str:
+    """The column `made_by`: checkpoint, settings, and the size of the image file."""
+    return made_by if num_bytes is None or not made_by else f"{made_by}, image of {num_bytes} bytes"
+
+
+def start_table(output: Path, finished: Iterable[dict[str, str]]) -> None:
+    """
+    `predictions.csv` with the rows of an earlier run that stay, of [`finished_rows`]. What a killed run left goes:
+    hidden files, and the parts of several processes.
+    """
+    remove_files(output, LEFTOVER)
+    lines = [COLUMNS, *([row[column] for column in COLUMNS] for row in finished)]
+    write_atomically(table_path(output), lambda path: path.write_bytes(b"".join(map(csv_line, lines))))
+    remove_files(output, PART)
+
+
+def remove_files(output: Path, names: re.Pattern) -> None:
+    for path in output.iterdir():
+        if names.fullmatch(path.name) and not path.is_dir():
+            path.unlink(missing_ok=True)
+
+
 class PredictionTable:
     """
-    `predictions.csv` of an output folder, with the columns `COLUMNS`. Each row is handed to the file system as it
-    comes, so that a run that is killed leaves the rows of its masks.
+    A table of an output folder, with the columns `COLUMNS`, to be added to. Each row is handed to the file system as
+    it comes, so that a run that is killed leaves the rows of its masks.
 
     Args:
-        output: the folder, which is there.
-        finished: rows of an earlier run that stay ([`finished_rows`]); the others go. Hidden files that a killed run
-            left are removed.
+        path: of [`table_path`]; a part is made with its header.
         made_by: of every row: the checkpoint and settings that the masks are of.
     """
 
-    def __init__(self, output: Path, finished: dict[str, dict[str, str]], made_by: str = ""):
-        self.path = output / "predictions.csv"
+    def __init__(self, path: Path, made_by: str = ""):
         self.made_by = made_by
-        for leftover in output.iterdir():
-            if LEFTOVER.fullmatch(leftover.name):
-                leftover.unlink(missing_ok=True)
-        header = dict(zip(COLUMNS, COLUMNS, strict=True))
-        table = csv_lines([header, *finished.values()])
-        write_atomically(self.path, lambda path: path.write_bytes(table))
-        self.file = self.path.open("ab")
+        self.file = path.open("ab", buffering=0)
+        if self.file.tell() == 0:
+            self.write(csv_line(COLUMNS))
 
-    def append(self, row: dict) -> None:
+    def append(self, row: dict, num_bytes: int | None = None) -> None:
+        """A row of `COLUMNS`, empty where `row` has nothing; `num_bytes` of the image file."""
+        row = row | {"made_by": made_from(self.made_by, num_bytes)}
+        self.write(csv_line(row.get(column, "") for column in COLUMNS))
+
+    def write(self, line: bytes) -> None:
         before = self.file.tell()
         try:
-            self.file.write(csv_lines([row | {"made_by": self.made_by}]))
-            self.file.flush()
-        except OSError:  # a full disk: no half row stays
-            os.ftruncate(self.file.fileno(), before)
+            while line:  # a disk that gets full takes a part
+                line = line[self.file.write(line) :]
+        except OSError:
+            os.ftruncate(self.file.fileno(), before)  # no half row stays
             raise
 
     def __enter__(self) -> "PredictionTable":
         return self
 
     def __exit__(self, *_) -> None:
-        try:
-            self.file.close()
-        except OSError:  # what a full disk did not take was reported by `append`
-            pass
+        self.file.close()
 
 
-def csv_lines(rows: Iterable[dict]) -> bytes:
+def read_lines(path: Path) -> list[str]:
     """
-    A line a row, in UTF-8, empty where a row has nothing for a column; bytes of a file name that are no UTF-8 are
-    written as \\xNN.
+    The lines of a table without its header, and without a last one that a kill has cut.
+
+    Raises:
+        ValueError: no table, or one of other columns.
     """
-    text = io.StringIO()
-    csv.DictWriter(text, COLUMNS, lineterminator="\n").writerows(rows)
-    names = text.getvalue().encode("utf-8", errors="surrogateescape")
-    return names.decode("utf-8", errors="backslashreplace").encode("utf-8")
+    if not path.is_file():
+        raise ValueError(f"{path}: no file, but a table has to be written there. Choose another --output.")
+    text = path.read_bytes().decode("utf-8", errors="replace")
+    header = ",".join(COLUMNS) + "\n"
+    if not text.startswith(header) and not header.startswith(text):
+        raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
+    return text.split("\n")[1:-1]
 
 
-def finished_rows(output: Path, made_by: str = "", overlays: bool = False) -> dict[str, dict[str, str]]:
+def read_row(line: str) -> dict[str, str] | None:
+    """The row of a line; `None` for a line that is none, as of a damaged file."""
+    try:
+        (values,) = csv.reader([line])
+    except (csv.Error, ValueError):
+        return None
+    return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+
+
+def finished_rows(
+    output: Path, made_by: str = "", overlays: bool = False, files: Iterable[Path] = ()
+) -> dict[str, dict[str, str]]:
     """
-    File name → row, of the images whose row is whole, has no error and is `made_by` this, and whose mask is there,
-    whole, and of their size; with `overlays` the overlay is there, too.
+    Image's name as [`table_text`] → row, of the images whose row is whole, has no error and is `made_by` this, and
+    whose mask is there, whole, and of their size; with `overlays` the overlay is there, too.
+
+    Args:
+        files: those to predict now. One that has another size than the row's, or is newer than the mask, is not
+            finished: it was changed, or comes from another folder.
 
     Raises:
         ValueError: a `predictions.csv` of other columns.
     """
-    path = output / "predictions.csv"
-    if not path.is_file():
-        return {}
-    lines = path.read_bytes().decode("utf-8", errors="replace").splitlines(keepends=True)
-    if lines and not lines[-1].endswith("\n"):
-        lines.pop()  # cut by a kill
-    rows = csv.DictReader(lines)
-    if lines and tuple(rows.fieldnames or ()) != COLUMNS:
-        raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
-    return {
-        row["image"]: row
-        for row in rows
-        if not row["error"]
-        and row["made_by"] == made_by
-        and is_whole(mask_path(output, row["image"]), row)
-        and (not overlays or overlay_path(output, row["image"]).is_file())
-    }
+    made_by = table_text(made_by)
+    of_any_image = re.compile(re.escape(made_by) + r"(, image of \d+ bytes)?")
+    rows = {}
+    for path in tables_in(output):
+        for row in map(read_row, read_lines(path)):
+            if row is not None and not row["error"] and of_any_image.fullmatch(row["made_by"]):
+                rows[row["image"]] = row
+    written = {table_text(path.name): path for path in output.iterdir()}
+    sources = {}
+    for path in files:
+        sources.setdefault(table_text(path.name), path)
+    finished = {}
+    for name, row in rows.items():
+        mask, overlay = (written.get(path(Path(), name).name) for path in (mask_path, overlay_path))
+        if (
+            mask is not None
+            and is_whole(mask, row)
+            and (overlay is not None or not overlays)
+            and (name not in sources or is_made_from(row, sources[name], mask, made_by))
+        ):
+            finished[name] = row
+    return finished
+
+
+def is_made_from(row: dict[str, str], image: Path, mask: Path, made_by: str) -> bool:
+    """The image's file is that of the row, and has not been changed since. One that is gone was not changed."""
+    try:
+        state = image.stat()
+    except OSError:
+        return True
+    return (
+        row["made_by"] in (made_by, made_from(made_by, state.st_size)) and state.st_mtime_ns <= mask.stat().st_mtime_ns
+    )
 
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:
@@ -125,3 +212,25 @@ def is_whole(mask: Path, row: dict[str, str]) -> bool:
             return picture.size == (int(row["width"]), int(row["height"]))
     except (OSError, SyntaxError, ValueError, TypeError):
         return False
+
+
+def join_parts(output: Path, names: list[str]) -> None:
+    """
+    `predictions.csv` with the rows of all its parts, in the order of `names`, of [`table_text`]; rows of other images
+    come first. Then the parts go.
+
+    Raises:
+        FileNotFoundError: an image has no row; the parts stay.
+    """
+    lines = defaultdict(deque)
+    for path in tables_in(output):
+        for line in read_lines(path):
+            if (row := read_row(line)) is not None:
+                lines[row["image"]].append(line)
+    if missing := sum((Counter(names) - Counter({name: len(of_name) for name, of_name in lines.items()})).values()):
+        raise FileNotFoundError(f"{table_path(output)}: {missing} rows that were written are gone")
+    ordered = [lines[name].popleft() for name in names]
+    others = [line for of_name in lines.values() for line in of_name]
+    table = "\n".join([",".join(COLUMNS), *others, *ordered, ""]).encode("utf-8")
+    write_atomically(table_path(output), lambda path: path.write_bytes(table))
+    remove_files(output, PART)

@@ -1,0 +1,62 @@
+"""The folder that masks are written to: whose it is, and who writes there."""
+
+import os
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from .prediction_table import mask_path, overlay_path, read_lines, tables_in
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+
+def check_own_folder(output: Path, images: Iterable[Path]) -> None:
+    """
+    Raises:
+        ValueError: images are read from the folder, or a file of somebody else would be replaced in it, such as a true
+            mask: a folder that `efp predict` has written has its table.
+    """
+    if not output.exists():
+        return
+    images = list(images)
+    for folder in dict.fromkeys(path.parent for path in images):
+        if os.path.exists(folder) and os.path.samefile(folder, output):
+            raise ValueError(f"{output}: --output must not be a folder that images are read from. Choose another one.")
+    tables = tables_in(output)
+    for table in tables:
+        read_lines(table)
+    if tables:
+        return
+    for path in (to_write(output, image) for image in images for to_write in (mask_path, overlay_path)):
+        if os.path.lexists(path):
+            raise ValueError(
+                f"{path} would be replaced, and is not of `efp predict` (no predictions.csv beside it). "
+                "Choose another --output."
+            )
+
+
+@contextmanager
+def only_writer(output: Path) -> Iterator[None]:
+    """
+    Raises:
+        BlockingIOError: another process is within, for this folder: each would remove the files that the other writes.
+    """
+    if fcntl is None:
+        yield
+        return
+    folder = os.open(output, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                f"{output}: another `efp predict` writes there. Wait for it, or choose another --output."
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(folder)
