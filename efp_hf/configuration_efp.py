@@ -1,13 +1,79 @@
 """Every number of the architecture and of the loss."""
 
+import math
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
+import torch
 from huggingface_hub.dataclasses import strict
+from huggingface_hub.errors import StrictDataclassFieldValidationError
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.utils import CONFIG_NAME
 
 NUM_LEVELS = 4  # the paper's F1..F4
+MAX_SIZE = 8192  # of channels, layers, kernels or labels; no backbone of Transformers has a wider layer
+MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
+# of other architectures: Transformers acts on them wherever they are
+FOREIGN_FIELDS = ("base_model_tp_plan", "layer_types", "per_layer_config", "quantization_config", "rope_parameters")
+MAX_MESSAGE = 500  # characters: a message can quote what it does not understand, a megabyte of it
+
+
+@contextmanager
+def damage_named(checkpoint: str | Path, file: str) -> Iterator[None]:
+    """
+    Inside, whatever a damaged file of a checkpoint raises becomes one sentence, a `ValueError` or `OSError`, that
+    begins with the checkpoint and the file. A missing package stays an `ImportError`.
+    """
+    try:
+        yield
+    except ImportError:
+        raise
+    except Exception as error:
+        found = error.__cause__ if isinstance(error, StrictDataclassFieldValidationError) else error
+        is_sentence = isinstance(error, (OSError, ValueError, StrictDataclassFieldValidationError))
+        message = " ".join((f"{found}" if is_sentence else f"{type(found).__name__}: {found}").split())[:MAX_MESSAGE]
+        if not message.startswith(f"{checkpoint}: "):
+            message = f"{checkpoint}: {file}: {message}"
+        raise (OSError if isinstance(error, OSError) else ValueError)(message) from error
+
+
+def check_fields(cls: type, fields: dict) -> None:
+    """
+    Raises:
+        ValueError: a field of a file would hide a method of the class that is made of it.
+    """
+    for name in fields:
+        if callable(getattr(cls, name, None)):
+            raise ValueError(f"`{name}` must not be a field: it is a method of {cls.__name__}. Delete it.")
+
+
+def whole_numbers(value) -> Iterator[int]:
+    """Those in the dictionaries and lists of a file."""
+    for part in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from whole_numbers(part)
+    if isinstance(value, int):
+        yield value
+
+
+def read_backbone_config(fields: dict) -> PreTrainedConfig:
+    """
+    Raises:
+        ValueError: no backbone of Transformers or timm, or one with sizes that no network has.
+    """
+    if "model_type" not in fields:
+        raise ValueError(
+            f"`backbone_config` must have a `model_type`, got {sorted(fields)}. "
+            "Pass for example model_type='timm_backbone'."
+        )
+    largest = max(map(abs, whole_numbers(fields)), default=0)
+    if largest > MAX_SIZE:
+        raise ValueError(f"`backbone_config` must have no size above {MAX_SIZE}, got {largest}.")
+    try:
+        return AutoConfig.for_model(**fields)
+    except Exception as error:  # each backbone has checks of its own
+        raise ValueError(f"`backbone_config` must describe a backbone: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -78,8 +144,8 @@ class EFPConfig(PreTrainedConfig):
     computes the lesion's alone; the background's is 0.
 
     Raises:
-        ValueError: a tuple or a backbone that does not describe the levels, an even kernel, fewer than two labels, a
-            temperature that is not positive, or loss weights that are negative or both zero.
+        ValueError: a tuple or a backbone that does not describe the levels, a size above `MAX_SIZE`, an even kernel,
+            fewer than two labels, a temperature that is not positive, or loss weights that are negative or both zero.
     """
 
     model_type = "efp"
@@ -108,25 +174,44 @@ class EFPConfig(PreTrainedConfig):
                     f"`{name}` must be off: it was an option of 0.1.0. Load the checkpoint with that version."
                 )
         if isinstance(self.backbone_config, dict):
-            backbone_config = dict(self.backbone_config)
-            if "model_type" not in backbone_config:
-                raise ValueError(
-                    f"`backbone_config` must have a `model_type`, got {sorted(backbone_config)}. "
-                    "Pass for example model_type='timm_backbone'."
-                )
-            self.backbone_config = AutoConfig.for_model(backbone_config.pop("model_type"), **backbone_config)
+            self.backbone_config = read_backbone_config(self.backbone_config)
+        self._check_common_fields(kwargs)
         if self.id2label is None and kwargs.get("num_labels", 2) == 2:
             self.id2label = {0: "background", 1: "lesion"}
             self.label2id = {"background": 0, "lesion": 1}
         super().__post_init__(**kwargs)
         self._check()
 
+    def _check_common_fields(self, others: dict):
+        """Those of every configuration that decide what network is made; Transformers takes anything for them."""
+        names = self.id2label
+        if names is not None and (
+            not isinstance(names, dict)
+            or {str(key) for key in names} != {str(key) for key in range(len(names))}
+            or not names
+            or not all(isinstance(name, str) for name in names.values())
+        ):
+            raise ValueError(f"`id2label` must name the labels 0, 1, …, got {names!r}.")
+        if not isinstance(self.label2id, dict | None):
+            raise ValueError(f"`label2id` must give each name its label, got {self.label2id!r}.")
+        num_labels = others.get("num_labels", 2)
+        if type(num_labels) is not int or num_labels > MAX_SIZE:
+            raise ValueError(f"`num_labels` must be a whole number up to {MAX_SIZE}, got {num_labels!r}.")
+        attention = others.get("attn_implementation")
+        if not isinstance(attention, str | dict | None):
+            raise ValueError(f"`attn_implementation` must be a name, got {attention!r}.")
+        for name, dtype in {"dtype": self.dtype, "torch_dtype": others.get("torch_dtype")}.items():
+            found = getattr(torch, dtype, None) if isinstance(dtype, str) else dtype
+            if dtype is not None and not (isinstance(found, torch.dtype) and found.is_floating_point):
+                raise ValueError(f"`{name}` must be one of floating-point numbers, as 'float32', got {dtype!r}.")
+
     def _check(self):
         for name in ("hidden_sizes", "depths"):
             value = getattr(self, name)
-            if len(value) != NUM_LEVELS or min(value) < 1:
+            if len(value) != NUM_LEVELS or min(value) < 1 or max(value) > MAX_SIZE:
                 raise ValueError(
-                    f"`{name}` must have {NUM_LEVELS} positive numbers, one for each of F1..F4, got {tuple(value)}."
+                    f"`{name}` must have {NUM_LEVELS} positive numbers up to {MAX_SIZE}, one for each of F1..F4, "
+                    f"got {tuple(value)}."
                 )
         if self.backbone_config is not None:
             levels = self.backbone_config.out_indices or ()
@@ -140,21 +225,30 @@ class EFPConfig(PreTrainedConfig):
         for name in ("cross_scale_kernel_size", "attention_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, got {getattr(self, name)}. Use for example 3.")
-        for name in ("pyramid_size", "head_size"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"`{name}` must be positive, got {getattr(self, name)}.")
+        for name in ("num_channels", "pyramid_size", "head_size", "cross_scale_kernel_size", "attention_kernel_size"):
+            value = getattr(self, name)
+            if not 1 <= value <= MAX_SIZE:
+                raise ValueError(f"`{name}` must be positive{f', up to {MAX_SIZE}' if value > 0 else ''}, got {value}.")
+        if self.hidden_act not in ACT2FN:
+            raise ValueError(f"`hidden_act` must be an activation of Transformers, as 'relu', got {self.hidden_act!r}.")
         if self.num_labels < 2:
             raise ValueError(
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
                 "One lesion class is two labels: background and lesion."
             )
+        for name in ("dice_weight", "bce_weight", "dice_smoothing"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"`{name}` must be finite, got {getattr(self, name)}.")
         if min(self.dice_weight, self.bce_weight) < 0 or self.dice_weight + self.bce_weight == 0:
             raise ValueError(
                 "`dice_weight` and `bce_weight` must not be negative and not both be zero, "
                 f"got {self.dice_weight} and {self.bce_weight}."
             )
-        if not self.temperature > 0:
-            raise ValueError(f"`temperature` must be positive, got {self.temperature}. 1 changes nothing.")
+        if not 0 < self.temperature <= MAX_TEMPERATURE:
+            raise ValueError(
+                f"`temperature` must be positive and at most {MAX_TEMPERATURE}, got {self.temperature}. "
+                "1 changes nothing."
+            )
         if self.dice_smoothing <= 0:
             raise ValueError(
                 f"`dice_smoothing` must be positive, got {self.dice_smoothing}. "
@@ -168,15 +262,36 @@ class EFPConfig(PreTrainedConfig):
         super().save_pretrained(save_directory, *args, **kwargs)
 
     @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As in Transformers.
+
+        Raises:
+            OSError, ValueError: a file that is missing or damaged, in one sentence.
+        """
+        kwargs["name_or_path"] = pretrained_model_name_or_path  # for `from_dict`, as `AutoConfig` tells it
+        with damage_named(pretrained_model_name_or_path, CONFIG_NAME):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
     def from_dict(cls, config_dict, **kwargs):
         """As in Transformers, but a checkpoint of another architecture is refused instead of half-loaded."""
-        found = config_dict.get("model_type", cls.model_type)
-        if found != cls.model_type:
-            raise ValueError(
-                f"The checkpoint must be of model_type {cls.model_type!r}, got {found!r}. "
-                "Load it with the AutoModel classes of Transformers."
-            )
-        return super().from_dict(config_dict, **kwargs)
+        checkpoint = kwargs.get("name_or_path")
+        with damage_named(checkpoint, CONFIG_NAME) if checkpoint else nullcontext():
+            found = config_dict.get("model_type", cls.model_type)
+            if found != cls.model_type:
+                raise ValueError(
+                    f"The checkpoint must be of model_type {cls.model_type!r}, got {found!r}. "
+                    "Load it with the AutoModel classes of Transformers."
+                )
+            check_fields(cls, config_dict)
+            for name in FOREIGN_FIELDS:
+                if config_dict.get(name) is not None:
+                    raise ValueError(f"`{name}` must not be there: EFP has nothing for it. Delete it.")
+            names, num_labels = config_dict.get("id2label"), config_dict.get("num_labels")
+            if isinstance(names, dict) and num_labels not in (None, len(names)):
+                raise ValueError(f"`num_labels` must be that of `id2label`, {len(names)}, got {num_labels!r}.")
+            return super().from_dict(config_dict, **kwargs)
 
 
 __all__ = ["EFPConfig", "with_code_files"]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from huggingface_hub.dataclasses import validate_typed_dict
 from PIL import Image, ImageOps
 from torchvision.transforms.v2 import InterpolationMode
 from transformers.image_processing_backends import TorchvisionBackend
@@ -19,14 +20,20 @@ from transformers.image_utils import (
     ChannelDimension,
     ImageInput,
     PILImageResampling,
+    SizeDict,
 )
 from transformers.processing_utils import ImagesKwargs, Unpack
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
-from .configuration_efp import with_code_files
+from .configuration_efp import MAX_TEMPERATURE, check_fields, damage_named, with_code_files
 
 NUM_ROWS = 128  # of an image that are added up at a time
 MIN_POINTS = 512  # more than the logits have
 SHARE_TOLERANCE = 0.05  # by which the lesion's share of what is read may be wrong
+NUM_COLOURS = 3
+# least and most that pixels of 0..255 or 0..1 need
+PIXEL_RANGES = {"rescale_factor": (1e-5, 1), "image_mean": (0, 255), "image_std": (1e-3, 255)}
+MAX_SIDE = 2048  # of what the network is given; at this size its levels take 6 GB an image
 ORIENTATION_TAG = 0x0112  # of EXIF
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 
@@ -160,13 +167,29 @@ def divide_logits(probabilities: torch.Tensor, temperature: float) -> torch.Tens
     return probabilities if temperature == 1 else (probabilities.logit(eps=MIN_PROBABILITY) / temperature).sigmoid()
 
 
-def check_temperature(temperature: float):
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"`temperature` must be a finite number above 0, got {temperature}.")
+def check_temperature(temperature: float, name: str = "temperature"):
+    if not 0 < temperature <= MAX_TEMPERATURE:
+        raise ValueError(
+            f"`{name}` must be a finite number above 0, got {temperature}. More than {MAX_TEMPERATURE} is no use."
+        )
+
+
+def check_side_lengths(name: str, size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict):
+    sides = (
+        dict(size).values() if isinstance(size, dict | SizeDict) else size if isinstance(size, list | tuple) else [size]
+    )
+    if not sides or not all(type(side) is int and 1 <= side <= MAX_SIDE for side in sides):
+        raise ValueError(f"`{name}` must be of whole numbers from 1 to {MAX_SIDE}, got {size}.")
 
 
 class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     r"""
+    rescale_factor (`float` or `int`, *optional*, defaults to `self.rescale_factor`):
+        By which pixels are multiplied.
+    image_mean (`float` or `list[float]`, *optional*, defaults to `self.image_mean`):
+        Of each channel, after the rescaling.
+    image_std (`float` or `list[float]`, *optional*, defaults to `self.image_std`):
+        Of each channel, after the rescaling.
     threshold (`float`, *optional*, defaults to `self.threshold`):
         Probability above which a pixel is lesion.
     largest_region (`bool`, *optional*, defaults to `self.largest_region`):
@@ -175,9 +198,12 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
         By which the probabilities' logits are divided before a mask's expected Jaccard is computed.
     """
 
-    threshold: float
-    largest_region: bool
-    jaccard_temperature: float
+    rescale_factor: float | int | None
+    image_mean: float | int | list[float | int] | tuple[float | int, ...] | None
+    image_std: float | int | list[float | int] | tuple[float | int, ...] | None
+    threshold: float | int | None
+    largest_region: bool | None
+    jaccard_temperature: float | int | None
 
 
 class EFPImageProcessor(TorchvisionBackend):
@@ -196,7 +222,8 @@ class EFPImageProcessor(TorchvisionBackend):
             change.
 
     Raises:
-        ValueError: a threshold outside (0, 1), or a temperature that is not a finite number above 0.
+        ValueError: a size above `MAX_SIDE`, a mean, a standard deviation or a factor that no pixels have, a threshold
+            outside (0, 1), or a temperature that is not a finite number above 0.
     """
 
     valid_kwargs = EFPImageProcessorKwargs
@@ -215,14 +242,59 @@ class EFPImageProcessor(TorchvisionBackend):
     jaccard_temperature = 1.0
 
     def __init__(self, **kwargs: Unpack[EFPImageProcessorKwargs]):
+        fields = self.valid_kwargs.__annotations__
+        validate_typed_dict(self.valid_kwargs, {name: value for name, value in kwargs.items() if name in fields})
+        for name in ("size", "crop_size", "pad_size"):
+            if kwargs.get(name) is not None:
+                check_side_lengths(name, kwargs[name])
         super().__init__(**kwargs)
-        self._check_threshold(self.threshold)
-        check_temperature(self.jaccard_temperature)
+        self._check()
+
+    def _check(self):
+        if isinstance(self.resample, bool) or self.resample not in (*PILImageResampling, *InterpolationMode):
+            raise ValueError(f"`resample` must be one of Pillow's numbers from 0 to 5, got {self.resample!r}.")
+        if self.do_center_crop and self.crop_size is None:
+            raise ValueError("`crop_size` must be there where `do_center_crop` is true.")
+        for name, (least, most) in PIXEL_RANGES.items():
+            value = getattr(self, name)
+            numbers = value if isinstance(value, list | tuple) else [value]
+            if not numbers or not all(least <= number <= most for number in numbers):
+                raise ValueError(f"`{name}` must be from {least} to {most}, got {value}.")
+            if len(numbers) not in (1, NUM_COLOURS) and self.do_convert_rgb:
+                raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
+        self.check_threshold(self.threshold)
+        check_temperature(self.jaccard_temperature, "jaccard_temperature")
 
     @staticmethod
-    def _check_threshold(threshold: float):
+    def check_threshold(threshold: float):
+        """
+        Raises:
+            ValueError: it is no probability between 0 and 1.
+        """
         if not 0 < threshold < 1:
             raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
+        """
+        As in Transformers.
+
+        Raises:
+            OSError, ValueError: a file that is missing or damaged, in one sentence.
+        """
+        with damage_named(pretrained_model_name_or_path, IMAGE_PROCESSOR_NAME):
+            return super().from_pretrained(pretrained_model_name_or_path, *args, **kwargs)
+
+    @classmethod
+    def from_dict(cls, image_processor_dict, **kwargs):
+        """As in Transformers, which takes its default for a field that is null, and a field for a method."""
+        check_fields(cls, image_processor_dict)
+        for name, value in image_processor_dict.items():
+            if value is None and getattr(cls, name, None) is not None:
+                raise ValueError(f"`{name}` must not be null. Delete it for the default, {getattr(cls, name)}.")
+        if image_processor_dict.get("device") is not None:
+            raise ValueError("`device` must not be in a file: it is the computer's. Delete it.")
+        return super().from_dict(image_processor_dict, **kwargs)
 
     def save_pretrained(self, save_directory, *args, push_to_hub: bool = False, **kwargs):
         """As in Transformers; what is saved without its code file does not name it. `push_to_hub` takes it along."""
@@ -366,7 +438,7 @@ class EFPImageProcessor(TorchvisionBackend):
         logits = outputs.logits.float()
         threshold = self.threshold if threshold is None else threshold
         largest_region = self.largest_region if largest_region is None else largest_region
-        self._check_threshold(threshold)
+        self.check_threshold(threshold)
         if target_sizes is None:
             target_sizes = [logits.shape[-2:]] * len(logits)
         if len(target_sizes) != len(logits):

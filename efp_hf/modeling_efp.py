@@ -18,9 +18,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, EFPConfig, with_code_files
+from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_files
 from .loss_efp import efp_loss
 
+MAX_PARAMETERS = 10**9  # more than any backbone of Transformers has; 4 GB
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
@@ -106,8 +107,15 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
 
     def __init__(self, config: EFPConfig):
         super().__init__()
-        self.backbone = load_backbone(config)
-        self.channels = tuple(self.backbone.channels)
+        try:
+            self.backbone = load_backbone(config)
+            self.channels = tuple(self.backbone.channels)
+        except ImportError:
+            raise
+        except Exception as error:  # each backbone has exceptions of its own
+            raise ValueError(
+                f"`backbone_config` must be of a network that can be made: {type(error).__name__}: {error}"
+            ) from error
         self.last_block = None
         if len(self.channels) < NUM_LEVELS:
             self.drop_unused_stages()
@@ -269,6 +277,21 @@ def frozen_batch_statistics(model: nn.Module):
             module.momentum = momentum
 
 
+def check_weights(model: nn.Module) -> None:
+    """
+    Raises:
+        ValueError: a weight or a running statistic that is NaN or infinite, or a running variance below 0: some
+            activations give an empty or a full mask for it.
+    """
+    for name, values in model.state_dict().items():
+        if values.is_meta:  # not in memory yet
+            continue
+        if not values.isfinite().all():
+            raise ValueError(f"`{name}` must be finite, got NaN or infinity: training or copying it went wrong.")
+        if name.endswith("running_var") and (values < 0).any():
+            raise ValueError(f"`{name}` must not be negative, got {values.min():g}: it is a variance.")
+
+
 class EFPPreTrainedModel(PreTrainedModel):
     """What every EFP model shares: configuration, weight initialisation, gradient checkpointing."""
 
@@ -289,34 +312,35 @@ class EFPPreTrainedModel(PreTrainedModel):
         `ignore_mismatched_sizes=True` still gives a new head for another number of labels.
 
         Raises:
-            ValueError: a checkpoint without some of the model's weights, with weights that the model does not have or
-                of another shape, or with a file that is damaged.
+            OSError, ValueError: a checkpoint without some of the model's weights, with weights that the model does not
+                have, of another shape or as in [`check_weights`], or with a file that is missing or damaged.
         """
-        try:
-            model, loading_info = super().from_pretrained(
-                pretrained_model_name_or_path, *args, output_loading_info=True, **kwargs
-            )
-        except SafetensorError as error:
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: the weights are damaged ({error}). Download or copy them again."
-            ) from error
-        except RuntimeError as error:
-            if "ignore_mismatched_sizes" not in str(error):
-                raise
-            raise ValueError(
-                f"{pretrained_model_name_or_path}: weights have another shape than the configuration says. "
-                "For a new head pass ignore_mismatched_sizes=True; else it belongs to other weights."
-            ) from error
-        for kind, words in (
-            ("missing_keys", "weights of the model are not in the checkpoint"),
-            ("unexpected_keys", "weights of the checkpoint are not in the model"),
-        ):
-            names = sorted(loading_info[kind])
-            if names:
-                raise ValueError(
-                    f"{pretrained_model_name_or_path}: {len(names)} {words}, {names[0]} for one. "
-                    "It is damaged, or its configuration belongs to other weights."
+        problems = {
+            "missing_keys": "weights of the model are not in the checkpoint",
+            "unexpected_keys": "weights of the checkpoint are not in the model",
+            "mismatched_keys": "weights have another shape than the configuration says",
+        }
+        if kwargs.pop("ignore_mismatched_sizes", False):
+            del problems["mismatched_keys"]
+        with damage_named(pretrained_model_name_or_path, "model"):
+            try:
+                model, loading_info = super().from_pretrained(
+                    pretrained_model_name_or_path,
+                    *args,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # refused below, by name
+                    **kwargs,
                 )
+            except SafetensorError as error:
+                raise ValueError(f"the weights are damaged ({error}). Download or copy them again.") from error
+            for kind, words in problems.items():
+                names = sorted(key if isinstance(key, str) else key[0] for key in loading_info[kind])
+                if names:
+                    raise ValueError(
+                        f"{len(names)} {words}, {names[0]} for one. It is damaged, or its configuration belongs to "
+                        "other weights."
+                    )
+            check_weights(model)
         return (model, loading_info) if output_loading_info else model
 
     def save_pretrained(self, *args, save_original_format: bool = False, push_to_hub: bool = False, **kwargs):
@@ -391,6 +415,12 @@ class EFPForSegmentation(EFPPreTrainedModel):
         )
         self.fusion = EFPFusion(config)
         self.classifier = nn.Conv2d(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
+        num_parameters = self.num_parameters()
+        if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
+            raise ValueError(
+                f"The configuration must be of at most {MAX_PARAMETERS:,} parameters, got {num_parameters:,}. "
+                "Make `pyramid_size`, `hidden_sizes` or the backbone smaller."
+            )
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:

@@ -247,8 +247,8 @@ def test_threshold_that_is_no_probability_is_refused(threshold):
 
 @pytest.mark.parametrize("temperature", [0, -1.0, float("nan"), float("inf")])
 def test_impossible_jaccard_temperature_is_refused(temperature):
-    message = f"`temperature` must be a finite number above 0, got {temperature}"
-    with pytest.raises(ValueError, match=message):
+    message = f"temperature` must be a finite number above 0, got {temperature}"
+    with pytest.raises(ValueError, match=f"`jaccard_{message}"):
         EFPImageProcessor(jaccard_temperature=temperature)
     processor = EFPImageProcessor()
     processor.jaccard_temperature = temperature

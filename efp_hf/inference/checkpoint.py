@@ -82,6 +82,7 @@ def load_checkpoint(
         model = load_exported(checkpoint, bf16, threads)
     else:
         model = EFPForSegmentation.from_pretrained(checkpoint).eval()
+        model.config.return_dict = True  # [`segment`] reads the outputs by their names
     if model.config.num_labels != 2:
         raise ValueError(
             f"{name}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
