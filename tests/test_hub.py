@@ -158,8 +158,8 @@ def test_push_to_hub_takes_the_code_along(monkeypatch):
 
 @pytest.mark.skipif(not CHECKPOINTS, reason="no checkpoint in this clone")
 @pytest.mark.parametrize("checkpoint", CHECKPOINTS, ids=lambda path: path.name)
-def test_shipped_checkpoint_holds_weights_configuration_processor_and_card(checkpoint):
-    assert {path.name for path in checkpoint.iterdir()} == {*SAVED, "README.md"}
+def test_shipped_checkpoint_holds_weights_configuration_processor_card_and_fingerprint(checkpoint):
+    assert {path.name for path in checkpoint.iterdir()} == {*SAVED, "README.md", "training_images.csv"}
     assert (checkpoint / "model.safetensors").stat().st_size <= 16e6
 
 
