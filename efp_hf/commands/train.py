@@ -281,20 +281,20 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict) -> Non
     from ..training.checkpoints import save_trained, trained_steps
 
     table = output / "training.csv"
+    steps_before = None if resume is None else trained_steps(resume)  # the checkpoint may go while training runs
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume and str(resume))
     seconds = time.monotonic() - start
     rows = read_rows(table, missing_ok=True)
-    if resume is not None and trainer.state.global_step == trained_steps(resume):  # nothing was left to train
+    if trainer.state.global_step == steps_before:
         if rows and rows[-1]["weights"] == weights_digest(output):
             if trainer.is_world_process_zero():
                 print(f"{output} is finished: nothing was left to train, and nothing is changed")
             return
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
-        save_trained(
-            trainer.model, trainer.processing_class, output
-        )  # no pickled training arguments beside the weights
+        # not `save_model`: no pickled training arguments beside the weights
+        save_trained(trainer.model, trainer.processing_class, output)
         results = [weights_digest(output), round(seconds / 60, 1)]
         results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
