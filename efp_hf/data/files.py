@@ -4,6 +4,7 @@ import os
 import struct
 import warnings
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -33,23 +34,25 @@ def is_image_file(path: Path) -> bool:
     )
 
 
-def open_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Image.Image:
+def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
     """
     An image file opened but not yet decoded.
+
+    Args:
+        content: of the file, where it is not to be read; `path` is then only its name in messages.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: a file that is empty, no image, animated or of several pages, or has more than `max_pixels`.
     """
-    path = Path(path)
-    if not path.is_file():
+    if content is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
-    if path.stat().st_size == 0:
+    if (Path(path).stat().st_size if content is None else len(content)) == 0:
         raise ValueError(f"{path}: the file is empty. Copy or download it again.")
     try:
         with warnings.catch_warnings():  # Pillow's own limit warns; ours below refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            image = Image.open(path, formats=IMAGE_FORMATS)
+            image = Image.open(path if content is None else BytesIO(content), formats=IMAGE_FORMATS)
     except Image.DecompressionBombError as error:
         raise ValueError(f"{path}: the image has more than {max_pixels} pixels. Reduce it first.") from error
     except UnidentifiedImageError as error:
@@ -138,16 +141,16 @@ def read_image(path: str | Path, min_size: int | None = None, max_pixels: int = 
 
 
 def read_sized_image(
-    path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path, min_size: int | None = None, max_pixels: int = MAX_PIXELS, content: bytes | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
     """
     An image file as upright 8-bit RGB ([`to_upright_rgb`]), and the (height, width) that the file has: with `min_size`
-    as in [`decode`] the image may be smaller.
+    as in [`decode`] the image may be smaller. `content` as in [`open_image`].
 
     Raises:
         FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for 32-bit pixels.
     """
-    with open_image(path, max_pixels) as image:
+    with open_image(path, max_pixels, content) as image:
         size = upright_size(image)
         image = decode(image, path, min_size)
         try:
@@ -159,14 +162,14 @@ def read_sized_image(
         return upright, size
 
 
-def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS) -> np.ndarray:
+def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> np.ndarray:
     """
-    A mask file as a boolean `(height, width)` array, `True` for lesion.
+    A mask file as a boolean `(height, width)` array, `True` for lesion. `content` as in [`open_image`].
 
     Raises:
         FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for values other than 0 and 255.
     """
-    with open_image(path, max_pixels) as image:
+    with open_image(path, max_pixels, content) as image:
         return as_boolean_mask(decode(image, path), path)
 
 
