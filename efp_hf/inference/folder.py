@@ -302,14 +302,14 @@ def write_predictions(
         written = {Path(name).stem: name for name in finished}
         earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
         for prediction in predictions:
-            image_id = Path(table_text(prediction.path.name)).stem
+            name = table_text(prediction.path.name)
+            image_id = Path(name).stem
             is_taken = image_id in written
             if prediction.error is None and is_taken:
-                prediction.error = (
-                    f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
-                )
+                other = f"another {name}" if written[image_id] == name else written[image_id]
+                prediction.error = f"{prediction.path}: its mask would overwrite that of {other}. Rename one of them."
             elif prediction.error is None:
-                written[image_id] = prediction.path
+                written[image_id] = name
             finish(earlier)
             earlier = prediction.path, background.submit(record, prediction, output, overlays, table, is_taken)
         finish(earlier)
