@@ -5,6 +5,7 @@ streamed.
 
 import hashlib
 from pathlib import Path
+from tarfile import TarError
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,8 @@ from .split import GROUP_COLUMNS, SPLITS, draw_split
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, IterableDatasetDict, Value, load_dataset
     from datasets import Image as ImageFeature
+    from datasets.exceptions import DatasetGenerationError
+    from pyarrow import ArrowInvalid
 
 # The first that is there, where no other is named; a WebDataset's columns are the endings of its files
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "image.jpg", "image.jpeg", "image.png")
@@ -128,9 +131,13 @@ def holds_shards(folder: Path) -> bool:
 def load_splits(name: str, **kwargs) -> DatasetDict | IterableDatasetDict:
     """
     Raises:
-        ValueError: splits of other names.
+        FileNotFoundError: no such dataset.
+        ValueError: damaged files; splits of other names.
     """
-    loaded = load_dataset(name, **kwargs)
+    try:
+        loaded = load_dataset(name, **kwargs)
+    except (ArrowInvalid, DatasetGenerationError, TarError) as error:
+        raise ValueError(f"{name}: a file is damaged ({error.__cause__ or error}). Copy it again.") from error
     if set(loaded) - set(SPLITS):
         raise ValueError(f"{name}: splits must be among {', '.join(SPLITS)}, got {', '.join(loaded)}. Rename them.")
     return loaded

@@ -172,6 +172,16 @@ def test_damaged_rows_of_a_stream_are_named(tmp_path, damage, words):
         list(load_lesions(tmp_path, streaming=True)["train"])
 
 
+@pytest.mark.parametrize("content", [b"", b"garbage" * 900, None])
+@pytest.mark.parametrize("layout", ["parquet", "webdataset"])
+def test_damaged_shard_is_refused_in_a_sentence(layout, content, request):
+    folder = request.getfixturevalue(layout)
+    shard = next(path for path in folder.rglob("train*"))
+    shard.write_bytes(shard.read_bytes()[:3000] if content is None else content)
+    with pytest.raises(ValueError, match=f"{folder}: a file is damaged .* Copy it again"):
+        load_lesions(folder)
+
+
 def test_row_without_a_mask_is_named(tmp_path):
     # the columns of a WebDataset are those of its first five rows
     samples = {f"lesion_{seed}": pair_files(seed) for seed in range(7)}
