@@ -74,6 +74,8 @@ def run(arguments: argparse.Namespace) -> int:
             return run_among(processes, arguments, held)
         except KeyboardInterrupt as interruption:
             raise KeyboardInterrupt("go on with --resume") from interruption
+        except ConnectionError as error:
+            raise WriteError(f"{error}. Go on with --resume.") from error
         except OSError as error:  # a full disk: no later file will fare better
             raise WriteError(f"{error}. Mend it, and go on with --resume.") from error
         except (MemoryError, RuntimeError) as error:

@@ -3,6 +3,7 @@
 import errno
 import glob
 import os
+import re
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -74,13 +75,16 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     """
     files = {}
     for name in inputs:
+        if not str(name):  # as of a shell's variable that is not set; `Path` would take the current folder
+            raise FileNotFoundError("An image's name must not be empty. Pass image files, folders or globs.")
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
             found = sorted(file for file in path.iterdir() if is_image_file(file) and not is_mask_name(file))
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
         elif glob.has_magic(str(name)) and not os.path.exists(path):
-            found = [Path(file) for file in sorted(glob.glob(str(path), recursive=True)) if Path(file).is_file()]
+            pattern = re.sub(r"(\*\*/)+", "**/", str(path))  # each more would multiply the search
+            found = [Path(file) for file in sorted(glob.glob(pattern, recursive=True)) if Path(file).is_file()]
             if not found:
                 raise FileNotFoundError(f"{name}: no file matches.")
         else:

@@ -7,12 +7,14 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import label
 
 from efp_hf.inference import folder
 from efp_hf.inference.checkpoint import load_checkpoint, segment
+from efp_hf.inference.output_folder import only_writer
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -115,6 +117,8 @@ def test_termination_keeps_what_is_finished(efp, monkeypatch, tmp_path, tiny_che
         (["photo.jpg", "--output", "file/masks"], "file is a file. Choose another --output."),
         (["photo.jpg", "--output", "dangling/masks"], "dangling is a link to nothing. Choose another --output."),
         (["nothing*.jpg"], "nothing*.jpg: no file matches"),
+        (["photo.jpg", ""], "An image's name must not be empty."),
+        (["photo.jpg", "--threshold", "nan"], "`threshold` must be a probability between 0 and 1, got nan"),
         (["photo.jpg", "--threshold", "50"], "`threshold` must be a probability between 0 and 1, got 50.0"),
         (["photo.jpg", "--checkpoint", "nowhere"], "nowhere: no checkpoint there"),
         (["photo.jpg", "--batch-size", "-1"], "argument --batch-size: must be at least 1, got -1"),
@@ -171,3 +175,101 @@ sys.exit(main(["predict", sys.argv[1]]))
     ran = subprocess.run([sys.executable, "-c", program, example], cwd=tmp_path, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "masks" / "synthetic_1_segmentation.png").is_file()
+
+
+@pytest.mark.parametrize("output", ["photos", "other/../photos", "link"])
+def test_output_is_no_folder_that_images_are_read_from(efp, tmp_path, tiny_checkpoint, output):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "link").symlink_to("photos")
+    for name in ("synthetic_1.jpg", "synthetic_1_segmentation.png"):
+        (photos / name).write_bytes((EXAMPLES / name).read_bytes())
+    before = {path.name: path.read_bytes() for path in photos.iterdir()}
+    for inputs in ("photos", "photos/*.jpg", "photos/synthetic_1.jpg"):
+        for option in ("--overwrite", "--resume"):
+            ran = efp("predict", inputs, "--checkpoint", tiny_checkpoint, "--output", output, option, "--overlays")
+            assert ran.code == 2 and "--output must not be a folder that images are read from." in ran.err
+    assert {path.name: path.read_bytes() for path in photos.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("synthetic_2_segmentation.png", "synthetic_2_segmentation.png would be replaced, and is not of `efp predict`"),
+        ("synthetic_2_overlay.jpg", "synthetic_2_overlay.jpg would be replaced, and is not of `efp predict`"),
+        ("predictions.csv", "predictions.csv: another table than this version writes"),
+    ],
+)
+def test_files_of_somebody_else_are_not_replaced(efp, tmp_path, tiny_checkpoint, name, words):
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / name).write_text("mine")
+    for option in ("--overwrite", "--resume"):
+        ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, option)
+        assert ran.code == 2 and words in ran.err and ran.err.count("\n") == 1
+    assert [path.name for path in (tmp_path / "masks").iterdir()] == [name]
+    assert (tmp_path / "masks" / name).read_text() == "mine"
+
+
+def test_second_run_does_not_write_where_one_is_writing(efp, tmp_path, tiny_checkpoint):
+    (tmp_path / "masks").mkdir()
+    with only_writer(tmp_path / "masks"):
+        ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, "--overwrite")
+    assert ran.code == 2 and "masks: another `efp predict` writes there." in ran.err
+    assert efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint, "--overwrite").code == 0
+
+
+def test_names_move_no_cursor_and_begin_no_formula(efp, tmp_path, tiny_checkpoint, rows_of):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    names = ["-1.jpg", "=1+1.jpg", "a\nb.jpg", "b\u2028.jpg", os.fsdecode(b"caf\xe9.jpg"), "plain.jpg"]
+    for name in names:
+        (photos / name).write_bytes((EXAMPLES / "synthetic_1.jpg").read_bytes())
+    (photos / "\x1b[2Jbad\n.jpg").write_text("no picture")
+    ran = efp("predict", photos, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1 and "photos/\\x1b[2Jbad\\n.jpg: not an image" in ran.err
+    table = tmp_path / "masks" / "predictions.csv"
+    shown = ["\\x1b[2Jbad\\n.jpg", "'-1.jpg", "'=1+1.jpg", "a\\nb.jpg", "b\\u2028.jpg", "caf\\xe9.jpg", "plain.jpg"]
+    assert [row["image"] for row in rows_of(table)] == shown
+    (photos / "\x1b[2Jbad\n.jpg").write_bytes((EXAMPLES / "synthetic_2.jpg").read_bytes())
+    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "masks").glob("*.png")}
+    assert efp("predict", photos, "--checkpoint", tiny_checkpoint, "--resume").code == 0
+    assert [row["image"] for row in rows_of(table)] == shown
+    assert len(times) == 6 and {path: path.stat().st_mtime_ns for path in times} == times
+
+
+@pytest.mark.parametrize("change", ["other folder", "edited"])
+def test_resume_takes_no_mask_of_another_image(efp, tmp_path, tiny_checkpoint, change):
+    for folder_name, number in (("a", 1), ("b", 2)):
+        (tmp_path / folder_name).mkdir()
+        (tmp_path / folder_name / "mole.jpg").write_bytes((EXAMPLES / f"synthetic_{number}.jpg").read_bytes())
+    assert efp("predict", "b", "--checkpoint", tiny_checkpoint, "--output", "expected").code == 0
+    assert efp("predict", "a", "--checkpoint", tiny_checkpoint).code == 0
+    if change == "edited":
+        content = (tmp_path / "b" / "mole.jpg").read_bytes()
+        (tmp_path / "a" / "mole.jpg").write_bytes(content)
+    resumed = "b" if change == "other folder" else "a"
+    assert efp("predict", resumed, "--checkpoint", tiny_checkpoint, "--resume").code == 0
+    for name in ("mole_segmentation.png", "predictions.csv"):
+        assert (tmp_path / "masks" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+def test_pipes_folders_and_links_to_nothing_fail_by_name(efp, tmp_path, tiny_checkpoint):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    os.mkfifo(photos / "pipe.jpg")
+    (photos / "folder.png").mkdir()
+    (photos / "loop.jpg").symlink_to("loop.jpg")
+    (photos / "zero.jpg").symlink_to("/dev/zero")
+    (photos / "good.jpg").write_bytes((EXAMPLES / "synthetic_1.jpg").read_bytes())
+    ran = efp("predict", photos, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1 and ran.out == "1 mask in masks\n" and ran.err.count("failed: ") == 4
+
+
+def test_images_that_do_not_fit_into_memory_are_said_so(efp, monkeypatch, tiny_checkpoint):
+    def full(*args, **kwargs):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(folder, "segment_read", full)
+    ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint)
+    assert ran.code == 1 and ran.err.endswith("Go on with --resume and a smaller --batch-size.\n")

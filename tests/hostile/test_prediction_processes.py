@@ -1,0 +1,97 @@
+"""
+`efp predict` in several processes, as `accelerate launch` and `torchrun` start them: the files of one process's run.
+
+  pytest -m "slow or not slow" tests/hostile/test_prediction_processes.py --record results/hostile.csv
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hostile.prediction_process import exit_codes, files_of, start_prediction
+
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.folder import share_of
+
+
+@pytest.fixture(scope="module")
+def photos(tmp_path_factory):
+    """Eleven photos in two folders; ids that are there twice, one of them first as a file that is no image."""
+    root = tmp_path_factory.mktemp("photos")
+    for folder, numbers in (("a", range(8)), ("b", range(5, 10))):
+        (root / folder).mkdir()
+        for number in numbers:
+            draw_lesion(number + ord(folder), 40 + number, 50)[0].save(root / folder / f"mole_{number}.jpg")
+    (root / "a" / "mole_6.jpg").write_text("no picture")
+    return root
+
+
+def arguments(photos, checkpoint, output, *more):
+    return [photos / "a", photos / "b", "--checkpoint", checkpoint, "--output", output, "--batch-size", 2, *more]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 20])
+def test_shares_have_no_overlap_and_no_gap(count):
+    files = [Path(f"{folder}/mole_{number}.jpg") for folder in "ab" for number in range(7)]
+    shares = [share_of(files, number, count) for number in range(count)]
+    assert sorted(path for share in shares for path in share) == sorted(files)
+    sizes = [len(share) for share in shares]
+    assert max(sizes) - min(sizes) <= 2  # two files an id
+
+
+@pytest.mark.slow
+def test_number_of_processes_changes_no_file(photos, tiny_checkpoint, tmp_path, record_counts):
+    outputs, said = [], []
+    for count in (1, 2, 3):
+        output, log = tmp_path / f"by_{count}", tmp_path / f"log_{count}"
+        codes = exit_codes(start_prediction(arguments(photos, tiny_checkpoint, output, "--overlays"), log, count))
+        assert codes == [1] + [0] * (count - 1), log.read_text()
+        outputs.append(files_of(output))
+        said.append(log.read_text().replace(f"by_{count}", "output"))
+    assert len(outputs[0]) == 2 * 10 + 1
+    assert outputs[0]["predictions.csv"].decode().count("would overwrite") == 2
+    held = 1 + sum(files == outputs[0] and text == said[0] for files, text in zip(outputs[1:], said[1:], strict=True))
+    record_counts("predicting processes: 1, 2, 3", 3, held)
+    assert held == 3
+
+
+@pytest.mark.slow
+def test_bad_arguments_are_said_once_by_two_processes(photos, tiny_checkpoint, tmp_path):
+    log = tmp_path / "log"
+    processes = start_prediction(arguments(photos, tiny_checkpoint, photos / "a", "--overwrite"), log, 2)
+    assert exit_codes(processes) == [2, 2]
+    assert log.read_text().count("must not be a folder that images are read from") == 1 == log.read_text().count("\n")
+
+
+@pytest.mark.slow
+def test_process_whose_neighbour_is_killed_says_so(photos, tiny_checkpoint, tmp_path):
+    for number in range(200):
+        shutil.copy(photos / "b" / "mole_9.jpg", tmp_path / f"photo_{number}.jpg")
+    output, log = tmp_path / "masks", tmp_path / "log"
+    asked = [tmp_path / "photo*.jpg", "--checkpoint", tiny_checkpoint, "--output", output, "--batch-size", 1]
+    processes = start_prediction(asked, log, 2)
+    while not (output / "predictions.part-1.csv").exists():
+        processes[0].join(0.01)
+    processes[1].kill()
+    assert exit_codes(processes) == [1, -9]
+    assert log.read_text().endswith(
+        "efp predict: another process has ended before the work was done. Go on with --resume.\n"
+    )
+    assert exit_codes(start_prediction([*asked, "--resume"], log)) == [0]
+    assert len(files_of(output)) == 201
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["accelerate.commands.launch --multi_gpu", "torch.distributed.run"])
+def test_launchers_start_processes_that_share_the_work(photos, tiny_checkpoint, tmp_path, launcher):
+    number = "--num_processes=2" if "accelerate" in launcher else "--nproc-per-node=2"
+    command = [sys.executable, "-m", *launcher.split(), number, "-m", "efp_hf", "predict", photos / "b"]
+    command += ["--checkpoint", tiny_checkpoint, "--output", tmp_path / "masks"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+    ran = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.count("5 masks in") == 1
+    assert len(files_of(tmp_path / "masks")) == 6
