@@ -1,5 +1,6 @@
 """Lesion images and masks in folders, the challenge's or one's own, as a `DatasetDict`."""
 
+import os
 from pathlib import Path
 
 from ..extras import needing
@@ -42,11 +43,13 @@ def load_isic(
         `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`.
 
     Raises:
-        FileNotFoundError: a missing folder, or no image in it.
+        FileNotFoundError: a missing folder or file, or no image.
         ValueError: by name: a missing or doubled mask, a damaged file, a mask of another size than its image or with
-            values other than 0 and 255.
+            values other than 0 and 255. Of several pairs all are counted, the first ten named. Masks without an image,
+            and images whose damaged JPEG data was repaired, are a warning.
+        OSError: the cache cannot be written to.
     """
-    root = Path(root).expanduser().absolute()
+    root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
     folders = find_folders(root)
     pairs = {split: find_pairs(root / images, root / masks) for split, (images, masks) in folders.items()}
     cache = Path(cache_dir or Path(config.HF_DATASETS_CACHE) / "efp_hf")

@@ -108,7 +108,7 @@ def stream_lesions(
         )
     streams = {}
     for split in [split for split in SPLITS if split in loaded]:
-        dataset = loaded[split]
+        dataset = loaded[split] if loaded[split].column_names else loaded[split]._resolve_features()
         image_column, mask_column, id_column = find_columns(dataset.column_names, name, image_column, mask_column)
         for column in (image_column, mask_column):  # `datasets` would decode, and encode again with some loss
             dataset = dataset.cast_column(column, ImageFeature(decode=False))

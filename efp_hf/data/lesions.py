@@ -1,5 +1,6 @@
 """Lesion images and masks, wherever they are: one door for folders, shards and the Hub."""
 
+import os
 from pathlib import Path
 
 from ..extras import needing
@@ -21,7 +22,7 @@ def load_lesions(
     Raises:
         FileNotFoundError, ValueError: as these functions; `streaming` of a folder of files.
     """
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     is_path = folder.exists() or str(source).startswith((".", "/", "~"))
     if is_path and not holds_shards(folder):
         if streaming:

@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import os
 from pathlib import Path
 
 import numpy as np
@@ -64,18 +65,29 @@ def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, spl
 
 
 def read_groups(metadata: Path) -> dict[str, list[str]]:
-    """image_id → its patient and lesion ids, from the ISIC archive's `metadata.csv`; empty without the file."""
-    if not metadata.is_file():
+    """
+    image_id → its patient and lesion ids, from the ISIC archive's `metadata.csv`; empty without the file.
+
+    Raises:
+        OSError: what is there is no file that can be read.
+        ValueError: no column `isic_id`, or no table.
+    """
+    if not os.path.lexists(metadata):
         return {}
-    with metadata.open(newline="", encoding="utf-8-sig") as file:
+    # other columns may hold text of any encoding
+    with metadata.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = csv.DictReader(file)
-        if "isic_id" not in (rows.fieldnames or []):
-            raise ValueError(
-                f"{metadata}: no column 'isic_id', got {rows.fieldnames}. It names the images by their ids."
-            )
-        return {
-            row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)] for row in rows
-        }
+        try:
+            if "isic_id" not in (rows.fieldnames or []):
+                raise ValueError(
+                    f"{metadata}: no column 'isic_id', got {rows.fieldnames}. It names the images by their ids."
+                )
+            return {
+                row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)]
+                for row in rows
+            }
+        except csv.Error as error:
+            raise ValueError(f"{metadata}, line {rows.line_num + 1}: {error}. Is a quotation mark open?") from error
 
 
 def write_split(data: DatasetDict, path: str | Path) -> None:
