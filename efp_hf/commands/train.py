@@ -48,6 +48,9 @@ RESULT_COLUMNS = (
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser, split=None)
+    parser.add_argument(
+        "--streaming", action="store_true", help="read Parquet or WebDataset as training goes; with --max-steps"
+    )
     parser.add_argument("--output", metavar="DIR", required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
     parser.add_argument(
@@ -106,11 +109,11 @@ def training_parser() -> HfArgumentParser:
     return parser
 
 
-def parse_training_arguments(others: list[str], output: str) -> TrainingArguments:
+def parse_training_arguments(others: list[str], output: str, streaming: bool) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
     import torch
 
-    from ..training.trainer import TRAINING_DEFAULTS
+    from ..training.trainer import STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
     if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
         raise InputError(
@@ -119,12 +122,16 @@ def parse_training_arguments(others: list[str], output: str) -> TrainingArgument
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
+    if streaming:
+        parser.set_defaults(**STREAMING_DEFAULTS)
     with one_line_errors():
         training_arguments, unknown = parser.parse_args_into_dataclasses(
             [*others, "--output_dir", output], return_remaining_strings=True, look_for_args_file=False
         )
     if unknown:
         raise InputError(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
+    if streaming and training_arguments.max_steps <= 0:
+        raise InputError("`--max-steps` must be given with --streaming: nobody knows the length of a stream. Pass it.")
     return training_arguments
 
 
@@ -142,10 +149,12 @@ def load_training_data(arguments: argparse.Namespace):
 
     root = arguments.data
     if root == "synthetic":
+        if arguments.streaming:
+            raise InputError("`--streaming` must have a folder of shards or a Hub id, got synthetic. Leave it out.")
         root = Path(arguments.output) / "synthetic-images"
         if not root.exists():
             write_synthetic_isic(root, num_images=160)
-    return load_lesions(root, seed=arguments.split_seed)
+    return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming)
 
 
 def load_model(arguments: argparse.Namespace):
@@ -211,13 +220,14 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     import torch
 
+    from ..data.fingerprint import read_fingerprint
     from ..inference.checkpoint import weights_digest
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_network
     from ..training.trainer import lesion_trainer
 
     check_model_options(arguments)
-    training_arguments = parse_training_arguments(arguments.others, arguments.output)
+    training_arguments = parse_training_arguments(arguments.others, arguments.output, arguments.streaming)
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
@@ -234,6 +244,7 @@ def run(arguments: argparse.Namespace) -> int:
         if resume is not None:
             check_network(resume, model)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
+        seen_before = read_fingerprint(arguments.checkpoint) if arguments.checkpoint else set()
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
     model.to(memory_format=torch.channels_last)
@@ -243,7 +254,7 @@ def run(arguments: argparse.Namespace) -> int:
         )
     row |= {
         "data": Path(arguments.data).name,
-        "images": "/".join(str(len(data[split])) for split in data),
+        "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
         "split_seed": arguments.split_seed,
         "seed": training_arguments.seed,
         "epochs": training_arguments.num_train_epochs,
@@ -266,7 +277,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(Path(arguments.output) / "training.csv", row)
     try:
         with interrupted_by_termination():
-            train_and_save(trainer, resume, Path(arguments.output), row)
+            train_and_save(trainer, resume, Path(arguments.output), row, data, seen_before)
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(way_on(arguments.output)) from interruption
     except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
@@ -274,8 +285,12 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train_and_save(trainer, resume: Path | None, output: Path, row: dict) -> None:
-    """Train to the end, then write the best weights and the row. A run that has both already is left as it is."""
+def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, seen_before: set | None) -> None:
+    """
+    Train to the end, then write the best weights, the row, and the fingerprint of the images of `data` and those
+    `seen_before`, unless nobody knows them. A run that has all of it already is left as it is.
+    """
+    from ..data.fingerprint import fingerprint_of
     from ..inference.checkpoint import weights_digest
     from ..metrics.rows import append_row, read_rows
     from ..training.checkpoints import save_trained, trained_steps
@@ -294,7 +309,8 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict) -> Non
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
         # not `save_model`: no pickled training arguments beside the weights
-        save_trained(trainer.model, trainer.processing_class, output)
+        fingerprint = None if seen_before is None else seen_before | fingerprint_of(data)
+        save_trained(trainer.model, trainer.processing_class, output, fingerprint)
         results = [weights_digest(output), round(seconds / 60, 1)]
         results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))

@@ -12,6 +12,7 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
+from ..data.fingerprint import TRAINING_IMAGES, write_fingerprint
 from ..image_processing_efp import EFPImageProcessor
 
 logger = logging.getLogger(__name__)
@@ -114,29 +115,36 @@ def keep_whole_best(state: TrainerState, arguments: TrainingArguments) -> None:
     if state.best_global_step is None:
         return
     output, metric = Path(arguments.output_dir), arguments.metric_for_best_model
+    here = output / f"checkpoint-{state.best_global_step}"
+    for named in (here, Path(state.best_model_checkpoint or here)):
+        if damage(named) is None:
+            state.best_model_checkpoint = str(named)
+            return
     metric = metric if metric.startswith("eval_") else f"eval_{metric}"
-    named = output / f"checkpoint-{state.best_global_step}"
     best = best_whole(state, output, metric, arguments.greater_is_better)
-    if best is None or best[0] != state.best_global_step:
+    if state.is_world_process_zero:
         instead = f"checkpoint-{best[0]}" if best else "the best of the checkpoints to come"
-        wrong = damage(named) if named.is_dir() else "it is gone"
-        if state.is_world_process_zero:
-            logger.warning("%s, the best so far, cannot be used (%s): %s counts instead.", named, wrong, instead)
+        logger.warning("%s, the best so far, cannot be used (%s): %s counts.", here, damage(here), instead)
     state.best_global_step, state.best_metric = best or (None, None)
     state.best_model_checkpoint = best and str(output / f"checkpoint-{best[0]}")
 
 
-def save_trained(model: PreTrainedModel, processor: EFPImageProcessor, folder: Path) -> None:
+def save_trained(
+    model: PreTrainedModel, processor: EFPImageProcessor, folder: Path, fingerprint: set[tuple[str, str]] | None
+) -> None:
     """
-    Model and processor into a folder of other files: the weights come last, so that none but their own files lie
-    beside them, whatever ends the run.
+    Model, processor and the [`fingerprint_of`] their images, where that is known, into a folder of other files: the
+    weights come last, so that none but their own files lie beside them, whatever ends the run.
     """
     partial = folder / ".saving"
     shutil.rmtree(partial, ignore_errors=True)  # a killed run's
     try:
         model.save_pretrained(partial)
         processor.save_pretrained(partial)
-        (folder / WEIGHTS).unlink(missing_ok=True)
+        if fingerprint is not None:
+            write_fingerprint(partial, fingerprint)
+        for stale in (WEIGHTS, TRAINING_IMAGES):
+            (folder / stale).unlink(missing_ok=True)
         for path in sorted(partial.iterdir(), key=lambda path: path.name == WEIGHTS):
             path.replace(folder / path.name)
     except SafetensorError as error:  # a full disk

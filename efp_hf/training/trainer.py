@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import DatasetDict
+from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 from safetensors import SafetensorError
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
@@ -16,7 +16,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from .checkpoints import damage, keep_whole_best, numbered_checkpoints
-from .transform import AugmentationEpoch, LesionTransform, undecoded
+from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "num_train_epochs": 30,
@@ -37,6 +37,12 @@ TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "batch_eval_metrics": True,
     "seed": 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
+}
+STREAMING_DEFAULTS = {  # a stream has no epochs that Trainer could count: thirtieths of --max-steps
+    "eval_strategy": "steps",
+    "eval_steps": 1 / 30,
+    "save_strategy": "steps",
+    "save_steps": 1 / 30,
 }
 
 
@@ -178,14 +184,14 @@ class LesionTrainer(Trainer):
 def lesion_trainer(
     model: PreTrainedModel,
     processor: EFPImageProcessor,
-    data: DatasetDict,
+    data: DatasetDict | IterableDatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
     other_cameras: bool = False,
 ) -> Trainer:
     """
     A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
-    [`load_lesions`].
+    [`load_lesions`]. Where they are streamed, `arguments` needs `max_steps`, and strategies of steps.
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
@@ -212,11 +218,18 @@ def lesion_trainer(
         depthwise_in_float32(model)
     has_own_loss = not isinstance(model.config, EFPConfig)
     to_score = logits_to_counts if has_own_loss else partial(logits_to_counts_and_losses, config=model.config)
+    plain = LesionTransform(processor)
+    if isinstance(data["train"], IterableDataset):
+        train_dataset = LesionStream(data["train"], augmented, shuffle_seed=arguments.seed)
+        eval_dataset = LesionStream(data["validation"], plain)
+    else:
+        train_dataset = undecoded(data["train"]).with_transform(augmented)
+        eval_dataset = undecoded(data["validation"]).with_transform(plain)
     return LesionTrainer(
         model,
         arguments,
-        train_dataset=undecoded(data["train"]).with_transform(augmented),
-        eval_dataset=undecoded(data["validation"]).with_transform(LesionTransform(processor)),
+        train_dataset=train_dataset,
+        eval_dataset=eval_dataset,
         processing_class=processor,
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=to_score,

@@ -1,10 +1,12 @@
 """Image and mask of a training pair to `pixel_values` and `labels`, augmented anew in each epoch."""
 
+from collections.abc import Iterator
+from itertools import count
 from zlib import crc32
 
 import numpy as np
 import torch
-from datasets import Dataset
+from datasets import Dataset, IterableDataset
 from datasets import Image as ImageFeature
 from PIL import Image
 from transformers import TrainerCallback
@@ -14,6 +16,7 @@ from ..data.files import DECODING_ERRORS, as_boolean_mask
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
 
 PICTURE = ImageFeature()
+SHUFFLED_TOGETHER = 256  # rows of a stream that are held in memory, of which the next one is drawn
 
 
 def undecoded(dataset: Dataset) -> Dataset:
@@ -65,6 +68,31 @@ class LesionTransform:
             images.append(image)
             masks.append(mask)
         return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+
+
+class LesionStream(torch.utils.data.IterableDataset):
+    """
+    The examples of a streamed split, one by one. With a `shuffle_seed` without end: each epoch in another order and
+    augmented anew, both by the seed and the number of the epoch alone, so that a resumed run reads the same again.
+    """
+
+    def __init__(self, rows: IterableDataset, transform: LesionTransform, shuffle_seed: int | None = None):
+        self.rows, self.transform, self.shuffle_seed = rows, transform, shuffle_seed
+
+    def __iter__(self) -> Iterator[dict[str, torch.Tensor]]:
+        if self.shuffle_seed is None:
+            yield from self.examples(self.rows)
+            return
+        # not the shared one: data-loading processes come to an epoch's end one after another
+        self.transform.epoch = torch.zeros_like(self.transform.epoch)
+        for epoch in count():
+            self.transform.epoch.fill_(epoch)
+            yield from self.examples(self.rows.shuffle(self.shuffle_seed + epoch, buffer_size=SHUFFLED_TOGETHER))
+
+    def examples(self, rows: IterableDataset) -> Iterator[dict[str, torch.Tensor]]:
+        for row in rows:
+            batch = self.transform({name: [value] for name, value in row.items()})
+            yield {name: values[0] for name, values in batch.items()}
 
 
 class AugmentationEpoch(TrainerCallback):

@@ -180,9 +180,9 @@ def test_checkpoint_that_cannot_be_saved_leaves_nothing(tmp_path, data):
 
 
 def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monkeypatch):
-    save_trained(tiny_model(), PROCESSOR, tmp_path)
+    save_trained(tiny_model(), PROCESSOR, tmp_path, {(64 * "0", "train")})
     first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    assert set(first) == {"config.json", "model.safetensors", "preprocessor_config.json"}
+    assert set(first) == {"config.json", "model.safetensors", "preprocessor_config.json", "training_images.csv"}
 
     renamed = []
 
@@ -194,7 +194,7 @@ def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monk
 
     monkeypatch.setattr(Path, "replace", replace_but_not_weights)
     with pytest.raises(KeyboardInterrupt):
-        save_trained(tiny_model(head_size=8), PROCESSOR, tmp_path)
+        save_trained(tiny_model(head_size=8), PROCESSOR, tmp_path, None)
     assert renamed[-1] == "model.safetensors" and len(renamed) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "preprocessor_config.json"}
     with pytest.raises((OSError, ValueError), match=str(tmp_path)):
