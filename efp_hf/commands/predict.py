@@ -3,6 +3,8 @@
   efp predict photo.jpg
   efp predict FOLDER 'more/*.png' --output masks --overlays
   efp predict photo.jpg --checkpoint exports/efp-isic-onnx      of `efp export`
+  efp predict --data SHARDS --split test
+  torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
 Writes <id>_segmentation.png (0 skin, 255 lesion, the size of the image) and predictions.csv.
 Files that cannot be read are named at the end, and the exit code is then 1.
@@ -10,8 +12,10 @@ Files that cannot be read are named at the end, and the exit code is then 1.
 
 import argparse
 import sys
+from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import torch
@@ -23,6 +27,7 @@ from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
 from ..modeling_efp import EFPForSegmentation
 from .arguments import (
+    InputError,
     WriteError,
     add_batch_size_argument,
     add_checkpoint_argument,
@@ -34,7 +39,11 @@ from .interruption import interrupted_by_termination
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("inputs", nargs="+", metavar="IMAGE|FOLDER|GLOB")
+    parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER|GLOB")
+    parser.add_argument(
+        "--data", metavar="DATASET", help="folder of Parquet or WebDataset shards, or a Hub id: streamed"
+    )
+    parser.add_argument("--split", help="of --data, where it has several")
     add_output_argument(parser, "masks", "the masks")
     add_checkpoint_argument(parser)
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
@@ -56,9 +65,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 @dataclass
 class Job:
-    """What all processes of a run have to know: the files, and how their masks are made."""
+    """What all processes of a run have to know: the files, `None` for a stream, and how their masks are made."""
 
-    files: list[Path]
+    files: list[Path] | None
     finished: dict[str, dict[str, str]]
     threshold: float
     largest_region: bool
@@ -94,13 +103,13 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
     """The part of one process → its exit code. The first one prepares the folder, and joins the tables in the end."""
     from tqdm import tqdm
 
-    from ..inference.folder import predict_files, share_of, unfinished, write_predictions
+    from ..inference.folder import predict_files, share_of, stream_share, unfinished, write_predictions
     from ..inference.prediction_table import join_parts, printable, table_text
 
     job = None
     if processes.number == 0:
         try:
-            job, model, processor = prepare(arguments, held)
+            job, stream, model, processor = prepare(arguments, held)
         finally:
             job = processes.from_first(job)
     else:
@@ -108,50 +117,63 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
         if job is None:  # the first one says what is wrong
             return 2
         with one_line_errors():
+            stream = open_stream(arguments)
             model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
 
-    files = share_of(unfinished(job.files, job.finished), processes.number, processes.count)
+    number, count = processes.number, processes.count
+    places = []  # (place, name in the table) of the images of this process
+    if job.files is None:
+        share, num_images = stream_share(stream, number, count, job.finished, job.made_by, places), None
+    else:
+        places = [(place, table_text(path.name)) for place, path in enumerate(job.files)] if number == 0 else []
+        share = share_of(unfinished(job.files, job.finished), number, count)
+        num_images = len(share)
     predictions = predict_files(
-        files,
+        share,
         model,
         processor,
         batch_size=arguments.batch_size,
         threshold=job.threshold,
         largest_region=job.largest_region,
     )
-    is_quiet = True if processes.number else None  # None: quiet where no terminal is
-    progress = tqdm(predictions, total=len(files), unit="image", disable=is_quiet)
-    failed = write_predictions(
-        progress, arguments.output, arguments.overlays, job.finished, job.made_by, part=processes.number
-    )
+    is_quiet = True if number else None  # None: quiet where no terminal is
+    progress = tqdm(predictions, total=num_images, unit="image", disable=is_quiet)
+    failed = write_predictions(progress, arguments.output, arguments.overlays, job.finished, job.made_by, part=number)
     failed = [(prediction.path, prediction.error) for prediction in failed]
-    failed = dict(failure for part in processes.gather(failed) for failure in part)
-    if processes.number == 0 and (processes.count > 1 or job.finished):
-        join_parts(arguments.output, [table_text(path.name) for path in job.files])
+    places, failed = (list(chain(*parts)) for parts in zip(*processes.gather((places, failed)), strict=True))
+    if number == 0 and (count > 1 or job.finished):
+        join_parts(arguments.output, [name for _, name in sorted(places)])
     processes.from_first(None)  # a launcher ends all processes when the first one fails
-    if processes.number:
+    if number:
         return 0
-    num_masks = len(job.files) - len(failed)
+    num_masks = len(places) - len(failed)
     print(f"{num_masks} mask{'s' if num_masks != 1 else ''} in {printable(str(arguments.output))}")
-    for path in job.files:
-        if path in failed:
-            print(f"failed: {printable(failed[path])}", file=sys.stderr)
+    if job.files is not None:
+        order = {path: place for place, path in enumerate(job.files)}
+        failed.sort(key=lambda failure: order[failure[0]])
+    for _, error in failed:
+        print(f"failed: {printable(error)}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def prepare(
     arguments: argparse.Namespace, held: ExitStack
-) -> tuple[Job, EFPForSegmentation | ExportedModel, EFPImageProcessor]:
-    """The job, its model and processor, and an output folder with the table of what is finished."""
+) -> tuple[Job, Iterator[tuple[str, bytes]] | None, EFPForSegmentation | ExportedModel, EFPImageProcessor]:
+    """The job, the stream of `--data`, model and processor; and an output folder with the table of what is finished."""
     from ..inference.folder import find_images
     from ..inference.output_folder import check_own_folder, only_writer
     from ..inference.prediction_table import finished_rows, start_table
 
     output = arguments.output
+    if (arguments.data is None) == (not arguments.inputs):
+        raise InputError("Pass images, folders or globs, or a dataset with --data.")
+    if arguments.split is not None and arguments.data is None:
+        raise InputError("`--split` must be used with --data. Leave it out.")
     check_new_output(output, arguments.overwrite or arguments.resume, "go on with --resume, ")
     with one_line_errors():
-        files = find_images(arguments.inputs)
-        check_own_folder(output, files)
+        stream = open_stream(arguments)
+        files = find_images(arguments.inputs) if stream is None else None
+        check_own_folder(output, files, arguments.data)
         model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
         region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
@@ -160,6 +182,14 @@ def prepare(
         made_by = f"{weights}, threshold {threshold}, largest region {region}"
         output.mkdir(parents=True, exist_ok=True)
         held.enter_context(only_writer(output))
-        finished = finished_rows(output, made_by, arguments.overlays, files) if arguments.resume else {}
+        finished = finished_rows(output, made_by, arguments.overlays, files or ()) if arguments.resume else {}
     start_table(output, finished.values())
-    return Job(files, finished, threshold, region, made_by), model, processor
+    return Job(files, finished, threshold, region, made_by), stream, model, processor
+
+
+def open_stream(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]] | None:
+    if arguments.data is None:
+        return None
+    from ..data.stream import stream_images
+
+    return stream_images(arguments.data, arguments.split)

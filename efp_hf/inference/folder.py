@@ -1,4 +1,4 @@
-"""Image files to mask files: one after the other, in batches, past the bad ones."""
+"""Image files, or images of a stream, to mask files: one after the other, in batches, past the bad ones."""
 
 import errno
 import glob
@@ -8,15 +8,17 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
+from zlib import crc32
 
 import numpy as np
 import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.files import REPAIRED, is_image_file, read_image, read_sized_image, write_atomically
+from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
@@ -24,6 +26,7 @@ from .drawing import outline_lesion
 from .prediction_table import (
     COLUMNS,
     PredictionTable,
+    made_from,
     mask_path,
     overlay_path,
     start_table,
@@ -42,6 +45,14 @@ PLACE_ERRORS = tuple(
 
 
 @dataclass
+class StreamedImage:
+    """An image of a dataset: the content of its file, and the path that names its mask, where no file is."""
+
+    path: Path
+    content: bytes
+
+
+@dataclass
 class Prediction:
     """
     What became of one file: `mask` (bool) and `probabilities` at the image's own size and the mask's
@@ -54,6 +65,7 @@ class Prediction:
     expected_jaccard: float | None = None
     note: str = ""
     error: str | None = None
+    content: bytes | None = None  # of a [`StreamedImage`]
 
     @classmethod
     def of(cls, path: Path, result: BatchFeature) -> "Prediction":
@@ -120,49 +132,74 @@ def share_of(files: list[Path], number: int, count: int) -> list[Path]:
 
 
 def predict_files(
-    files: list[Path],
+    files: Iterable[Path | StreamedImage],
     model: EFPForSegmentation,
     processor: EFPImageProcessor,
     batch_size: int = 8,
     **post_processing,
 ) -> Iterator[Prediction]:
-    """One [`Prediction`] a file, in order. The next batch is decoded while the model runs; a bad file stops nothing."""
-    with ThreadPoolExecutor() as readers:
-        batches = [files[start : start + batch_size] for start in range(0, len(files), batch_size)]
-        ahead = [readers.submit(read_for_model, path, processor) for path in batches[0]] if batches else []
+    """
+    One [`Prediction`] a file, in order. While the model runs, the next batch is decoded, and the one after it is taken
+    from `files`, which may be a stream; a bad file stops nothing.
+    """
+    remaining = iter(files)
+
+    def next_batch() -> list[Path | StreamedImage]:
+        return list(islice(remaining, batch_size))
+
+    with ThreadPoolExecutor() as readers, ThreadPoolExecutor(max_workers=1) as taker:
         try:
-            for number, batch in enumerate(batches):
+            batch = next_batch()
+            following = taker.submit(next_batch)
+            ahead = [readers.submit(read_for_model, file, processor) for file in batch]
+            while batch:
                 read = [future.result() for future in ahead]
-                following = batches[number + 1] if number + 1 < len(batches) else []
-                ahead = [readers.submit(read_for_model, path, processor) for path in following]
-                results = segment_read([item for item in read if not isinstance(item, str)], model, processor)
-                for path, item in zip(batch, read, strict=True):
+                next_one, following = following.result(), taker.submit(next_batch)
+                ahead = [readers.submit(read_for_model, file, processor) for file in next_one]
+                results = iter(segment_read([item for item in read if not isinstance(item, str)], model, processor))
+                for file, item in zip(batch, read, strict=True):
                     if isinstance(item, str):
-                        yield Prediction(path, error=item)
+                        prediction = Prediction(path_of(file), error=item)
                     else:
-                        yield predict_one(path, *item, next(results), processor, **post_processing)
+                        prediction = predict_one(path_of(file), *item, next(results), processor, **post_processing)
+                    prediction.content = content_of(file)
+                    yield prediction
+                batch = next_one
         finally:  # where the run is interrupted, what is not needed is not read
             readers.shutdown(cancel_futures=True)
+            taker.shutdown(cancel_futures=True)
 
 
-def read_for_model(path: Path, processor: EFPImageProcessor) -> tuple[Image.Image, tuple[int, int]] | str:
+def path_of(file: Path | StreamedImage) -> Path:
+    return file.path if isinstance(file, StreamedImage) else file
+
+
+def content_of(file: Path | StreamedImage) -> bytes | None:
+    return file.content if isinstance(file, StreamedImage) else None
+
+
+def read_for_model(
+    file: Path | StreamedImage, processor: EFPImageProcessor
+) -> tuple[Image.Image, tuple[int, int]] | str:
     """The image, a large JPEG at reduced scale, with its own (height, width); or what is wrong with it."""
+    min_size = DECODING_MARGIN * max(processor.size["height"], processor.size["width"])
     try:
-        return read_sized_image(path, min_size=DECODING_MARGIN * max(processor.size["height"], processor.size["width"]))
+        return read_sized_image(path_of(file), min_size=min_size, content=content_of(file))
     except (OSError, ValueError) as error:
         return str(error)
     except MemoryError:
-        return f"{path}: the image does not fit into memory. Reduce it first."
+        return f"{path_of(file)}: the image does not fit into memory. Reduce it first."
 
 
 @torch.inference_mode()
 def segment_read(
     read: list[tuple[Image.Image, tuple[int, int]]], model: EFPForSegmentation, processor: EFPImageProcessor
-) -> Iterator[torch.Tensor]:
+) -> tuple[torch.Tensor, ...]:
     """The logits `(1, 2, height, width)` of each image of a batch, which goes through the model as one."""
-    if read:
-        inputs = processor([image for image, _ in read], return_tensors="pt").to(model.device, model.dtype)
-        yield from model(**inputs).logits.split(1)
+    if not read:
+        return ()
+    inputs = processor([image for image, _ in read], return_tensors="pt").to(model.device, model.dtype)
+    return model(**inputs).logits.split(1)
 
 
 def predict_one(
@@ -217,7 +254,8 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
 def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> None:
     """Mask and, where wanted, overlay of one good file."""
     if overlay:
-        picture = outline_lesion(read_image(prediction.path), prediction.mask)
+        image, _ = read_sized_image(prediction.path, content=prediction.content)
+        picture = outline_lesion(image, prediction.mask)
     write_mask(prediction.mask, mask_path(output, prediction.path))
     if overlay:
         write_atomically(overlay_path(output, prediction.path), lambda path: picture.save(path, "JPEG"))
@@ -246,13 +284,16 @@ def record(
                 path.unlink(missing_ok=True)
     failure = {"image": prediction.path.name, "error": prediction.error}
     row = table_row(prediction) if prediction.error is None else failure
-    table.append(row, num_bytes(prediction.path))
+    table.append(row, num_bytes(prediction))
     return prediction.error
 
 
-def num_bytes(path: Path) -> int | None:
+def num_bytes(prediction: Prediction) -> int | None:
+    """Of the image's file, if it is there."""
+    if prediction.content is not None:
+        return len(prediction.content)
     try:
-        return path.stat().st_size
+        return prediction.path.stat().st_size
     except OSError:
         return None
 
@@ -267,6 +308,40 @@ def unfinished(files: list[Path], finished: dict[str, dict]) -> list[Path]:
         else:
             remaining.append(path)
     return remaining
+
+
+def stream_share(
+    images: Iterable[tuple[str, bytes]],
+    number: int,
+    count: int,
+    finished: dict[str, dict[str, str]],
+    made_by: str,
+    places: list[tuple[int, str]],
+) -> Iterator[StreamedImage]:
+    """
+    The images of a stream that one of `count` processes has to do: of its ids those that are not `finished`. Each
+    process reads the whole stream; images of the same id meet in one.
+
+    Args:
+        images: (name, content) of each.
+        places: gets the place in the stream and the [`table_text`] of each name of this process, finished or not.
+
+    Raises:
+        OSError: a finished image has changed.
+    """
+    done = set(finished)
+    for place, (file_name, content) in enumerate(images):
+        path = Path(file_name)
+        if crc32(os.fsencode(path.stem)) % count != number:
+            continue
+        name = table_text(path.name)
+        places.append((place, name))
+        if name not in done:
+            yield StreamedImage(path, content)
+            continue
+        done.remove(name)
+        if finished[name]["made_by"] not in (made_by, made_from(made_by, len(content))):
+            raise OSError(f"{name}: the image is not the one that the mask in --output was made of")
 
 
 def write_predictions(
@@ -310,8 +385,9 @@ def write_predictions(
             image_id = Path(name).stem
             is_taken = image_id in written
             if prediction.error is None and is_taken:
-                other = f"another {name}" if written[image_id] == name else written[image_id]
-                prediction.error = f"{prediction.path}: its mask would overwrite that of {other}. Rename one of them."
+                prediction.error = (
+                    f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
+                )
             elif prediction.error is None:
                 written[image_id] = name
             finish(earlier)

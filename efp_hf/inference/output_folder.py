@@ -1,7 +1,7 @@
 """The folder that masks are written to: whose it is, and who writes there."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,17 +12,22 @@ try:
 except ImportError:  # Windows
     fcntl = None
 
+WRITTEN_ENDINGS = ("_segmentation.png", "_overlay.jpg")
 
-def check_own_folder(output: Path, images: Iterable[Path]) -> None:
+
+def check_own_folder(output: Path, images: list[Path] | None, dataset: str | None = None) -> None:
     """
+    Args:
+        images: whose masks will be written; `None` for those of a `dataset`, a folder or Hub id.
+
     Raises:
         ValueError: images are read from the folder, or a file of somebody else would be replaced in it, such as a true
             mask: a folder that `efp predict` has written has its table.
     """
     if not output.exists():
         return
-    images = list(images)
-    for folder in dict.fromkeys(path.parent for path in images):
+    folders = [Path(dataset).expanduser()] if images is None else dict.fromkeys(path.parent for path in images)
+    for folder in folders:
         if os.path.exists(folder) and os.path.samefile(folder, output):
             raise ValueError(f"{output}: --output must not be a folder that images are read from. Choose another one.")
     tables = tables_in(output)
@@ -30,7 +35,11 @@ def check_own_folder(output: Path, images: Iterable[Path]) -> None:
         read_lines(table)
     if tables:
         return
-    for path in (to_write(output, image) for image in images for to_write in (mask_path, overlay_path)):
+    if images is None:
+        written = (path for path in output.iterdir() if path.name.endswith(WRITTEN_ENDINGS))
+    else:
+        written = (path(output, image) for image in images for path in (mask_path, overlay_path))
+    for path in written:
         if os.path.lexists(path):
             raise ValueError(
                 f"{path} would be replaced, and is not of `efp predict` (no predictions.csv beside it). "

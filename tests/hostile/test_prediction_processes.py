@@ -8,10 +8,15 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
+import numpy as np
 import pytest
+from datasets import Dataset, Features, Value
+from datasets import Image as ImageFeature
 from hostile.prediction_process import exit_codes, files_of, start_prediction
+from PIL import Image
 
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.folder import share_of
@@ -31,6 +36,14 @@ def photos(tmp_path_factory):
 
 def arguments(photos, checkpoint, output, *more):
     return [photos / "a", photos / "b", "--checkpoint", checkpoint, "--output", output, "--batch-size", 2, *more]
+
+
+def write_shard(path, files, names=None) -> None:
+    path.parent.mkdir(exist_ok=True)
+    names = names or [file.stem for file in files]
+    columns = {"image": [{"bytes": file.read_bytes(), "path": None} for file in files], "image_id": names}
+    features = Features({"image": ImageFeature(), "image_id": Value("string")})
+    Dataset.from_dict(columns, features=features).to_parquet(path)
 
 
 @pytest.mark.parametrize("count", [1, 2, 3, 20])
@@ -56,6 +69,53 @@ def test_number_of_processes_changes_no_file(photos, tiny_checkpoint, tmp_path, 
     held = 1 + sum(files == outputs[0] and text == said[0] for files, text in zip(outputs[1:], said[1:], strict=True))
     record_counts("predicting processes: 1, 2, 3", 3, held)
     assert held == 3
+
+
+@pytest.mark.slow
+def test_dataset_gives_the_masks_of_its_files_to_any_number_of_processes(photos, tiny_checkpoint, tmp_path):
+    files = sorted((photos / "b").iterdir())
+    for shard, chosen in enumerate((files[:2], files[2:])):
+        write_shard(tmp_path / "data" / f"test-{shard}.parquet", chosen)
+    log, asked = tmp_path / "log", ["--checkpoint", tiny_checkpoint, "--batch-size", 2, "--overlays", "--output"]
+    assert exit_codes(start_prediction([photos / "b", *asked, tmp_path / "files"], log)) == [0]
+    expected = files_of(tmp_path / "files")
+    assert len(expected) == 2 * 5 + 1
+    for count in (1, 2, 3):
+        output = tmp_path / f"by_{count}"
+        codes = exit_codes(start_prediction(["--data", tmp_path / "data", *asked, output], log, count))
+        assert codes == [0] * count, log.read_text()
+        assert files_of(output) == expected
+    (output / "mole_8_segmentation.png").unlink()  # of a run that was stopped
+    assert exit_codes(start_prediction(["--data", tmp_path / "data", *asked, output, "--resume"], log)) == [0]
+    assert files_of(output) == expected
+    write_shard(tmp_path / "data" / "test-0.parquet", files[3:])  # now another mole_8 comes first
+    codes = exit_codes(start_prediction(["--data", tmp_path / "data", *asked, tmp_path / "doubled"], log, 2))
+    assert codes == [1, 0] and log.read_text().count("its mask would overwrite that of mole_8.jpg") == 1
+
+
+@pytest.mark.slow
+def test_memory_of_a_streamed_prediction_does_not_grow_with_the_dataset(tiny_checkpoint, tmp_path, record_counts):
+    photo = tmp_path / "photo.png"
+    noise = np.random.default_rng(0).integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(photo)  # 270 KB
+    peaks = {}
+    for num_shards in (2, 20):
+        for shard in range(num_shards):
+            names = [f"mole_{shard}_{number}" for number in range(50)]
+            write_shard(tmp_path / f"data_{num_shards}" / f"test-{shard:02d}.parquet", [photo] * 50, names)
+        asked = ["--data", tmp_path / f"data_{num_shards}", "--checkpoint", tiny_checkpoint]
+        (process,) = start_prediction([*asked, "--output", tmp_path / f"masks_{num_shards}"], tmp_path / "log")
+        peak = 0
+        while process.is_alive():
+            with suppress(FileNotFoundError, ProcessLookupError):
+                pages = int(Path(f"/proc/{process.pid}/statm").read_text().split()[1])
+                peak = max(peak, pages * os.sysconf("SC_PAGE_SIZE"))
+            process.join(0.02)
+        assert process.exitcode == 0, (tmp_path / "log").read_text()
+        peaks[50 * num_shards] = peak / 1e6
+    notes = ", ".join(f"{number} images {peak:.0f} MB" for number, peak in peaks.items())
+    record_counts("memory of a streamed prediction", 2, 1 + (peaks[1000] < peaks[100] + 60), peak=notes)
+    assert peaks[1000] < peaks[100] + 60  # of 243 MB more that the files have
 
 
 @pytest.mark.slow
