@@ -287,8 +287,10 @@ class EFPImageProcessor(TorchvisionBackend):
 
     @classmethod
     def from_dict(cls, image_processor_dict, **kwargs):
-        """As in Transformers, which takes its default for a field that is null, and a field for a method."""
+        """As in Transformers, which takes a default for what is null or missing, and a field for a method."""
         check_fields(cls, image_processor_dict)
+        if "size" not in {**image_processor_dict, **kwargs}:
+            raise ValueError("`size` must be there: no other is known to be the one of the training.")
         for name, value in image_processor_dict.items():
             if value is None and getattr(cls, name, None) is not None:
                 raise ValueError(f"`{name}` must not be null. Delete it for the default, {getattr(cls, name)}.")

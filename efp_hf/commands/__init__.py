@@ -58,6 +58,8 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     """Run one command with its own arguments → the exit code."""
     command = import_module(f".{name}", __name__)
     logging.disable_progress_bar()  # Transformers' own, of every loading; the commands have theirs
+    # its table of weights that do not fit: they are an error, of one line
+    logging.get_logger("transformers.modeling_utils").addFilter(lambda record: "LOAD REPORT" not in record.getMessage())
     parser = CommandParser(
         prog=f"efp {name}",
         description=command.__doc__,
