@@ -3,8 +3,10 @@
 import json
 from pathlib import Path
 
+import torch
 from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
 
+from ..configuration_efp import damage_named
 from ..extras import require
 
 PACKAGES = {
@@ -13,6 +15,7 @@ PACKAGES = {
     "executorch": ("executorch",),
 }
 RUNTIMES = ("torch", *PACKAGES)
+TRIAL_SIZE = (64, 96)  # of the image that a loaded model is tried on
 
 
 def require_packages(packages: tuple[str, ...], purpose: str) -> None:
@@ -21,9 +24,20 @@ def require_packages(packages: tuple[str, ...], purpose: str) -> None:
 
 
 def runtime_of(checkpoint: str | Path) -> str:
-    """The runtime that a folder is exported for; "torch" for everything else, a checkpoint or a Hub id."""
+    """
+    The runtime that a folder is exported for; "torch" for everything else, a checkpoint or a Hub id.
+
+    Raises:
+        OSError, ValueError: the folder's `EXPORT_MANIFEST_FILE` is damaged.
+    """
     manifest = Path(checkpoint).expanduser() / EXPORT_MANIFEST_FILE
-    return json.loads(manifest.read_text(encoding="utf-8"))["export_format"] if manifest.is_file() else "torch"
+    if not manifest.is_file():
+        return "torch"
+    with damage_named(checkpoint, EXPORT_MANIFEST_FILE):
+        found = json.loads(manifest.read_text(encoding="utf-8")).get("export_format")
+        if not isinstance(found, str) or found not in PACKAGES:
+            raise ValueError(f"`export_format` must be one of {', '.join(PACKAGES)}, got {found!r}. Export it again.")
+        return found
 
 
 def openvino_precision(bf16: bool = False) -> dict[str, str]:
@@ -76,9 +90,23 @@ def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = 
     if bf16 and runtime != "openvino":
         raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
     options = runner_options(runtime, bf16, threads)
-    try:
-        return ExportedModel.from_pretrained(Path(folder).expanduser(), **options)
-    except (OSError, ImportError):
-        raise
-    except Exception as error:  # each runtime has exceptions of its own
-        raise ValueError(f"{folder}: the exported model is damaged ({error}). Export it again.") from error
+    with damage_named(folder, "the exported model is damaged"):
+        model = ExportedModel.from_pretrained(Path(folder).expanduser(), **options)
+        check_outputs(model)
+        return model
+
+
+@torch.inference_mode()
+def check_outputs(model: ExportedModel) -> None:
+    """
+    Raises:
+        ValueError: a small black image does not give finite logits of the configuration's labels: some weights are
+            damaged, or the file is another network's.
+    """
+    shape = (1, model.config.num_channels, *TRIAL_SIZE)
+    logits = model(pixel_values=torch.zeros(shape, dtype=model.dtype, device=model.device)).logits
+    expected = (1, model.config.num_labels, *TRIAL_SIZE)
+    if tuple(logits.shape) != expected:
+        raise ValueError(f"its logits must have the shape {expected}, got {tuple(logits.shape)}.")
+    if not logits.isfinite().all():
+        raise ValueError("its logits must be finite, got NaN or infinity for a black image.")
