@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from efp_hf.lesion.contour import coco_contour, lesion_polygons
+from efp_hf.lesion.contour import bounding_box, coco_contour, lesion_polygons
 
 
 def polygon_area(polygon) -> float:
@@ -42,3 +42,10 @@ def test_regions_that_touch_at_a_corner_are_one_polygon():
 
 def test_no_lesion_has_no_annotation():
     assert coco_contour(np.zeros((4, 4), dtype=bool), "a.png")["annotations"] == []
+
+
+def test_bounding_box_ends_behind_the_last_row_and_column():
+    mask = np.zeros((6, 8), dtype=bool)
+    mask[1:4, 2:6] = True
+    assert bounding_box(mask) == (1, 2, 4, 6)
+    assert coco_contour(mask, "a.png")["annotations"][0]["bbox"] == [2, 1, 4, 3]
