@@ -152,6 +152,12 @@ class BestCheckpoint(TrainerCallback):
 class LesionTrainer(Trainer):
     """Trainer whose checkpoints are whole or, after an error, not there; a killed one's has no state ([`damage`])."""
 
+    def _run_epoch(self, **kwargs):
+        if self.state.global_step < self.state.max_steps:
+            super()._run_epoch(**kwargs)
+        else:  # resumed after its last step within an epoch, Trainer would take one step more
+            self.control.should_training_stop = True
+
     def _save_checkpoint(self, model, trial):
         output, step = Path(self.args.output_dir), self.state.global_step
         checkpoint = output / f"checkpoint-{step}"

@@ -1,13 +1,17 @@
+import os
 import shutil
+import signal
 import subprocess
 import sys
 
 import pytest
 from conftest import REPOSITORY
+from transformers import TrainerCallback, trainer
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
-from efp_hf.commands import precision
-from efp_hf.data.folders import FOLDERS
+from efp_hf.commands import precision, train
+from efp_hf.data.fingerprint import fingerprint_of, read_fingerprint, write_fingerprint
+from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.rows import append_row
 
@@ -133,9 +137,125 @@ def test_help_all_lists_the_fields_of_training_arguments(efp):
     assert "--gradient-accumulation-steps" not in efp("train", "--help").out
 
 
+SMALL = (
+    *("--image-size", "32", "--per-device-train-batch-size", "8", "--max-steps", "6", "--save-total-limit", "3"),
+    *("--eval-strategy", "steps", "--eval-steps", "2", "--save-strategy", "steps", "--save-steps", "2"),
+    *("--use-cpu", "--disable-tqdm", "--output", "run"),
+)
+
+
 @pytest.mark.slow
-def test_accelerate_launches_two_processes(tmp_path, synthetic_root):
-    launch = (sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL)
+    assert efp(*arguments).code == 0
+    output = tmp_path / "run"
+    files = {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()}
+    assert {"model.safetensors", "training.csv"} <= files.keys()
+
+    again = efp(*arguments, "--resume")
+    assert again.code == 0 and "run is finished: nothing was left to train, and nothing is changed" in again.out
+    assert {path.name: path.read_bytes() for path in output.iterdir() if path.is_file()} == files
+
+    (output / "checkpoint-6" / "trainer_state.json").unlink()
+    resumed = efp(*arguments, "--resume")
+    assert resumed.code == 0
+    line = "efp train: goes on from checkpoint-4, without newer ones (checkpoint-6: trainer_state.json is missing)"
+    assert line in resumed.err.splitlines()
+    assert (output / "model.safetensors").read_bytes() == files["model.safetensors"]
+
+    other = efp(
+        *(option for option in arguments if option not in ("--checkpoint", tiny_checkpoint)), "--nano", "--resume"
+    )
+    assert other.code == 2 and "checkpoint-6 must hold the network that is to be trained" in other.err
+
+    for checkpoint in output.glob("checkpoint-*"):
+        (checkpoint / "optimizer.pt").write_bytes(b"")
+    refused = efp(*arguments, "--resume")
+    assert refused.code == 2
+    assert "must have a checkpoint in run, got none that is whole (checkpoint-6: optimizer.pt is damaged" in refused.err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", ["0", "2"])
+def test_image_that_becomes_unreadable_is_named_in_a_line(
+    efp, tmp_path, synthetic_root, tiny_checkpoint, monkeypatch, workers
+):
+    data = shutil.copytree(synthetic_root, tmp_path / "data")
+    damaged = sorted((data / FOLDERS["train"][0]).glob("*.jpg"))[0]
+    load = train.load_training_data
+
+    def load_and_damage(arguments):
+        loaded = load(arguments)
+        damaged.write_bytes(damaged.read_bytes()[:900])
+        return loaded
+
+    monkeypatch.setattr(train, "load_training_data", load_and_damage)
+    arguments = ("--data", data, "--checkpoint", tiny_checkpoint, *SMALL, "--dataloader-num-workers", workers)
+    ran = efp("train", *arguments)
+    assert ran.code == 1 and "Traceback" not in ran.err
+    last = ran.err.splitlines()[-1]
+    assert last.startswith(f"efp train: {damaged}: the file is gone or damaged (")
+    assert last.endswith("Copy it again. Mend it; no checkpoint was saved: start again.")
+
+
+@pytest.mark.slow
+def test_training_that_is_terminated_says_how_it_goes_on(efp, tmp_path, synthetic_root, tiny_checkpoint, monkeypatch):
+    class TerminatedAtStep(TrainerCallback):
+        def on_step_begin(self, args, state, control, **kwargs):
+            if state.global_step == self.step:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+    callback = TerminatedAtStep()
+    monkeypatch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, callback])
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL)
+    callback.step = 1
+    ran = efp(*arguments)
+    assert ran.code == 130
+    assert ran.err.endswith("efp train: interrupted, no checkpoint was saved: start again\n")
+    callback.step = 5
+    ran = efp(*arguments, "--overwrite")
+    assert ran.code == 130 and ran.err.endswith("efp train: interrupted, go on with --resume\n")
+    callback.step = None
+    assert efp(*arguments, "--resume").code == 0
+
+
+@pytest.mark.slow
+def test_trained_weights_carry_the_fingerprint_of_their_images(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", "./base", *SMALL, "--max-steps", "2")
+    assert efp(*arguments).code == 0
+    assert read_fingerprint(tmp_path / "run") is None  # nobody knows what the base has seen
+    before = {("0" * 64, "train")}
+    write_fingerprint(base, before)
+    assert efp(*arguments, "--overwrite").code == 0
+    images = fingerprint_of(load_isic(synthetic_root))
+    assert len(images) == 32
+    assert read_fingerprint(tmp_path / "run") == images | before
+
+
+@pytest.mark.slow
+def test_train_streams_shards(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    data = load_isic(synthetic_root)
+    (tmp_path / "shards").mkdir()
+    for split in ("train", "validation"):
+        data[split].to_parquet(tmp_path / "shards" / f"{split}-0.parquet")
+    ran = efp("train", "--data", "./shards", "--streaming", "--checkpoint", tiny_checkpoint, *SMALL)
+    assert ran.code == 0
+    assert rows_of(tmp_path / "run" / "training.csv")[0]["images"] == "streamed"
+
+
+def test_streaming_needs_a_number_of_steps_and_shards(efp, tiny_checkpoint):
+    arguments = ("--checkpoint", tiny_checkpoint, "--use-cpu", "--output", "run")
+    ran = efp("train", "--data", "./shards", "--streaming", *arguments)
+    assert ran.code == 2 and "`--max-steps` must be given with --streaming" in ran.err
+    ran = efp("train", "--data", "synthetic", "--streaming", "--max-steps", "2", *arguments)
+    assert ran.code == 2 and "`--streaming` must have a folder of shards or a Hub id, got synthetic" in ran.err
+
+
+@pytest.mark.slow
+def test_accelerate_launches_two_processes(tmp_path, synthetic_root, rows_of):
+    """With `--cpu` it would start one alone; `--multi_gpu` starts as many as it is told, with processors as well."""
+    launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     arguments = ("--max-steps", "2", "--disable-tqdm", "--encoder", "paper", "--image-size", "32", "--output", "run")
     ran = subprocess.run(
         [*launch, "-m", "efp_hf", "train", "--data", str(synthetic_root), *arguments],
@@ -145,4 +265,5 @@ def test_accelerate_launches_two_processes(tmp_path, synthetic_root):
     )
     assert ran.returncode == 0, ran.stderr
     assert ran.stdout.count("saved run") == 1
-    assert len((tmp_path / "run" / "training.csv").read_text().splitlines()) == 2
+    (row,) = rows_of(tmp_path / "run" / "training.csv")
+    assert row["batch_size"] == "32"  # 16 in each of them
