@@ -66,12 +66,18 @@ def joined_processes() -> Iterator[Processes]:
 
     Raises:
         ConnectionError: the others do not answer.
-        ValueError: the launcher's variables are no numbers, or not all there.
+        ValueError: the launcher's variables do not fit together.
     """
-    number, count = (int(os.environ.get(name) or default) for name, default in (("RANK", 0), ("WORLD_SIZE", 1)))
-    if count == 1 or "RANK" not in os.environ:
+    given = {name: os.environ[name] for name in ("RANK", "WORLD_SIZE") if os.environ.get(name)}
+    if len(given) < 2 or given["WORLD_SIZE"] == "1":
         yield Processes()
         return
+    try:
+        number, count = map(int, given.values())
+    except ValueError:
+        number = count = 0
+    if not 0 <= number < count:
+        raise ValueError(f"`RANK` must be below `WORLD_SIZE`, as a launcher sets them, got {given}. Unset both.")
     with lost_connections():
         distributed.init_process_group("gloo")
     try:
