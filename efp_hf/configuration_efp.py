@@ -13,7 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import CONFIG_NAME
 
 NUM_LEVELS = 4  # the paper's F1..F4
-MAX_SIZE = 8192  # of channels, layers, kernels or labels; no backbone of Transformers has a wider layer
+MAX_SIZE = 8192  # of channels, layers, kernels or labels: 64 times the default pyramid
 MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
 # of other architectures: Transformers acts on them wherever they are
 FOREIGN_FIELDS = ("base_model_tp_plan", "layer_types", "per_layer_config", "quantization_config", "rope_parameters")

@@ -33,7 +33,7 @@ SHARE_TOLERANCE = 0.05  # by which the lesion's share of what is read may be wro
 NUM_COLOURS = 3
 # least and most that pixels of 0..255 or 0..1 need
 PIXEL_RANGES = {"rescale_factor": (1e-5, 1), "image_mean": (0, 255), "image_std": (1e-3, 255)}
-MAX_SIDE = 2048  # of what the network is given; at this size its levels take 6 GB an image
+MAX_SIDE = 2048  # of what the network is given: 8 times the default, 64 times its memory
 ORIENTATION_TAG = 0x0112  # of EXIF
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 

@@ -23,7 +23,7 @@ from transformers.utils import can_return_tuple
 from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_files
 from .loss_efp import efp_loss
 
-MAX_PARAMETERS = 10**9  # more than any backbone of Transformers has; 4 GB
+MAX_PARAMETERS = 10**9  # 4 GB in float32
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
