@@ -27,7 +27,7 @@ def test_help_fits_a_screen_and_shows_an_example(efp, arguments):
 
 def test_every_command_is_a_file(efp):
     files = {path.stem for path in (REPOSITORY / "efp_hf" / "commands").glob("*.py")}
-    assert files == {*COMMANDS, "__init__", "arguments", "precision"}
+    assert files == {*COMMANDS, "__init__", "arguments", "interruption", "precision"}
     assert all(f"\n  {name} " in efp().out for name in COMMANDS)
 
 
