@@ -14,6 +14,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..metrics import confusion_counts, summarize
 from ..metrics.evaluation import THRESHOLDS, boundary_scores, grid_jaccards, model_masks
 from ..metrics.rows import append_row, provenance, write_rows
+from ..training.checkpoints import newest_whole
 from ..training.encoders import PAPER_ENCODER, new_model
 from ..training.trainer import TRAINING_DEFAULTS, lesion_trainer
 from .baselines import BASELINES, new_baseline
@@ -148,7 +149,8 @@ def train_system(
     trainer = lesion_trainer(model, processor, data, arguments, ENCODER_SHARE * learning_rate)
     core_seconds = CoreSeconds(output / "core_seconds.txt")
     trainer.add_callback(core_seconds)
-    trainer.train(resume_from_checkpoint=any(output.glob("checkpoint-*/trainer_state.json")) or None)
+    resume, _ = newest_whole(output)
+    trainer.train(resume_from_checkpoint=resume and str(resume))
     score = trainer.evaluate()
     return model.eval(), {"jaccard": score["eval_jaccard"], "core_seconds": core_seconds.total()}
 
