@@ -2,6 +2,7 @@
 
 import os
 import struct
+import threading
 import warnings
 from collections.abc import Callable
 from io import BytesIO
@@ -196,8 +197,11 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """`write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all."""
-    partial = path.with_name(f".{os.getpid()}-{path.name}")
+    """
+    `write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all. Several threads
+    or processes may write the same one: the last stays.
+    """
+    partial = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:
         write(partial)
         partial.replace(path)

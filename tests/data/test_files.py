@@ -1,4 +1,7 @@
 import struct
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from threading import Barrier
 
 import numpy as np
 import pytest
@@ -207,6 +210,17 @@ def test_file_is_written_whole_or_not_at_all(tmp_path):
     assert list(tmp_path.iterdir()) == [target]
     write_atomically(target, lambda partial: partial.write_text("after"))
     assert target.read_text() == "after"
+
+
+def test_one_file_may_be_written_by_several_threads(tmp_path):
+    def write(partial: Path):
+        partial.write_text("whole")
+        together.wait()  # nobody gives it its name before all have written
+
+    together = Barrier(4, timeout=5)
+    with ThreadPoolExecutor(4) as threads:
+        list(threads.map(lambda _: write_atomically(tmp_path / "table.csv", write), range(4)))
+    assert [path.name for path in tmp_path.iterdir()] == ["table.csv"]
 
 
 def test_pages_of_a_file_are_not_counted(tmp_path, monkeypatch):
