@@ -7,18 +7,21 @@ import warnings
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..image_processing_efp import orientation_of, to_upright_rgb
+from .png import check_rows, png_depth
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, its EXIF and TIFF readers among them
 DECODING_ERRORS = (OSError, SyntaxError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 JPEG_COLOURS = {"RGB": "RGB", "L": "GRAY"}  # Pillow's mode → simplejpeg's
 REPAIRED = "repaired"  # key of `Image.info`
+TIFF_BITS = 258  # the tag BitsPerSample
 MAX_PIXELS = 100_000_000  # a decompression bomb is refused before its pixels are decoded
 
 
@@ -91,13 +94,16 @@ def upright_size(image: Image.Image) -> tuple[int, int]:
     return (width, height) if 5 <= orientation_of(image) <= 8 else (height, width)
 
 
-def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -> Image.Image:
+def decode(
+    opened: Image.Image, path: str | Path, min_size: int | None = None, content: bytes | None = None
+) -> Image.Image:
     """
     An opened image with its pixels. `info[REPAIRED]` says what of a JPEG's damaged data was made up.
 
     Args:
         min_size: the shorter side that is needed. A larger JPEG is decoded at the smallest of 1/1, 1/2, 1/4, 1/8 of
             its size that still has it, many times faster.
+        content: as in [`open_image`].
 
     Raises:
         ValueError: a truncated or damaged file.
@@ -105,17 +111,40 @@ def decode(opened: Image.Image, path: str | Path, min_size: int | None = None) -
     if min_size is not None:
         opened.draft(None, (min_size, min_size))  # a JPEG keeps both sides at or above the request
     damage = None
+    source = path if content is None else BytesIO(content)
     if opened.format == "JPEG" and opened.mode in JPEG_COLOURS:
         image, damage = decode_jpeg(opened)
         if image is not None:
             return image
     try:
         opened.load()
+        if opened.format == "PNG":
+            check_rows(opened, source)
     except DECODING_ERRORS as error:
         raise ValueError(f"{path}: the file is damaged or truncated ({error}). Copy it again.") from error
+    if has_12_of_16_bits(opened, source):
+        raise ValueError(
+            f"{path}: the image must use its 16 bits, got data of 12 or fewer, whose white level the file does not "
+            "say. Save it as 8-bit RGB."
+        )
     if damage is not None:
         opened.info[REPAIRED] = f"damaged JPEG data was repaired ({damage})"
     return opened
+
+
+def has_12_of_16_bits(image: Image.Image, source: str | Path | BinaryIO) -> bool:
+    """Whether a decoded file of 16 bits a colour uses 12 at most: Pillow keeps the upper 8, a dark picture."""
+    if not image.mode.startswith(("RGB", "LA")):
+        return False
+    colours = image.getextrema()[:3] if image.mode.startswith("RGB") else image.getextrema()[:1]
+    if max(high for _, high in colours) >= 16:
+        return False
+    return png_depth(source) == 16 if image.format == "PNG" else 16 in bits_per_sample(image)
+
+
+def bits_per_sample(image: Image.Image) -> tuple[int, ...]:
+    """Of a TIFF file; of others nothing."""
+    return image.tag_v2.get(TIFF_BITS, ()) if image.format == "TIFF" else ()
 
 
 def decode_jpeg(opened: Image.Image) -> tuple[Image.Image | None, str | None]:
@@ -153,7 +182,7 @@ def read_sized_image(
     """
     with open_image(path, max_pixels, content) as image:
         size = upright_size(image)
-        image = decode(image, path, min_size)
+        image = decode(image, path, min_size, content)
         try:
             upright = to_upright_rgb(image)
         except DECODING_ERRORS as error:
@@ -171,7 +200,7 @@ def read_mask(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | N
         FileNotFoundError, ValueError: as [`open_image`] and [`decode`], and for values other than 0 and 255.
     """
     with open_image(path, max_pixels, content) as image:
-        return as_boolean_mask(decode(image, path), path)
+        return as_boolean_mask(decode(image, path, content=content), path)
 
 
 def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
