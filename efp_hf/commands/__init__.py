@@ -1,6 +1,7 @@
 """The `efp` command, a file a subcommand: `add_arguments(parser)` says what it takes, `run(arguments)` does it."""
 
 import argparse
+import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
@@ -35,6 +36,8 @@ exit codes:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line, by default this process's → the exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a path that is printed may have bytes that are no UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     parser = argparse.ArgumentParser(
         prog="efp",
         usage="efp COMMAND [options]",

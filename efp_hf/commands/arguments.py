@@ -88,9 +88,9 @@ def own_checkpoint(folder: str) -> Path:
     """
     if folder in SHIPPED_CHECKPOINTS:
         raise InputError(f"{folder} is shipped with the package and stays as it is. Pass a copy of its folder.")
-    if not Path(folder).expanduser().is_dir():
+    if not os.path.isdir(os.path.expanduser(folder)):
         raise InputError(f"{folder}: no such folder. A checkpoint of the Hub has to be downloaded to be changed.")
-    return Path(folder).expanduser()
+    return Path(os.path.expanduser(folder))
 
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: str | None = "test") -> None:

@@ -1,6 +1,7 @@
 """The images of a dataset, one by one, for whoever needs no masks: from the Hub, or Parquet or WebDataset shards."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from tarfile import TarError
@@ -43,7 +44,7 @@ def stream_images(source: str | Path, split: str | None = None) -> Iterator[tupl
 
 
 def open_stream(source: str | Path, split: str | None) -> IterableDataset:
-    folder = Path(source).expanduser()
+    folder = Path(os.path.expanduser(source))
     is_path = folder.exists() or str(source).startswith((".", "/", "~"))
     if is_path and not (folder.is_dir() and holds_shards(folder)):
         raise FileNotFoundError(

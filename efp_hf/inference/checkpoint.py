@@ -1,6 +1,7 @@
 """A checkpoint: found by its name, loaded, and run on images."""
 
 import hashlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,7 +31,7 @@ def find_checkpoint(name: str | Path) -> str:
     name = str(name)
     if name in SHIPPED_CHECKPOINTS:
         return str(SHIPPED / name)
-    folder = Path(name).expanduser()
+    folder = Path(os.path.expanduser(name))  # where there is no such user, the path as it is
     if name and folder.is_dir():
         return str(folder)
     owner, _, rest = name.partition("/")

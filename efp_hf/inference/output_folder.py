@@ -26,7 +26,7 @@ def check_own_folder(output: Path, images: list[Path] | None, dataset: str | Non
     """
     if not output.exists():
         return
-    folders = [Path(dataset).expanduser()] if images is None else dict.fromkeys(path.parent for path in images)
+    folders = [Path(os.path.expanduser(dataset))] if images is None else dict.fromkeys(path.parent for path in images)
     for folder in folders:
         if os.path.exists(folder) and os.path.samefile(folder, output):
             raise ValueError(f"{output}: --output must not be a folder that images are read from. Choose another one.")

@@ -1,6 +1,7 @@
 """Exported models in the place of PyTorch's: which runtime a folder is for, and its model ready to run."""
 
 import json
+import os
 from pathlib import Path
 
 import torch
@@ -30,7 +31,7 @@ def runtime_of(checkpoint: str | Path) -> str:
     Raises:
         OSError, ValueError: the folder's `EXPORT_MANIFEST_FILE` is damaged.
     """
-    manifest = Path(checkpoint).expanduser() / EXPORT_MANIFEST_FILE
+    manifest = Path(os.path.expanduser(checkpoint)) / EXPORT_MANIFEST_FILE
     if not manifest.is_file():
         return "torch"
     with damage_named(checkpoint, EXPORT_MANIFEST_FILE):
@@ -91,7 +92,7 @@ def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = 
         raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
     options = runner_options(runtime, bf16, threads)
     with damage_named(folder, "the exported model is damaged"):
-        model = ExportedModel.from_pretrained(Path(folder).expanduser(), **options)
+        model = ExportedModel.from_pretrained(Path(os.path.expanduser(folder)), **options)
         check_outputs(model)
         return model
 
