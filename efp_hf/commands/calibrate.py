@@ -19,11 +19,36 @@ from .arguments import (
     add_output_argument,
     add_own_checkpoint_argument,
     check_output,
+    check_table,
     command_provenance,
     one_line_errors,
     own_checkpoint,
     positive_integer,
     write_errors,
+)
+
+# behind the columns of the provenance, in the two tables
+SETTING_COLUMNS = (
+    "checkpoint",
+    "validation_images",
+    "image_size",
+    "temperature",
+    "threshold",
+    "largest_region",
+    "validation_jaccard",
+)
+TEMPERATURE_COLUMNS = (
+    "validation_images",
+    "checkpoint",
+    "weights",
+    "image_size",
+    "temperature",
+    "threshold",
+    "largest_region",
+    "jaccard_temperature",
+    "jaccard_error",
+    "mean_expected",
+    "mean_real",
 )
 
 
@@ -54,6 +79,10 @@ def run(arguments: argparse.Namespace) -> int:
     from ..metrics.rows import append_row, checkpoint_columns, shorten
 
     row = command_provenance(arguments)
+    settings_table = arguments.output / "postprocessing.csv"
+    temperatures_table = arguments.output / "jaccard_temperature.csv"
+    check_table(settings_table, [*row, *SETTING_COLUMNS])
+    check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
         model, processor = load_checkpoint(folder, runtime="torch")
         validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
@@ -68,38 +97,32 @@ def run(arguments: argparse.Namespace) -> int:
             progress.update()
 
     tried = {}
-    for image_size in image_sizes:
-        processor.size = {"height": image_size, "width": image_size}
-        model.config.temperature = 1.0
-        probabilities = counted(pixel_probabilities(validation, model, processor))
-        model.config.temperature = round(fit_temperature(probabilities), 3)
-        for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
-            tried[image_size, model.config.temperature, threshold, region] = value
-            columns = {
-                **row,
-                "checkpoint": shorten(arguments.checkpoint),
-                "validation_images": len(validation),
-                "image_size": image_size,
-                "temperature": model.config.temperature,
-                "threshold": threshold,
-                "largest_region": region,
-                "validation_jaccard": round(value, 5),
-            }
-            with write_errors():
-                append_row(arguments.output / "postprocessing.csv", columns)
-        progress.update(len(validation))
+    with one_line_errors():  # as of masks without a border, or logits that are not finite
+        for image_size in image_sizes:
+            processor.size = {"height": image_size, "width": image_size}
+            model.config.temperature = 1.0
+            probabilities = counted(pixel_probabilities(validation, model, processor))
+            model.config.temperature = round(fit_temperature(probabilities), 3)
+            for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
+                tried[image_size, model.config.temperature, threshold, region] = value
+                setting = (image_size, model.config.temperature, threshold, region)
+                values = (shorten(arguments.checkpoint), len(validation), *setting, round(value, 5))
+                with write_errors():
+                    append_row(settings_table, row | dict(zip(SETTING_COLUMNS, values, strict=True)))
+            progress.update(len(validation))
     best = max(tried, key=tried.get)
     image_size, model.config.temperature, threshold, region = best
     processor.size = {"height": image_size, "width": image_size}
     processor.threshold = threshold
     processor.largest_region = region
     row |= {"validation_images": len(validation), **checkpoint_columns(arguments.checkpoint, model, processor)}
-    temperatures = grid_jaccard_temperatures(counted(segment_rows(validation, model, processor)))
+    with one_line_errors():
+        temperatures = grid_jaccard_temperatures(counted(segment_rows(validation, model, processor)))
     progress.close()
     for temperature, errors in temperatures.items():
         columns = {"jaccard_temperature": temperature, **{name: round(value, 6) for name, value in errors.items()}}
         with write_errors():
-            append_row(arguments.output / "jaccard_temperature.csv", {**row, **columns})
+            append_row(temperatures_table, {**row, **columns})
     processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
     if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
         print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")

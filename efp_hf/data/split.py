@@ -74,6 +74,8 @@ def read_groups(metadata: Path) -> dict[str, list[str]]:
     """
     if not os.path.lexists(metadata):
         return {}
+    if metadata.exists() and not metadata.is_file():  # opening a pipe would wait for ever
+        raise OSError(f"{metadata} must be a file that can be read. Mend or remove it.")
     # other columns may hold text of any encoding
     with metadata.open(newline="", encoding="utf-8-sig", errors="surrogateescape") as file:
         rows = csv.DictReader(file)

@@ -1,6 +1,6 @@
 """A checkpoint's model card, from the rows about it."""
 
-import csv
+import math
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
@@ -45,7 +45,7 @@ def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dic
         )
     try:
         rows = read_rows(scores)
-    except (UnicodeDecodeError, csv.Error):
+    except ValueError:
         rows = [{}]
     if any(row.get(column) is None for row in rows for column in ("data", "split", "weights", *LABELS)):
         raise ValueError(
@@ -57,7 +57,19 @@ def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dic
             f"{scores}: no row of the {split} split for {checkpoint} ({digest}). "
             f"Make one: efp score --checkpoint {checkpoint} --split {split} --data …"
         )
+    for name in LABELS:
+        if not is_number(rows[-1][name]):
+            raise ValueError(
+                f"{scores}: `{name}` must be a number, got {rows[-1][name][:40]!r}. Mend or remove the row."
+            )
     return rows[-1]
+
+
+def is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def write_card(checkpoint: Path, row: dict[str, str], license: str) -> None:

@@ -112,11 +112,19 @@ def processor_name() -> str:
 
 
 def read_rows(path: Path, missing_ok: bool = False) -> list[dict[str, str]]:
-    """The rows of a CSV file, by column; with `missing_ok` none where there is no file."""
+    """
+    The rows of a CSV file, by column; with `missing_ok` none where there is no file.
+
+    Raises:
+        ValueError: no table in UTF-8.
+    """
     if missing_ok and not path.is_file():
         return []
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            return list(csv.DictReader(file))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a table in UTF-8, got {error}. Mend or remove it.") from error
 
 
 def write_rows(rows: list[dict], path: Path) -> None:
@@ -138,17 +146,15 @@ def check_columns(path: Path, columns: Iterable[str]) -> None:
         ValueError: there is something at the path to which a row of these columns cannot be appended: no file, a file
             that is no table in UTF-8, was cut off, or has other columns.
     """
-    if path.is_symlink() and not path.exists():
-        raise ValueError(f"{path} is a link to nothing. Write to another file.")
-    if not path.exists():
-        return
-    if not path.is_file() or not os.access(path, os.R_OK | os.W_OK):
-        raise ValueError(f"{path} must be a file that can be read and written. Write to another file.")
-    if path.stat().st_size == 0:
+    check_file(path)
+    if not path.exists() or path.stat().st_size == 0:
         return
     try:
         with path.open(newline="", encoding="utf-8") as file:
-            found = next(csv.reader(file))
+            rows = csv.reader(file)
+            found = next(rows)
+            for _ in rows:  # what cannot be read again is not appended to
+                pass
             file.seek(0)
             last = ""
             while chunk := file.read(CHUNK):
@@ -164,6 +170,13 @@ def check_columns(path: Path, columns: Iterable[str]) -> None:
         raise ValueError(f"{path} must end with a line break: its last line was cut off. Mend or remove that line.")
 
 
+def check_file(path: Path) -> None:
+    if path.is_symlink() and not path.exists():
+        raise ValueError(f"{path} is a link to nothing. Write to another file.")
+    if path.exists() and not (path.is_file() and os.access(path, os.R_OK | os.W_OK)):
+        raise ValueError(f"{path} must be a file that can be read and written. Write to another file.")
+
+
 def append_row(path: str | Path, row: dict) -> None:
     """
     Append a row to a CSV file, made with a header where it is not there. Of several processes one writes at a time; a
@@ -174,10 +187,10 @@ def append_row(path: str | Path, row: dict) -> None:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    check_columns(path, row)
+    check_file(path)
     with path.open("ab", buffering=0) as file:
         lock(file)
-        check_columns(path, row)  # again: another process may have written the header
+        check_columns(path, row)  # under the lock: another process may be writing
         start = file.seek(0, os.SEEK_END)
         text = io.StringIO()
         writer = csv.DictWriter(text, list(row), lineterminator="\n")
@@ -185,7 +198,8 @@ def append_row(path: str | Path, row: dict) -> None:
             writer.writeheader()
         writer.writerow(row)
         try:
-            write_all(file, text.getvalue().encode())
+            # a path in it may have bytes that are no UTF-8
+            write_all(file, text.getvalue().encode(errors="backslashreplace"))
         except OSError:
             file.truncate(start)
             raise
