@@ -9,6 +9,7 @@ import csv
 import ctypes
 import hashlib
 import io
+import logging
 import os
 import pickle
 import resource
@@ -20,7 +21,7 @@ import struct
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +29,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from .damage import KINDS, Kind, rng_of
+from .damage import KINDS, rng_of
 from .doors import DOORS, Stage, doors_of
 from .kinds import checkpoints, folders, images, masks, tables, uploads  # noqa: F401 (they register themselves)
 
@@ -57,11 +58,6 @@ class Result:
 
 class TimeIsUp(BaseException):
     """No handler of errors catches it."""
-
-
-def all_trials(kinds: Iterable[Kind], seeds: Iterable[int]) -> list[Trial]:
-    seeds = list(seeds)
-    return [Trial(kind.name, door, seed) for kind in kinds for door in doors_of(kind) for seed in seeds]
 
 
 # In the child
@@ -213,6 +209,7 @@ def remove(folder: Path) -> None:
 def work(trials: list[Trial], assets: Path, scratch: Path, pipe: int) -> None:
     """The child's life: it sends a number of a trial when that begins, and its failure when that ends."""
     torch.set_num_threads(1)
+    logging.getLogger().handlers.clear()  # of pytest: warnings go to stderr, as in a process of their own
     drop_override()
     limit = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE") + MEMORY
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -293,9 +290,11 @@ if __name__ == "__main__":
             write_assets(made, tiny_model)
         prepare()
         chosen = [
-            trial
-            for trial in all_trials([kind for kind in KINDS.values() if kind.name.startswith(name)], seeds)
-            if trial.door.startswith(door_name)
+            Trial(kind.name, door, seed)
+            for kind in KINDS.values()
+            for door in doors_of(kind)
+            for seed in seeds
+            if kind.name.startswith(name) and door.startswith(door_name)
         ]
         scratch_folder = Path(temporary, "scratch")
         scratch_folder.mkdir()
