@@ -308,6 +308,34 @@ def predict(write: Write, stage: Stage) -> None:
         check_read(case, read_mask_file(mask_file), rows[0], stage, rows[0].get("note", ""))
 
 
+@door("efp predict --data", "shard")
+def predict_shards(write: Write, stage: Stage) -> None:
+    folder = stage.copy("photos", "shards")
+    case = write(stage.rng, stage.place(folder))
+    output = stage.root / "masks"
+    stage.writes.append(output)
+    ran = stage.efp("predict", "--data", folder, "--checkpoint", stage.checkpoint, "--output", output)
+    check_printed(ran, (0, 1, 2))
+    (what,) = case.inputs
+    table = rows_of(output / "predictions.csv") if (output / "predictions.csv").exists() else []
+    good = [row for row in table if Path(row["image"]).stem.startswith("good") and not row["error"]]
+    for row in good if case.outcome is not Outcome.JUDGED or what != "shard" else ():  # flipped pixels are others
+        mask = f"{Path(row['image']).stem}_segmentation.png"
+        check_mask(read_mask_file(output / mask), read_mask_file(stage.assets / "masks" / mask))
+    if what == "shard":
+        assert ran.code or case.outcome is Outcome.JUDGED, "read, where an error was due"
+        if ran.code:
+            check_names(ran.err, "shards" if not any(row["error"] for row in table) else "")
+        return
+    assert ran.code == (0 if case.outcome is Outcome.READ else ran.code), ran.err[-300:]
+    assert len(good) == 3, "good photos are lost"
+    if what == "row":
+        (row,) = [row for row in table if row not in good]
+        assert bool(row["error"]) == (case.outcome is Outcome.REFUSED) == (ran.code == 1), (
+            f"exit code {ran.code}: {row}"
+        )
+
+
 # Datasets
 
 

@@ -31,7 +31,7 @@ from PIL import Image
 
 from .damage import KINDS, rng_of
 from .doors import DOORS, Stage, doors_of
-from .kinds import checkpoints, folders, images, masks, tables, uploads  # noqa: F401 (they register themselves)
+from .kinds import checkpoints, folders, images, masks, shards, tables, uploads  # noqa: F401 (they register themselves)
 
 SECONDS = 20  # for one trial
 GRACE = 20  # until a child that does not even hear its alarm is killed
