@@ -21,8 +21,8 @@ DAMAGE = (ArrowInvalid, DatasetGenerationError, TarError)
 
 def stream_images(source: str | Path, split: str | None = None) -> Iterator[tuple[str, bytes]]:
     """
-    (name, content) of each image's file, in order. The name is the row's id, with `_` for `/` and without dots before
-    it, and the file's ending; without an id, the SHA-256 of the content. Nothing is kept in memory or in a cache.
+    (name, content) of each image's file, in order. The name is the row's id, with `_` for `/`, and the file's ending;
+    without an id, the SHA-256 of the content. Nothing is kept in memory or in a cache.
 
     Args:
         source: a folder with shards, or the id of a dataset on the Hub.
@@ -69,9 +69,9 @@ def named_images(rows: IterableDataset, source: str, column: str, ids: str | Non
             file = row[column] or {}
             content = file.get("bytes") or b""  # a path would be one of the machine that made the dataset
             image_id = str(row[ids] or "") if ids else ""
-            name = image_id.replace("/", "_").lstrip(".") or hashlib.sha256(content).hexdigest()[:16]
+            name = image_id.replace("/", "_") or hashlib.sha256(content).hexdigest()[:16]
             yield name + (PurePosixPath(file.get("path") or "").suffix or ".jpg"), content
             num_read += 1
-    except (*DAMAGE, DatasetsError, ConnectionError, TimeoutError) as error:
+    except (*DAMAGE, DatasetsError, OSError) as error:
         cause = error.__cause__ or error
         raise OSError(f"{source}: the dataset cannot be read further than {num_read} images ({cause})") from error
