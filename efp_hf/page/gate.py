@@ -8,13 +8,15 @@ import json
 import re
 import time
 from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
 
 from ..extras import needing
 from .upload_stream import SILENT_SECONDS, UploadStream, lack_of_room
 
 with needing("app", __name__):
     from gradio_client.utils import is_http_url_like
-    from starlette.exceptions import HTTPException
+    from starlette.formparsers import MultiPartException
     from starlette.requests import ClientDisconnect, Request
     from starlette.responses import JSONResponse
 
@@ -23,10 +25,12 @@ ROUTES = re.compile(
     r"/|/(config|theme\.css|robots\.txt|favicon\.ico|login|logout)/?|/(assets|static|svelte)/.+"
     r"|/gradio_api/((info|openapi\.json|app_id|user|login_check|startup-events|theme\.css|upload|upload_progress"
     r"|queue/join|queue/data|queue/status|cancel|reset)/?"
-    r"|heartbeat/[\w-]{1,64}|(call|run|api)/.+|mcp(/.*)?|file=.+)"
+    r"|heartbeat/[\w-]{1,64}|(call/v2|call|run|api)/\w+(/\w+)?/?|mcp(/.*)?|file=.+)"
 )
 UPLOAD = re.compile(r"/gradio_api/upload/?")
 ENDPOINT = re.compile(r"/gradio_api/(?:call/v2|call|run|api)/(\w+)/?")
+WITH_NAMES = re.compile(r"/gradio_api/call/v2/\w+/?")  # of arguments
+EVENTS = re.compile(r"/gradio_api/(queue/data|call/.+)/?")
 WITHOUT_PASSWORD = re.compile(r"/gradio_api/(heartbeat/.+|cancel/?|reset/?)")  # Gradio does not ask for it there
 FILE = "/gradio_api/file="
 IDENTIFIER = re.compile(r"[\w-]{1,64}")
@@ -47,10 +51,11 @@ class Refused(Exception):
 
 
 class Gate:
-    """The ASGI layer between the network and Gradio's app."""
+    """The ASGI layer between the network and Gradio's app. Files are served out of `folders` alone."""
 
-    def __init__(self, app):
+    def __init__(self, app, folders: Iterable[Path]):
         self.app = app
+        self.folders = tuple(folders)
         self.held_bytes = 0
         self.wrong_passwords, self.minute = Counter(), 0
 
@@ -71,23 +76,29 @@ class Gate:
             await send(message)
 
         try:
-            self.check(request)
             if request.method == "POST" and UPLOAD.fullmatch(request.url.path):
-                if words := await asyncio.to_thread(lack_of_room):
-                    raise Refused(507, words)
-                receive = UploadStream(request.headers.get("content-type", ""), receive)
+                self.check(request)
+                receive = await self.open_upload(request)
             elif request.method == "POST":
-                await self.read_body(request, held)
+                await self.read_body(request, held)  # before a refusal: a client that still sends would not hear it
+                self.check(request)
                 check_body(request, held)
                 receive = replay(bytes(held), receive)
+            else:
+                self.check(request)
             await self.app(scope, receive, answer)
         except Refused as refused:
             await JSONResponse({"detail": str(refused)}, refused.status)(scope, receive, send)
         except ClientDisconnect:
             return
-        except RuntimeError as error:
-            # Gradio's event streams raise what is wrong with a request after they have said it
-            if not (answered and isinstance(error.__cause__, HTTPException)):
+        except TypeError as error:
+            if answered or not WITH_NAMES.fullmatch(request.url.path):
+                raise
+            # Gradio's words for missing and unknown arguments
+            await JSONResponse({"detail": str(error)}, 422)(scope, receive, send)
+        except (KeyError, RuntimeError):
+            # Gradio's event streams raise what they have said already, and where a session has lost two readers
+            if not (answered and EVENTS.fullmatch(request.url.path)):
                 raise
             await send({"type": "http.response.body"})
         finally:
@@ -98,8 +109,8 @@ class Gate:
         path = request.url.path
         if not ROUTES.fullmatch(path):
             raise Refused(404, "There is nothing here.")
-        if path.startswith(FILE) and is_http_url_like(path.removeprefix(FILE)):
-            raise Refused(403, "This server fetches nothing from other addresses.")
+        if path.startswith(FILE):
+            self.check_file(path.removeprefix(FILE))
         for name in ("session_hash", "upload_id"):
             if not all(IDENTIFIER.fullmatch(value) for value in request.query_params.getlist(name)):
                 raise Refused(400, f"`{name}` must be at most 64 letters and digits.")
@@ -111,6 +122,24 @@ class Gate:
                 self.wrong_passwords, self.minute = Counter(), minute
             if self.wrong_passwords[client_address(request)] >= MAX_WRONG_PASSWORDS:
                 raise Refused(429, "There were too many wrong passwords. Try again in a minute.")
+
+    def check_file(self, name: str) -> None:
+        if is_http_url_like(name):
+            raise Refused(403, "This server fetches nothing from other addresses.")
+        try:
+            is_served = any(Path(name).resolve().is_relative_to(folder) for folder in self.folders)
+        except (OSError, ValueError, RuntimeError):  # a name that no file can have, a loop of links
+            is_served = False
+        if not is_served:
+            raise Refused(403, "This is no file of the page.")
+
+    async def open_upload(self, request: Request) -> UploadStream:
+        if words := await asyncio.to_thread(lack_of_room):
+            raise Refused(507, words)
+        try:
+            return UploadStream(request.headers.get("content-type", ""), request.receive)
+        except MultiPartException as error:
+            raise Refused(400, error.message) from error
 
     async def read_body(self, request: Request, held: bytearray) -> None:
         """Reads a body, which is not an upload, into `held`."""
@@ -145,7 +174,7 @@ def check_body(request: Request, body: bytes) -> None:
     if path.startswith("/gradio_api/mcp"):
         return
     try:
-        values = json.loads(body)
+        values = json.loads(body.decode())
     except (ValueError, RecursionError) as error:
         raise Refused(400, "The request is no JSON.") from error
     if not isinstance(values, dict):

@@ -12,6 +12,8 @@ with needing("app", __name__):
     from gradio.exceptions import InvalidPathError
     from gradio_client.utils import is_http_url_like
 
+NO_UPLOAD = "Upload the file: this server reads no other files."
+
 
 def refusal(words: str) -> gr.Error:
     """An error for who sent something wrong; the server's log stays without it."""
@@ -29,7 +31,7 @@ class Page(gr.Blocks):
         except gr.Error:
             raise
         except InvalidPathError as error:
-            raise refusal("Upload the file: this server reads no other files.") from error
+            raise refusal(NO_UPLOAD) from error
         except Exception as error:
             raise refusal("What was sent is not what this endpoint takes. See /gradio_api/info.") from error
 
@@ -69,6 +71,8 @@ class LocalFiles:
             if not served or not Path(path).resolve().is_relative_to(upload_folder()):
                 raise refusal("Upload the file: this server fetches nothing from other addresses.")
             url_or_file_path = path
+        if url_or_file_path is not None and not Path(url_or_file_path).resolve().is_relative_to(upload_folder()):
+            raise refusal(NO_UPLOAD)
         return await super().async_move_resource_to_block_cache(url_or_file_path)
 
 
@@ -86,6 +90,11 @@ class PhotoInput(LocalFiles, gr.Image):
 
 
 class FilesInput(LocalFiles, gr.File):
+    """Files whose paths reach the handler; Gradio's own makes an empty file of each, and leaves it."""
+
+    def preprocess(self, payload):
+        return None if payload is None else [file.path for file in payload]
+
     def get_block_name(self):
         return "file"
 

@@ -57,7 +57,7 @@ def launch(
     page.queue(max_size=MAX_QUEUE)
     be_impatient()
     page.launch(
-        app_kwargs={"middleware": [Middleware(Gate)]},
+        app_kwargs={"middleware": [Middleware(Gate, [upload_folder(), examples])]},
         server_name=host,
         server_port=port,
         auth=auth,

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 from ..extras import needing
@@ -11,13 +12,14 @@ from .uploads import MAX_BATCH_BYTES
 
 with needing("app", __name__):
     from gradio_client.utils import strip_invalid_filename_characters
-    from python_multipart.exceptions import MultipartParseError
+    from python_multipart.exceptions import FormParserError
     from python_multipart.multipart import MultipartParser, parse_options_header
     from starlette.formparsers import MultiPartException
 
 MAX_UPLOAD_BYTES = MAX_BATCH_BYTES + 1_000_000  # of one request, the parts' heads among them
 MAX_FOLDER_BYTES = 5_000_000_000  # of all photos and results on the disk
 MIN_FREE_BYTES = 1_000_000_000
+MAX_NAME_BYTES = 255  # what file systems allow
 SILENT_SECONDS = 30  # without a byte of a body that is not complete
 
 
@@ -44,21 +46,22 @@ class UploadStream:
     def __init__(self, content_type: str, receive):
         self.receive = receive
         self.num_bytes = 0
+        self.is_complete = False
         self.deadline = time.monotonic() + KEEP_SECONDS
         self.field = self.value = self.disposition = b""
         kind, options = parse_options_header(content_type)
         self.parser = None
         if kind == b"multipart/form-data" and b"boundary" in options:  # anything else Gradio refuses at once
-            self.parser = MultipartParser(
-                options[b"boundary"],
-                {
-                    "on_part_begin": self.begin_part,
-                    "on_header_field": self.on_header_field,
-                    "on_header_value": self.on_header_value,
-                    "on_header_end": self.end_header,
-                    "on_headers_finished": self.check_part,
-                },
-            )
+            callbacks = {
+                "on_part_begin": self.begin_part,
+                "on_header_field": self.on_header_field,
+                "on_header_value": self.on_header_value,
+                "on_header_end": self.end_header,
+                "on_headers_finished": self.check_part,
+                "on_end": self.end,
+            }
+            with readable():
+                self.parser = MultipartParser(options[b"boundary"], callbacks)
 
     async def __call__(self) -> dict:
         seconds = min(SILENT_SECONDS, self.deadline - time.monotonic())
@@ -74,10 +77,10 @@ class UploadStream:
                 f"The upload is above the maximum allowed size of {MAX_UPLOAD_BYTES / 1e6:.0f} MB. Split it."
             )
         if self.parser is not None:
-            try:
+            with readable():
                 self.parser.write(message["body"])
-            except MultipartParseError as error:
-                raise MultiPartException(f"The upload cannot be read ({error}).") from error
+            if not (self.is_complete or message.get("more_body")):
+                raise MultiPartException("The upload is not complete. Try again.")
         return message
 
     def begin_part(self):
@@ -99,6 +102,19 @@ class UploadStream:
         _, options = parse_options_header(self.disposition)
         if b"filename" not in options:
             raise MultiPartException("An upload must hold files alone.")
-        name = options[b"filename"].decode(errors="replace")
-        if name and strip_invalid_filename_characters(Path(name).name) in ("", ".", ".."):
-            raise MultiPartException(f"A file must have a name, got {name!r}. Rename it.")
+        name = Path(options[b"filename"].decode(errors="replace")).name
+        kept = strip_invalid_filename_characters(name)
+        if name and (kept in (".", "..") or len(kept.encode(errors="replace")) > MAX_NAME_BYTES):
+            raise MultiPartException(f"A file must have a name of at most {MAX_NAME_BYTES} bytes. Rename it.")
+
+    def end(self):
+        self.is_complete = True
+
+
+@contextmanager
+def readable():
+    """Inside, what the parser of multipart bodies cannot read ends the upload."""
+    try:
+        yield
+    except FormParserError as error:
+        raise MultiPartException(f"The upload cannot be read ({error}).") from error
