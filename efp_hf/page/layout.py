@@ -8,6 +8,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
+from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
 from .inputs import FilesInput, Page, PhotoInput
 from .markup import render
@@ -58,7 +59,7 @@ def build_page(
                     add_photo_tabs(parts)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        gr.Markdown(render("api.md", url=url))
+                        gr.Markdown(render("api.md", url=url, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
         parts.score.click(
