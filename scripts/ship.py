@@ -9,8 +9,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from efp_hf.data.fingerprint import TRAINING_IMAGES, read_fingerprint, write_fingerprint
-from efp_hf.inference.checkpoint import SHIPPED, load_checkpoint
+from efp_hf.inference.checkpoint import SHIPPED, TRAINING_IMAGES, load_checkpoint
+from efp_hf.training.fingerprint import read_fingerprint, write_fingerprint
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if fingerprint is None:
-        sys.exit(f"{arguments.source} has no {TRAINING_IMAGES}. Make it: python -m efp_hf.data.fingerprint --help")
+        sys.exit(f"{arguments.source} has no {TRAINING_IMAGES}. Make it: python -m efp_hf.training.fingerprint --help")
     model.save_pretrained(target)
     processor.save_pretrained(target)
     write_fingerprint(target, fingerprint)

@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from ..extras import require
-from ..inference.checkpoint import find_checkpoint, load_checkpoint
+from ..inference.checkpoint import TRAINING_IMAGES, find_checkpoint, load_checkpoint
 from .arguments import (
     InputError,
     WriteError,
@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         folder = Path(find_checkpoint(arguments.checkpoint))
         card, fingerprint = (
-            path if path.is_file() else None for path in (folder / "README.md", folder / "training_images.csv")
+            path if path.is_file() else None for path in (folder / "README.md", folder / TRAINING_IMAGES)
         )
         images = calibration_images(arguments) if arguments.int8 else None
         try:

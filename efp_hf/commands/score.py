@@ -12,7 +12,7 @@ import argparse
 from pathlib import Path
 
 from ..extras import require
-from ..inference.checkpoint import load_checkpoint, weights_digest
+from ..inference.checkpoint import TRAINING_IMAGES, load_checkpoint, weights_digest
 from .arguments import (
     InputError,
     add_batch_size_argument,
@@ -50,7 +50,7 @@ def count_training_images(
     Raises:
         InputError: there are some in a split that is called test.
     """
-    from ..data.fingerprint import TRAINING_IMAGES, image_hashes, shared_images
+    from ..training.fingerprint import image_hashes, shared_images
 
     if fingerprint is None:
         print(f"{arguments.checkpoint} has no {TRAINING_IMAGES}: whether these images trained it is not known.")
@@ -79,12 +79,12 @@ def run(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from ..data.fingerprint import read_fingerprint
     from ..data.lesions import load_lesions
     from ..data.split import SPLITS, get_split
     from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
     from ..metrics.scores import summarize
+    from ..training.fingerprint import read_fingerprint
 
     row = {
         **command_provenance(arguments),

@@ -3,7 +3,7 @@
   efp train --data synthetic --output runs/first                 a first run, about a minute
   efp train --data ISIC_FOLDER --output runs/efp
   efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
-  accelerate launch --num_processes 2 -m efp_hf train …          several processes or GPUs
+  accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv.
 Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
@@ -220,10 +220,10 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     import torch
 
-    from ..data.fingerprint import read_fingerprint
     from ..inference.checkpoint import weights_digest
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_network
+    from ..training.fingerprint import read_fingerprint
     from ..training.trainer import lesion_trainer
 
     check_model_options(arguments)
@@ -290,10 +290,10 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
     Train to the end, then write the best weights, the row, and the fingerprint of the images of `data` and those
     `seen_before`, unless nobody knows them. A run that has all of it already is left as it is.
     """
-    from ..data.fingerprint import fingerprint_of
     from ..inference.checkpoint import weights_digest
     from ..metrics.rows import append_row, read_rows
     from ..training.checkpoints import save_trained, trained_steps
+    from ..training.fingerprint import fingerprint_of
 
     table = output / "training.csv"
     steps_before = None if resume is None else trained_steps(resume)  # the checkpoint may go while training runs

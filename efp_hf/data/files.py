@@ -227,8 +227,8 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """
-    `write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all. Several threads
-    or processes may write the same one: the last stays.
+    `write(path)` to a neighbour of `path` that then takes its name: a file is there whole or not at all. Several
+    threads or processes may write the same one: the last stays.
     """
     partial = path.with_name(f".{os.getpid()}-{threading.get_native_id()}-{path.name}")
     try:

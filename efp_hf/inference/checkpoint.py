@@ -17,6 +17,7 @@ from .runtimes import load_exported, runtime_of
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
+TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
 EXPORTED_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 

@@ -12,8 +12,9 @@ from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
 from transformers.trainer_pt_utils import safe_globals
 
-from ..data.fingerprint import TRAINING_IMAGES, write_fingerprint
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.checkpoint import TRAINING_IMAGES
+from .fingerprint import write_fingerprint
 
 logger = logging.getLogger(__name__)
 WEIGHTS = "model.safetensors"

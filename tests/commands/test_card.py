@@ -3,8 +3,8 @@ import shutil
 import pytest
 import yaml
 
-from efp_hf.data.fingerprint import fingerprint_of, write_fingerprint
 from efp_hf.data.folders import FOLDERS, load_isic
+from efp_hf.training.fingerprint import fingerprint_of, write_fingerprint
 
 
 def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):

@@ -196,8 +196,9 @@ def test_output_is_no_folder_that_images_are_read_from(efp, tmp_path, tiny_check
 @pytest.mark.parametrize(
     ("name", "words"),
     [
-        ("synthetic_2_segmentation.png", "synthetic_2_segmentation.png would be replaced, and is not of `efp predict`"),
-        ("synthetic_2_overlay.jpg", "synthetic_2_overlay.jpg would be replaced, and is not of `efp predict`"),
+        ("synthetic_2_segmentation.png", "synthetic_2_segmentation.png could be replaced, and is not of `efp predict`"),
+        ("synthetic_2_overlay.jpg", "synthetic_2_overlay.jpg could be replaced, and is not of `efp predict`"),
+        ("another_segmentation.png", "another_segmentation.png could be replaced"),  # by the next run, of its image
         ("predictions.csv", "predictions.csv: another table than this version writes"),
     ],
 )

@@ -3,9 +3,9 @@ import shutil
 
 import pytest
 
-from efp_hf.data.fingerprint import fingerprint_of, write_fingerprint
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.split import SPLITS
+from efp_hf.training.fingerprint import fingerprint_of, write_fingerprint
 
 
 def test_score_of_a_checkpoint_is_the_score_of_its_masks(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):

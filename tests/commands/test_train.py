@@ -10,10 +10,10 @@ from transformers import TrainerCallback, trainer
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.commands import precision, train
-from efp_hf.data.fingerprint import fingerprint_of, read_fingerprint, write_fingerprint
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.rows import append_row
+from efp_hf.training.fingerprint import fingerprint_of, read_fingerprint, write_fingerprint
 
 TRAIN = (
     *("--encoder", "paper", "--image-size", "32", "--num-train-epochs", "2", "--per-device-train-batch-size", "14"),

@@ -13,11 +13,11 @@ from PIL import Image
 
 from efp_hf.data import hub
 from efp_hf.data.files import as_boolean_mask
-from efp_hf.data.fingerprint import fingerprint_of
 from efp_hf.data.folders import load_isic
 from efp_hf.data.lesions import load_lesions
 from efp_hf.data.pairs import FEATURES
 from efp_hf.data.synthetic import draw_lesion
+from efp_hf.training.fingerprint import fingerprint_of
 
 
 def encoded(image: Image.Image, file_format: str) -> bytes:

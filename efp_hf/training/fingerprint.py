@@ -3,7 +3,7 @@ The fingerprint of a checkpoint's training images: their perceptual hashes, with
 that whoever scores it can find out whether it has seen the images of a test set. `efp train` writes it; into the folder
 of an older checkpoint, from the images that it was trained and chosen on:
 
-    python -m efp_hf.data.fingerprint runs/mine --data ISIC_FOLDER
+    python -m efp_hf.training.fingerprint runs/mine --data ISIC_FOLDER
 """
 
 import argparse
@@ -16,18 +16,17 @@ from pathlib import Path
 from PIL import Image
 from transformers.utils.hub import cached_file
 
+from ..data.duplicates import HASHED_SIDE, bits_between, hash_words, perceptual_hash
+from ..data.files import IMAGE_FORMATS, read_image, write_atomically
+from ..data.lesions import load_lesions
 from ..extras import needing
 from ..image_processing_efp import to_upright_rgb
-from ..inference.checkpoint import find_checkpoint
-from .duplicates import HASHED_SIDE, bits_between, hash_words, perceptual_hash
-from .files import IMAGE_FORMATS, read_image, write_atomically
-from .lesions import load_lesions
+from ..inference.checkpoint import TRAINING_IMAGES, find_checkpoint
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, IterableDataset
     from datasets import Image as ImageFeature
 
-TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder
 SEEN_SPLITS = ("train", "validation")  # it was trained on the one and chosen on the other
 # Of 256. Copies of the 139 ISIC 2018 images at native size are at most 14 bits away: at 256×256 or 64 pixels, saved as
 # JPEG of quality 30; of quality 10, at most 26. Different images begin at 40 bits: there a test set would be refused

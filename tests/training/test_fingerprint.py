@@ -7,7 +7,11 @@ import pytest
 from PIL import Image
 
 from efp_hf.data.duplicates import bits_between, hash_words
-from efp_hf.data.fingerprint import (
+from efp_hf.data.folders import load_isic
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS
+from efp_hf.inference.export import save_for_hub
+from efp_hf.training.fingerprint import (
     SAME_IMAGE_BITS,
     TRAINING_IMAGES,
     fingerprint_of,
@@ -17,10 +21,6 @@ from efp_hf.data.fingerprint import (
     shared_images,
     write_fingerprint,
 )
-from efp_hf.data.folders import load_isic
-from efp_hf.data.synthetic import draw_lesion
-from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS
-from efp_hf.inference.export import save_for_hub
 
 SHARED_DATA = Path(os.environ.get("ISIC2018", Path(__file__).resolve().parents[2] / "shared" / "data" / "isic2018"))
 
