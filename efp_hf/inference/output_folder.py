@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prediction_table import mask_path, overlay_path, read_lines, tables_in
+from .prediction_table import read_lines, tables_in
 
 try:
     import fcntl
@@ -21,8 +21,8 @@ def check_own_folder(output: Path, images: list[Path] | None, dataset: str | Non
         images: whose masks will be written; `None` for those of a `dataset`, a folder or Hub id.
 
     Raises:
-        ValueError: images are read from the folder, or a file of somebody else would be replaced in it, such as a true
-            mask: a folder that `efp predict` has written has its table.
+        ValueError: images are read from the folder, or it holds masks or overlays of somebody else, such as true masks:
+            a folder that `efp predict` has written has its table.
     """
     if not output.exists():
         return
@@ -35,14 +35,10 @@ def check_own_folder(output: Path, images: list[Path] | None, dataset: str | Non
         read_lines(table)
     if tables:
         return
-    if images is None:
-        written = (path for path in output.iterdir() if path.name.endswith(WRITTEN_ENDINGS))
-    else:
-        written = (path(output, image) for image in images for path in (mask_path, overlay_path))
-    for path in written:
-        if os.path.lexists(path):
+    for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's
+        if path.name.lower().endswith(WRITTEN_ENDINGS):
             raise ValueError(
-                f"{path} would be replaced, and is not of `efp predict` (no predictions.csv beside it). "
+                f"{path} could be replaced, and is not of `efp predict` (no predictions.csv beside it). "
                 "Choose another --output."
             )
 
