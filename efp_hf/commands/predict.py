@@ -22,7 +22,7 @@ import torch
 from transformers.exporters.base import ExportedModel
 
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import load_checkpoint, weights_digest
+from ..inference.checkpoint import load_checkpoint, settings_digest, weights_digest
 from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
 from ..modeling_efp import EFPForSegmentation
@@ -179,7 +179,8 @@ def prepare(
         region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
         processor.check_threshold(threshold)
         weights = weights_digest(arguments.checkpoint) or arguments.checkpoint
-        made_by = f"{weights}, threshold {threshold}, largest region {region}"
+        settings = settings_digest(model, processor) + " bfloat16" * arguments.bf16
+        made_by = f"{weights}, settings {settings}, threshold {threshold}, largest region {region}"
         output.mkdir(parents=True, exist_ok=True)
         held.enter_context(only_writer(output))
         finished = finished_rows(output, made_by, arguments.overlays, files or ()) if arguments.resume else {}

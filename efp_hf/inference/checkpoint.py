@@ -1,6 +1,7 @@
 """A checkpoint: found by its name, loaded, and run on images."""
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,6 +19,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
 TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
+NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration
 EXPORTED_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 
@@ -140,3 +142,10 @@ def weights_digest(checkpoint: str | Path) -> str:
         paths = sorted(path for path in folder.glob("*") if path.suffix in EXPORTED_SUFFIXES)
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in paths))
     return digest.hexdigest()[:12] if paths else ""
+
+
+def settings_digest(model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor) -> str:
+    """The first 8 digits of the SHA-256 of both configurations, on which masks of the same weights depend."""
+    fields = {name: value for name, value in model.config.to_dict().items() if name not in NO_SETTINGS}
+    text = json.dumps([fields, processor.to_dict()], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:8]

@@ -29,6 +29,7 @@ from .prediction_table import (
     made_from,
     mask_path,
     overlay_path,
+    read_file,
     start_table,
     table_path,
     table_text,
@@ -282,18 +283,19 @@ def record(
         for path in (mask_path(output, prediction.path), overlay_path(output, prediction.path)):
             with suppress(OSError):  # as of a name that is too long
                 path.unlink(missing_ok=True)
-    failure = {"image": prediction.path.name, "error": prediction.error}
-    row = table_row(prediction) if prediction.error is None else failure
-    table.append(row, num_bytes(prediction))
+    if prediction.error is None:
+        table.append(table_row(prediction), read_content(prediction))
+    else:
+        table.append({"image": prediction.path.name, "error": prediction.error})
     return prediction.error
 
 
-def num_bytes(prediction: Prediction) -> int | None:
-    """Of the image's file, if it is there."""
+def read_content(prediction: Prediction) -> bytes | None:
+    """Of the image's file, if it is still there."""
     if prediction.content is not None:
-        return len(prediction.content)
+        return prediction.content
     try:
-        return prediction.path.stat().st_size
+        return read_file(prediction.path)
     except OSError:
         return None
 
@@ -340,7 +342,7 @@ def stream_share(
             yield StreamedImage(path, content)
             continue
         done.remove(name)
-        if finished[name]["made_by"] not in (made_by, made_from(made_by, len(content))):
+        if finished[name]["made_by"] not in (made_by, made_from(made_by, content)):
             raise OSError(f"{name}: the image is not the one that the mask in --output was made of")
 
 

@@ -7,6 +7,7 @@ import re
 from collections import Counter, defaultdict, deque
 from collections.abc import Iterable
 from pathlib import Path
+from zlib import crc32
 
 from PIL import Image
 
@@ -72,9 +73,9 @@ def csv_line(values: Iterable) -> bytes:
     return text.getvalue().encode("utf-8")
 
 
-def made_from(made_by: str, num_bytes: int | None) -> str:
-    """The column `made_by`: checkpoint, settings, and the size of the image file."""
-    return made_by if num_bytes is None or not made_by else f"{made_by}, image of {num_bytes} bytes"
+def made_from(made_by: str, content: bytes | None) -> str:
+    """The column `made_by`: checkpoint, settings, and what the image's file held."""
+    return made_by if content is None or not made_by else f"{made_by}, image {len(content)}-{crc32(content):08x}"
 
 
 def start_table(output: Path, finished: Iterable[dict[str, str]]) -> None:
@@ -110,9 +111,9 @@ class PredictionTable:
         if self.file.tell() == 0:
             self.write(csv_line(COLUMNS))
 
-    def append(self, row: dict, num_bytes: int | None = None) -> None:
-        """A row of `COLUMNS`, empty where `row` has nothing; `num_bytes` of the image file."""
-        row = row | {"made_by": made_from(self.made_by, num_bytes)}
+    def append(self, row: dict, content: bytes | None = None) -> None:
+        """A row of `COLUMNS`, empty where `row` has nothing; `content` of the image's file."""
+        row = row | {"made_by": made_from(self.made_by, content)}
         self.write(csv_line(row.get(column, "") for column in COLUMNS))
 
     def write(self, line: bytes) -> None:
@@ -164,14 +165,14 @@ def finished_rows(
     whose mask is there, whole, and of their size; with `overlays` the overlay is there, too.
 
     Args:
-        files: those to predict now. One that has another size than the row's, or is newer than the mask, is not
-            finished: it was changed, or comes from another folder.
+        files: those to predict now. One that holds anything else than the row's is not finished: it was changed, or
+            comes from another folder.
 
     Raises:
         ValueError: a `predictions.csv` of other columns.
     """
     made_by = table_text(made_by)
-    of_any_image = re.compile(re.escape(made_by) + r"(, image of \d+ bytes)?")
+    of_any_image = re.compile(re.escape(made_by) + r"(, image \d+-[0-9a-f]{8})?")
     rows = {}
     for path in tables_in(output):
         for row in map(read_row, read_lines(path)):
@@ -188,21 +189,23 @@ def finished_rows(
             mask is not None
             and is_whole(mask, row)
             and (overlay is not None or not overlays)
-            and (name not in sources or is_made_from(row, sources[name], mask, made_by))
+            and (name not in sources or is_made_from(row, sources[name], made_by))
         ):
             finished[name] = row
     return finished
 
 
-def is_made_from(row: dict[str, str], image: Path, mask: Path, made_by: str) -> bool:
-    """The image's file is that of the row, and has not been changed since. One that is gone was not changed."""
+def is_made_from(row: dict[str, str], image: Path, made_by: str) -> bool:
+    """The image's file holds what that of the row did. One that is gone was not changed."""
     try:
-        state = image.stat()
+        return not image.exists() or row["made_by"] in (made_by, made_from(made_by, read_file(image)))
     except OSError:
-        return True
-    return (
-        row["made_by"] in (made_by, made_from(made_by, state.st_size)) and state.st_mtime_ns <= mask.stat().st_mtime_ns
-    )
+        return False
+
+
+def read_file(path: Path) -> bytes | None:
+    """`None` where there is no file: a pipe or a device may have no end."""
+    return path.read_bytes() if path.is_file() else None
 
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:

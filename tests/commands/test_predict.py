@@ -1,5 +1,7 @@
 import errno
+import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -12,6 +14,7 @@ from conftest import REPOSITORY
 from PIL import Image
 from scipy.ndimage import label
 
+from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference import folder
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.output_folder import only_writer
@@ -241,9 +244,9 @@ def test_names_move_no_cursor_and_begin_no_formula(efp, tmp_path, tiny_checkpoin
 
 @pytest.mark.parametrize("change", ["other folder", "edited"])
 def test_resume_takes_no_mask_of_another_image(efp, tmp_path, tiny_checkpoint, change):
-    for folder_name, number in (("a", 1), ("b", 2)):
+    for folder_name, number in (("b", 2), ("a", 1)):  # of the same size, and the one of b is older
         (tmp_path / folder_name).mkdir()
-        (tmp_path / folder_name / "mole.jpg").write_bytes((EXAMPLES / f"synthetic_{number}.jpg").read_bytes())
+        draw_lesion(number, 60, 80)[0].save(tmp_path / folder_name / "mole.jpg", "BMP")
     assert efp("predict", "b", "--checkpoint", tiny_checkpoint, "--output", "expected").code == 0
     assert efp("predict", "a", "--checkpoint", tiny_checkpoint).code == 0
     if change == "edited":
@@ -252,6 +255,21 @@ def test_resume_takes_no_mask_of_another_image(efp, tmp_path, tiny_checkpoint, c
     resumed = "b" if change == "other folder" else "a"
     assert efp("predict", resumed, "--checkpoint", tiny_checkpoint, "--resume").code == 0
     for name in ("mole_segmentation.png", "predictions.csv"):
+        assert (tmp_path / "masks" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("file", "setting"),
+    [("preprocessor_config.json", {"image_mean": [0.1, 0.2, 0.3]}), ("config.json", {"temperature": 9})],
+)
+def test_resume_takes_no_mask_of_other_settings(efp, tmp_path, tiny_checkpoint, file, setting):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "checkpoint")
+    photo = EXAMPLES / "synthetic_1.jpg"
+    assert efp("predict", photo, "--checkpoint", folder).code == 0
+    (folder / file).write_text(json.dumps(json.loads((folder / file).read_text()) | setting))
+    assert efp("predict", photo, "--checkpoint", folder, "--resume").code == 0
+    assert efp("predict", photo, "--checkpoint", folder, "--output", "expected").code == 0
+    for name in ("synthetic_1_segmentation.png", "predictions.csv"):
         assert (tmp_path / "masks" / name).read_bytes() == (tmp_path / "expected" / name).read_bytes()
 
 
