@@ -10,6 +10,7 @@ from PIL import Image
 
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.folder import COLUMNS, Prediction, predict_files, table_row, write_predictions
+from ..inference.prediction_table import table_text
 from ..metrics.rows import write_rows
 from ..modeling_efp import EFPForSegmentation
 from .pictures import draw_thumbnail
@@ -60,21 +61,20 @@ def segment_batch(
         def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
             for done, prediction in enumerate(predictions, start=1):
                 yield prediction
-                # here the mask is being written, or `prediction.error` says why not
+                # here the mask is being written; those of which none comes are what `write_predictions` returns
                 if prediction.error is None:
                     rows[prediction.path] = {**table_row(prediction), "error": ""}
                     pictures.append(draw_thumbnail(prediction))
-                else:
-                    error = prediction.error
-                    for path in files:
-                        error = without_folder(error, path)
-                    rows[prediction.path] = error_row(prediction.path, error)
                 progress(done, len(accepted))
 
         predictions = predict_files(
             accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
         )
-        write_predictions(watched(predictions), Path(output))
+        for prediction in write_predictions(watched(predictions), Path(output)):
+            error = prediction.error.replace(f"{output}/", "")
+            for path in files:
+                error = without_folder(error, path)
+            rows[prediction.path] = error_row(prediction.path, error)
         ordered = [rows[path] for path in files]
         write_table(ordered, Path(output, "predictions.csv"))
         archive = Path(folder, "masks.zip")
@@ -89,9 +89,5 @@ def error_row(path: Path, error: str) -> dict:
 
 
 def write_table(rows: list[dict], path: Path) -> None:
-    """The rows of a batch as CSV. A name that a spreadsheet would take for a formula gets an apostrophe before it."""
-    write_rows([{name: harmless(value) for name, value in row.items()} for row in rows], path)
-
-
-def harmless(value):
-    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+    """The rows of a batch as CSV, their texts as [`table_text`] has them."""
+    write_rows([{name: table_text(value) for name, value in row.items()} for row in rows], path)

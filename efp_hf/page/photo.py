@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.files import read_image
+from ..data.files import REPAIRED, read_image
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.folder import read_for_model
 from ..modeling_efp import EFPForSegmentation
@@ -25,7 +25,7 @@ class SegmentedPhoto:
 
     `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 2, height,
     width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
-    channels) and M_s 1..4.
+    channels) and M_s 1..4, `note` what had to be repaired to read the file.
     """
 
     path: Path
@@ -33,6 +33,7 @@ class SegmentedPhoto:
     preview: Image.Image
     logits: torch.Tensor
     maps: dict[str, np.ndarray]
+    note: str = ""
 
 
 @torch.inference_mode()
@@ -60,6 +61,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         preview=make_preview(image, path, size),
         logits=outputs.logits.float().cpu(),
         maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
+        note=image.info.get(REPAIRED, ""),
     )
 
 

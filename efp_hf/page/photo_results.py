@@ -50,7 +50,7 @@ def draw_view(
         before=photo.preview,
         after=tint_lesion(photo.preview, mask),
         probabilities=draw_border(color_map(probabilities), mask, (255, 255, 255)),
-        summary=summary,
+        summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
     )
 
 
@@ -83,6 +83,7 @@ def write_contour_file(photo, processor, folder: Path, threshold=None, largest_r
 def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
+    prediction.note = photo.note
     row = table_row(prediction)
     return {
         **{name: None if value == "" else value for name, value in row.items()},

@@ -123,3 +123,10 @@ def test_refused_batch_leaves_no_file(tmp_path, loaded, photo_file, monkeypatch)
 def test_name_that_a_spreadsheet_would_run_is_quoted(tmp_path):
     write_table([error_row(Path("=cmd().png"), "bad")], tmp_path / "table.csv")
     assert "'=cmd().png" in (tmp_path / "table.csv").read_text()
+
+
+def test_mask_that_cannot_be_written_is_an_error_in_its_row(tmp_path, loaded, photo_file):
+    path = tmp_path / f"{'n' * 245}.jpg"
+    path.write_bytes(photo_file.read_bytes())
+    good, bad = segment_batch([photo_file, path], *loaded, tmp_path).rows
+    assert not good["error"] and "cannot be written" in bad["error"] and str(tmp_path) not in bad["error"]

@@ -185,3 +185,13 @@ def test_what_the_page_computes_needs_no_gradio_and_all_of_it_neither_datasets_n
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, check=True)
+
+
+def test_damaged_photo_has_a_note_in_its_data_and_on_the_page(tmp_path, loaded, photo_file):
+    content = photo_file.read_bytes()
+    path = tmp_path / "cut.jpg"
+    path.write_bytes(content[: len(content) // 2] + bytes(200) + b"\xff\xd9")
+    photo = segment_photo(path, *loaded)
+    assert "repaired" in lesion_data(photo, loaded[1])["note"]
+    assert "repaired" in draw_view(photo, loaded[1]).summary
+    assert lesion_data(segment_photo(photo_file, *loaded), loaded[1])["note"] is None
