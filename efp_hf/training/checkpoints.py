@@ -1,5 +1,6 @@
 """The `checkpoint-…` folders of a training: which of them are whole, and which counts as the best."""
 
+import json
 import logging
 import pickle
 import re
@@ -17,6 +18,7 @@ from ..inference.checkpoint import TRAINING_IMAGES
 from .fingerprint import write_fingerprint
 
 logger = logging.getLogger(__name__)
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")  # rng_state_0.pth … of several processes
@@ -40,7 +42,10 @@ def damage(checkpoint: Path) -> str | None:
     """
     reading = STATE
     try:
-        TrainerState.load_from_json(checkpoint / STATE)
+        if not isinstance(trained_steps(checkpoint), int):
+            return f"{reading} is damaged"
+        reading = CONFIG
+        json.loads((checkpoint / CONFIG).read_text(encoding="utf-8"))
         reading = WEIGHTS
         with safe_open(checkpoint / WEIGHTS, framework="pt"):  # compares the size of the file with its header
             pass
