@@ -177,6 +177,8 @@ class stage_file:
 
 def what_pillow_says(path: Path) -> np.ndarray | None:
     """An upright picture on white as a careful person would read it by hand; `None` for what Pillow cannot read."""
+    if not path.is_file():
+        return None
     try:
         with Image.open(path) as opened:
             if getattr(opened, "n_frames", 1) > 1 and opened.format != "MPO":
@@ -396,7 +398,7 @@ def load_damaged(subject: str):
         row = rows.get(image_id) or next((row for name, row in rows.items() if image_id[:20] in name), None)
         assert row is not None, "its row is lost"
         if subject == "image":
-            if max_side == 40:
+            if max_side is not None and max_side < max(case.truth.shape):
                 assert case.outcome not in (Outcome.REFUSED, Outcome.NOTED), "read, where an error was due"
                 return  # reduced: other pixels, and no photo of its size to compare with
             (result,) = segment([row["image"]], *reference(stage.checkpoint))

@@ -727,14 +727,18 @@ def hostile_name(rng, place):
     return Case(path, Outcome.READ, place.photo)
 
 
-@kind("image")
+# names in a zip, and of uploads, are cut before the page sees them
+NAMED_BY_A_FILE_SYSTEM = ("efp predict", "load_isic", "efp score", "efp train")
+
+
+@kind("image", doors=NAMED_BY_A_FILE_SYSTEM)
 def name_too_long_for_its_mask(rng, place):
     path = place.folder / f"{'n' * int(rng.integers(236, 252))}.png"
     path.write_bytes(encoded(place.photo, "PNG"))
     return Case(path, Outcome.JUDGED, place.photo, words=("n" * 50,))
 
 
-@kind("image")
+@kind("image", doors=(*NAMED_BY_A_FILE_SYSTEM, "page: segment"))
 def name_that_is_not_utf8(rng, place):
     path = Path(os.fsdecode(os.fsencode(place.folder) + b"/latin\xe4\xff.png"))
     path.write_bytes(encoded(place.photo, "PNG"))
