@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
+from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import EFPForSegmentation
@@ -66,8 +67,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
-        ValueError: a damaged checkpoint, one of another architecture, with other than two labels, or for another
-            runtime; `bf16` where it cannot be had.
+        ValueError: a damaged checkpoint, one of another architecture, with other than two labels or three colours,
+            whose processor crops or pads, or for another runtime; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
@@ -92,7 +93,14 @@ def load_checkpoint(
             f"{name}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
             "Use `EFPForSegmentation.from_pretrained` and the processor for others."
         )
+    if model.config.num_channels != 3:
+        raise ValueError(f"{name}: the model must take the three colours of an image, got {model.config.num_channels}.")
     processor = EFPImageProcessor.from_pretrained(checkpoint)
+    if processor.do_center_crop or processor.do_pad or None in (processor.size["height"], processor.size["width"]):
+        raise ValueError(
+            f"{name}: {IMAGE_PROCESSOR_NAME}: the whole image must be resized to a height and a width, without "
+            f"do_center_crop and do_pad, as the mask is laid over all of it; got size {dict(processor.size)}."
+        )
     if not is_exported:
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model, processor

@@ -85,7 +85,7 @@ RIGHT = {
         "jaccard_temperature": "missing half",
         "do_center_crop": "missing null",
         "crop_size": "missing null list",
-        "do_pad": "missing null true",
+        "do_pad": "missing null",
         "pad_size": "missing null list",
     },
 }

@@ -1,6 +1,9 @@
+import json
+import shutil
 from pathlib import Path
 
 import pytest
+from conftest import tiny_model
 
 import efp_hf
 from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, load_checkpoint, weights_digest
@@ -33,6 +36,29 @@ def test_path_that_is_not_there_is_an_error_that_names_the_shipped_ones(tmp_path
     (tmp_path / "runs").mkdir()
     with pytest.raises(FileNotFoundError, match=f"^{name}: no checkpoint there .* efp-isic, efp-isic-nano.$"):
         find_checkpoint(name)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"do_center_crop": True, "crop_size": {"height": 16, "width": 16}},
+        {"do_pad": True, "pad_size": {"height": 64, "width": 64}},
+        {"size": {"shortest_edge": 32}},
+    ],
+)
+def test_processor_that_does_not_show_the_whole_image_is_refused(tmp_path, tiny_checkpoint, fields):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    file = folder / "preprocessor_config.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | fields))
+    with pytest.raises(ValueError, match="copy: preprocessor_config.json: the whole image must be resized to a height"):
+        load_checkpoint(folder)
+
+
+def test_model_of_other_than_three_colours_is_refused(tmp_path, tiny_checkpoint):
+    tiny_model(num_channels=1).save_pretrained(tmp_path)
+    shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path)
+    with pytest.raises(ValueError, match="the model must take the three colours of an image, got 1"):
+        load_checkpoint(tmp_path)
 
 
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
