@@ -30,6 +30,10 @@ def with_messages(function: Callable) -> Callable:
             # the system's own errors name files of the server
             words = getattr(error, "strerror", None) or str(error)
             raise gr.Error(escape(words), duration=20, print_exception=False) from error
+        except gr.Error:
+            raise
+        except Exception as error:  # of the program itself: Gradio writes it to the server's log
+            raise gr.Error("The server failed at this. Its log says why.", duration=20) from error
 
     return handler
 

@@ -55,3 +55,13 @@ def test_impossible_scale_is_said(handlers, photo_file, scale):
     with pytest.raises(gr.Error) as caught:
         handlers["measure"](str(photo_file), scale, 0.5, False)
     assert caught.value.message
+
+
+def test_failure_of_the_program_itself_is_said_without_its_words():
+    import gradio as gr
+
+    from efp_hf.page.handlers import with_messages
+
+    with pytest.raises(gr.Error) as caught:
+        with_messages(lambda: {}["/home/anna/photo.jpg"])()
+    assert caught.value.message == "The server failed at this. Its log says why." and caught.value.print_exception
