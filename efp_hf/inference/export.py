@@ -22,10 +22,14 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE
 from ..configuration_efp import with_code_files
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
+from .checkpoint import EXPORTED_SUFFIXES, TRAINING_IMAGES
 from .runtimes import PACKAGES, require_packages
 
 EXPORT_FORMATS = tuple(PACKAGES)
 CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
+CARD = "README.md"
+WRITTEN_FILES = (CARD, TRAINING_IMAGES)
+WRITTEN_SUFFIXES = (".json", ".py", ".safetensors", *EXPORTED_SUFFIXES)
 TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
 POOLING_CHUNKS = 8
 EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
@@ -110,7 +114,7 @@ def save_for_hub(
             model.save_pretrained(partial)
             processor.save_pretrained(partial)
         if card is not None:
-            shutil.copyfile(card, partial / "README.md")
+            shutil.copyfile(card, partial / CARD)
         if fingerprint is not None:
             shutil.copy(fingerprint, partial)
 
@@ -118,23 +122,39 @@ def save_for_hub(
 @contextmanager
 def replaced_folder(folder: Path, overwrite: bool, mark: str) -> Iterator[Path]:
     """
-    A neighbour of `folder` to write into, which takes its place at the end or is deleted after an error. A folder
-    without the file `mark`, or with folders in it, was not written here, and is never replaced.
+    A new folder to write into, whose files are those of `folder` at the end, or which is deleted after an error. A
+    folder without the file `mark`, or with anything that no export writes, is never replaced.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    there = list(folder.iterdir()) if folder.is_dir() else []
+    if there or folder.is_file():
         if not overwrite:
             raise FileExistsError(f"{folder} is there. Choose another folder, or pass --overwrite.")
-        if not (folder / mark).is_file() or any(path.is_dir() for path in folder.iterdir()):
-            raise FileExistsError(f"{folder} is no exported model and is not overwritten. Choose another folder.")
-    partial = folder.with_name(f".{os.getpid()}-{folder.name}")
+        others = [path.name for path in there if path.is_dir() or not is_written_here(path)]
+        if not (folder / mark).is_file() or others:
+            holds = f" (it holds {others[0]})" if others else ""
+            raise FileExistsError(
+                f"{folder} is no exported model and is not overwritten{holds}. Choose another folder."
+            )
+    # in the folder, where there is one: it may be a link, a mounted disk or the current folder, and stays the same
+    name = f".{os.getpid()}-{folder.name}"
+    partial = folder / name if folder.is_dir() else folder.with_name(name)
     try:
         partial.mkdir(parents=True)
         yield partial
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        if partial.parent == folder:
+            for path in there:
+                if path.name != CARD:  # it may be the user's own, and there may be no new one
+                    path.unlink()
+            for path in partial.iterdir():
+                path.replace(folder / path.name)
+        else:
+            partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def is_written_here(path: Path) -> bool:
+    return path.suffix in WRITTEN_SUFFIXES or path.name in WRITTEN_FILES
 
 
 def free_sizes(to: str) -> dict:

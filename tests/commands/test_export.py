@@ -17,6 +17,30 @@ def test_folder_for_the_hub_has_code_and_card_and_predicts(efp, tmp_path):
     assert efp("export", "--to", "hub", "--checkpoint", "efp-isic-nano", "--overwrite").code == 0
 
 
+def test_overwriting_an_export_loses_no_other_file(efp, tmp_path, tiny_checkpoint):
+    arguments = ("export", "--to", "hub", "--checkpoint", tiny_checkpoint, "--output")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to("real")  # such as a folder that is mounted, it cannot be replaced itself
+    assert efp(*arguments, "link").code == 0
+    (tmp_path / "real" / "README.md").write_text("my own")
+    (tmp_path / "real" / "model.onnx").touch()
+    assert efp(*arguments, "link", "--overwrite").code == 0
+    assert (tmp_path / "real" / "README.md").read_text() == "my own"
+    assert not (tmp_path / "real" / "model.onnx").exists()
+    (tmp_path / "real" / "photo.jpg").touch()
+    ran = efp(*arguments, "link", "--overwrite")
+    assert ran.code == 2 and "link is no exported model and is not overwritten (it holds photo.jpg)." in ran.err
+    assert (tmp_path / "real" / "photo.jpg").exists()
+
+
+def test_export_into_the_current_folder(efp, tmp_path, tiny_checkpoint, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert efp("export", "--to", "hub", "--checkpoint", tiny_checkpoint, "--output", ".").code == 0
+    assert (tmp_path / "here" / "model.safetensors").is_file()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 @pytest.mark.slow
 def test_exported_checkpoint_predicts(efp, tmp_path, tiny_checkpoint):
     pytest.importorskip("onnxruntime")
