@@ -13,6 +13,7 @@ Every field of Transformers' TrainingArguments is an option too: --num-train-epo
 import argparse
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from transformers import HfArgumentParser, TrainingArguments, set_seed
@@ -221,6 +222,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..inference.checkpoint import weights_digest
+    from ..inference.output_folder import only_writer
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_network
     from ..training.fingerprint import read_fingerprint
@@ -244,7 +246,8 @@ def run(arguments: argparse.Namespace) -> int:
         if resume is not None:
             check_network(resume, model)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
-        seen_before = read_fingerprint(arguments.checkpoint) if arguments.checkpoint else set()
+        start = arguments.checkpoint if resume is None or arguments.streaming else resume
+        seen_before = read_fingerprint(start) if start else set()
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
     model.to(memory_format=torch.channels_last)
@@ -276,7 +279,12 @@ def run(arguments: argparse.Namespace) -> int:
     }
     check_table(Path(arguments.output) / "training.csv", row)
     try:
-        with interrupted_by_termination():
+        with ExitStack() as held:
+            if training_arguments.process_index == 0:
+                with one_line_errors():
+                    Path(arguments.output).mkdir(parents=True, exist_ok=True)
+                    held.enter_context(only_writer(Path(arguments.output), "efp train"))
+            held.enter_context(interrupted_by_termination())
             train_and_save(trainer, resume, Path(arguments.output), row, data, seen_before)
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(way_on(arguments.output)) from interruption
@@ -290,6 +298,8 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
     Train to the end, then write the best weights, the row, and the fingerprint of the images of `data` and those
     `seen_before`, unless nobody knows them. A run that has all of it already is left as it is.
     """
+    from datasets import IterableDatasetDict
+
     from ..inference.checkpoint import weights_digest
     from ..metrics.rows import append_row, read_rows
     from ..training.checkpoints import save_trained, trained_steps
@@ -297,6 +307,10 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
 
     table = output / "training.csv"
     steps_before = None if resume is None else trained_steps(resume)  # the checkpoint may go while training runs
+    has_fingerprint = trainer.is_world_process_zero() and seen_before is not None
+    is_streamed = isinstance(data, IterableDatasetDict)  # then read for it in the end, while nobody waits
+    if has_fingerprint and not is_streamed:
+        trainer.fingerprint = seen_before | fingerprint_of(data)
     start = time.monotonic()
     trainer.train(resume_from_checkpoint=resume and str(resume))
     seconds = time.monotonic() - start
@@ -309,8 +323,9 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
         # not `save_model`: no pickled training arguments beside the weights
-        fingerprint = None if seen_before is None else seen_before | fingerprint_of(data)
-        save_trained(trainer.model, trainer.processing_class, output, fingerprint)
+        if has_fingerprint and is_streamed:
+            trainer.fingerprint = seen_before | fingerprint_of(data)
+        save_trained(trainer.model, trainer.processing_class, output, trainer.fingerprint)
         results = [weights_digest(output), round(seconds / 60, 1)]
         results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))

@@ -1,4 +1,4 @@
-"""The folder that masks are written to: whose it is, and who writes there."""
+"""The folder that a run writes to: whose it is, and who writes there."""
 
 import os
 from collections.abc import Iterator
@@ -44,10 +44,11 @@ def check_own_folder(output: Path, images: list[Path] | None, dataset: str | Non
 
 
 @contextmanager
-def only_writer(output: Path) -> Iterator[None]:
+def only_writer(output: Path, command: str = "efp predict") -> Iterator[None]:
     """
     Raises:
-        BlockingIOError: another process is within, for this folder: each would remove the files that the other writes.
+        BlockingIOError: another process is within, for this folder: each would remove the files that the other writes,
+            or take them for its own.
     """
     if fcntl is None:
         yield
@@ -58,7 +59,7 @@ def only_writer(output: Path) -> Iterator[None]:
             fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise BlockingIOError(
-                f"{output}: another `efp predict` writes there. Wait for it, or choose another --output."
+                f"{output}: another `{command}` writes there. Wait for it, or choose another --output."
             ) from error
         except OSError:  # a file system without locks
             pass

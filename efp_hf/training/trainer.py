@@ -16,6 +16,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from .checkpoints import damage, keep_whole_best, numbered_checkpoints
+from .fingerprint import write_fingerprint
 from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
@@ -150,7 +151,12 @@ class BestCheckpoint(TrainerCallback):
 
 
 class LesionTrainer(Trainer):
-    """Trainer whose checkpoints are whole or, after an error, not there; a killed one's has no state ([`damage`])."""
+    """
+    Trainer whose checkpoints are whole or, after an error, not there; a killed one's has no state ([`damage`]). They
+    carry the `fingerprint` of the images, where one is set: a run may be resumed with others.
+    """
+
+    fingerprint: set[tuple[str, str]] | None = None
 
     def _run_epoch(self, **kwargs):
         if self.state.global_step < self.state.max_steps:
@@ -176,6 +182,11 @@ class LesionTrainer(Trainer):
                 message = f"{checkpoint}: could not be saved, with {free / 1e6:.1f} MB free there ({reason})"
                 raise OSError(message) from error
             raise
+
+    def _save(self, output_dir=None, state_dict=None):
+        super()._save(output_dir, state_dict)
+        if self.fingerprint is not None:
+            write_fingerprint(output_dir or self.args.output_dir, self.fingerprint)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

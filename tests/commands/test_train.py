@@ -11,7 +11,9 @@ from transformers import TrainerCallback, trainer
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.commands import precision, train
 from efp_hf.data.folders import FOLDERS, load_isic
-from efp_hf.inference.checkpoint import weights_digest
+from efp_hf.data.synthetic import write_synthetic_isic
+from efp_hf.inference.checkpoint import TRAINING_IMAGES, weights_digest
+from efp_hf.inference.output_folder import only_writer
 from efp_hf.metrics.rows import append_row
 from efp_hf.training.fingerprint import fingerprint_of, read_fingerprint, write_fingerprint
 
@@ -231,6 +233,28 @@ def test_trained_weights_carry_the_fingerprint_of_their_images(efp, tmp_path, sy
     images = fingerprint_of(load_isic(synthetic_root))
     assert len(images) == 32
     assert read_fingerprint(tmp_path / "run") == images | before
+    assert read_fingerprint(tmp_path / "run" / "checkpoint-2") == images | before
+
+
+def test_run_that_is_resumed_with_other_images_has_seen_those_of_before(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    base = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    write_fingerprint(base, {("0" * 64, "train")})
+    others = write_synthetic_isic(tmp_path / "others", num_images=20, height=64, width=64, seed=7)
+    arguments = ("train", "--checkpoint", "./base", *SMALL)
+    assert efp(*arguments, "--data", synthetic_root, "--max-steps", "2").code == 0
+    before = read_fingerprint(tmp_path / "run")
+    (base / TRAINING_IMAGES).unlink()
+    assert efp(*arguments, "--data", others, "--max-steps", "4", "--resume").code == 0
+    assert read_fingerprint(tmp_path / "run") == before | fingerprint_of(load_isic(others))
+
+
+def test_second_training_does_not_write_where_one_is_writing(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL, "--max-steps", "1")
+    (tmp_path / "run").mkdir()
+    with only_writer(tmp_path / "run"):
+        ran = efp(*arguments)
+    assert ran.code == 2 and "run: another `efp train` writes there." in ran.err
+    assert list((tmp_path / "run").iterdir()) == []
 
 
 @pytest.mark.slow
