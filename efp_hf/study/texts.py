@@ -10,6 +10,7 @@ from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_check
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table
 from .speed_tables import short_speed_block, speed_block
 from .tables import last_row_about
+from .trials_table import trials_table
 
 # file of rows → type of a metric in a card's metadata → its column, and its name
 METRIC_TYPES = {
@@ -36,6 +37,7 @@ def blocks(results: Path) -> dict[str, str]:
         "checkpoints-short": short_checkpoints_table(results, checkpoints),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),
+        "trials": trials_table(results),
         **checkpoint_blocks(results, SHIPPED / DEFAULT_CHECKPOINT),
     }
 
