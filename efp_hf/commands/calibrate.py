@@ -77,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
     )
     from ..metrics.evaluation import THRESHOLDS, grid_jaccards, segment_rows
     from ..metrics.rows import append_row, checkpoint_columns, shorten
+    from ..training.fingerprint import chosen_on, read_fingerprint, write_fingerprint
 
     row = command_provenance(arguments)
     settings_table = arguments.output / "postprocessing.csv"
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
         model, processor = load_checkpoint(folder, runtime="torch")
+        fingerprint = read_fingerprint(folder)
         validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
 
     image_sizes = arguments.image_sizes or [processor.size["height"]]
@@ -127,6 +129,8 @@ def run(arguments: argparse.Namespace) -> int:
     if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
         print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
     with write_errors():
+        if fingerprint is not None:
+            write_fingerprint(folder, chosen_on(fingerprint, validation))
         processor.save_pretrained(folder)
         model.config.save_pretrained(folder)
     print(

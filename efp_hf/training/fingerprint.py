@@ -60,6 +60,13 @@ def fingerprint_of(data: DatasetDict) -> set[tuple[str, str]]:
     return {(value, split) for split in SEEN_SPLITS if split in data for value in image_hashes(data[split])}
 
 
+def chosen_on(fingerprint: set[tuple[str, str]], dataset: Dataset) -> set[tuple[str, str]]:
+    """A fingerprint with the images of a dataset on which settings were chosen; what it has of them stays as it is."""
+    hashes = image_hashes(dataset)
+    known = set(shared_images(hashes, fingerprint))
+    return fingerprint | {(value, "validation") for position, value in enumerate(hashes) if position not in known}
+
+
 def write_fingerprint(folder: str | Path, fingerprint: set[tuple[str, str]]) -> None:
     """`training_images.csv` in a checkpoint's folder, whole or not at all, sorted: it tells nothing of their order."""
 

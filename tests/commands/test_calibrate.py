@@ -3,8 +3,10 @@ import shutil
 import pytest
 
 from efp_hf import EFPConfig, EFPImageProcessor
+from efp_hf.data.folders import load_isic
 from efp_hf.inference.checkpoint import find_checkpoint
 from efp_hf.metrics.calibration import JACCARD_TEMPERATURES, TEMPERATURES
+from efp_hf.training.fingerprint import image_hashes, read_fingerprint, write_fingerprint
 
 
 def test_postprocessing_is_chosen_on_validation_and_kept(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
@@ -39,6 +41,19 @@ def test_what_a_calibration_chose_does_not_move_the_next_one(efp, tmp_path, synt
     assert found[0] == found[1]
     (temperature,) = map(float, found[0])
     assert TEMPERATURES[0] + 0.01 < temperature < TEMPERATURES[1] - 0.01 and temperature != 1
+
+
+def test_images_of_a_calibration_are_in_the_fingerprint(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    calibrate = ("calibrate", "--checkpoint", "copy", "--data", synthetic_root)
+    assert efp(*calibrate).code == 0 and read_fingerprint(folder) is None  # nobody knows what it was trained on
+    before = {("0" * 64, "train")}
+    write_fingerprint(folder, before)
+    assert efp(*calibrate).code == 0
+    validation = {(value, "validation") for value in image_hashes(load_isic(synthetic_root)["validation"])}
+    assert read_fingerprint(folder) == before | validation
+    write_fingerprint(folder, trained := {(value, "train") for value, _ in validation})
+    assert efp(*calibrate).code == 0 and read_fingerprint(folder) == trained
 
 
 @pytest.mark.parametrize(
