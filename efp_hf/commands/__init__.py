@@ -81,6 +81,10 @@ def run_command(name: str, argv: Sequence[str]) -> int:
     except (InputError, WriteError) as error:
         print(f"efp {name}: {error}", file=sys.stderr)
         return 2 if isinstance(error, InputError) else 1
+    except BrokenPipeError:  # of `efp score … | true`, and the like
+        sys.stdout = None
+        print(f"efp {name}: nobody reads what is printed", file=sys.stderr)
+        return 1
     except KeyboardInterrupt as interruption:
         print(f"efp {name}: " + ", ".join(["interrupted", *map(str, interruption.args)]), file=sys.stderr)
         return 130  # as a shell says it

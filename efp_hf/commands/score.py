@@ -120,12 +120,14 @@ def run(arguments: argparse.Namespace) -> int:
     scores.update({name: sum(values) / len(values) for name, values in boundary.items()})
 
     row["images"] = len(dataset)
-    print(f"{row['scored']}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
-    for name, value in scores.items():
-        if not name.endswith(("_low", "_high")):
-            low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
-            print(f"{name:24} {value:.4f}" + ("" if low is None else f"  [{low:.4f}, {high:.4f}]"))
-    with write_errors():
-        append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
+    try:
+        print(f"{row['scored']}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
+        for name, value in scores.items():
+            if not name.endswith(("_low", "_high")):
+                low, high = scores.get(f"{name}_low"), scores.get(f"{name}_high")
+                print(f"{name:24} {value:.4f}" + ("" if low is None else f"  [{low:.4f}, {high:.4f}]"))
+    finally:  # also where nobody reads what is printed
+        with write_errors():
+            append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
     print(f"row in {table}")
     return 0

@@ -84,7 +84,10 @@ def shorten(argument: str) -> str:
     path = Path(argument)
     if not path.is_absolute():
         return argument
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else path.name
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):  # elsewhere; or the working folder was deleted
+        return path.name
 
 
 def commit() -> str:

@@ -92,6 +92,19 @@ def trained_checkpoint(tmp_path, synthetic_root, tiny_checkpoint):
     return folder
 
 
+def test_score_that_nobody_reads_is_in_the_table(
+    efp, monkeypatch, tmp_path, synthetic_root, trained_checkpoint, rows_of
+):
+    class Closed:
+        def write(self, text):
+            raise BrokenPipeError
+
+    monkeypatch.setattr("sys.stdout", Closed())
+    ran = efp("score", "--data", synthetic_root, "--checkpoint", trained_checkpoint)
+    assert ran.code == 1 and ran.err.endswith("efp score: nobody reads what is printed\n")
+    assert len(rows_of(tmp_path / "scores" / "scores.csv")) == 1
+
+
 def test_test_split_with_training_images_is_refused(efp, tmp_path, synthetic_root, trained_checkpoint, rows_of):
     arguments = ("--data", synthetic_root, "--checkpoint", trained_checkpoint)
     assert efp("score", *arguments).code == 0

@@ -127,3 +127,10 @@ def test_paths_of_the_machine_are_not_written():
     assert shorten("/home/somebody/images") == "images"
     assert shorten(str(Path.cwd() / "runs" / "efp")) == "runs/efp"
     assert shorten("checkpoints/efp-isic") == "checkpoints/efp-isic"
+
+
+def test_path_is_shortened_where_the_working_folder_was_deleted(tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert shorten("/home/somebody/images") == "images"
