@@ -32,6 +32,8 @@ def decoded(picture: Image.Image | dict, image_id: str) -> Image.Image:
     Raises:
         ValueError: a file that is gone or damaged since it was checked, with its path, or its bytes' `image_id`.
     """
+    if isinstance(picture, Image.Image):
+        return picture
     try:
         return PICTURE.decode_example(picture)
     except DECODING_ERRORS as error:
