@@ -65,6 +65,13 @@ def integer_between(text: str, least: int, most: int | None = None) -> int:
     return number
 
 
+def own_path(text: str) -> Path:
+    """The `type` of an option that names a file or folder. A shell leaves the `~` of `--output=~/masks` as it is."""
+    if not text:  # as of a variable that is not set
+        raise argparse.ArgumentTypeError("must not be empty")
+    return Path(os.path.expanduser(text))
+
+
 def add_checkpoint_argument(parser: argparse.ArgumentParser, default: str | Path = DEFAULT_CHECKPOINT) -> None:
     parser.add_argument(
         "--checkpoint",
@@ -109,7 +116,11 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str) -> None:
     parser.add_argument(
-        "--output", metavar="DIR", type=Path, default=Path(default), help=f"folder for {what} (default: %(default)s)"
+        "--output",
+        metavar="DIR",
+        type=own_path,
+        default=Path(default),
+        help=f"folder for {what} (default: %(default)s)",
     )
 
 

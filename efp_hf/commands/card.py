@@ -10,7 +10,7 @@ their intervals, and the commands and commits that made it.
 import argparse
 from pathlib import Path
 
-from .arguments import InputError, add_own_checkpoint_argument, one_line_errors, own_checkpoint
+from .arguments import InputError, add_own_checkpoint_argument, one_line_errors, own_checkpoint, own_path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--scores",
         metavar="FILE",
-        type=Path,
+        type=own_path,
         default=Path("scores/scores.csv"),
         help="of `efp score` (default: %(default)s)",
     )

@@ -20,6 +20,7 @@ from .arguments import (
     add_split_seed_argument,
     check_output,
     one_line_errors,
+    own_path,
     positive_integer,
 )
 
@@ -32,7 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     parser.add_argument("--to", required=True, choices=(*EXPORT_FORMATS, HUB))
     add_checkpoint_argument(parser)
-    parser.add_argument("--output", metavar="DIR", type=Path, help="folder (default: exports/CHECKPOINT-FORMAT)")
+    parser.add_argument("--output", metavar="DIR", type=own_path, help="folder (default: exports/CHECKPOINT-FORMAT)")
     parser.add_argument("--half", action="store_true", help="weights of 16 bits")
     parser.add_argument("--int8", action="store_true", help="quantize weights and activations; needs --data")
     parser.add_argument("--data", help="ISIC or own folder, or Hub id: its train split gives int8 its ranges")

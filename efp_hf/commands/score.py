@@ -23,6 +23,7 @@ from .arguments import (
     check_table,
     command_provenance,
     one_line_errors,
+    own_path,
     write_errors,
 )
 
@@ -33,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_data_arguments(parser)
     scored = parser.add_mutually_exclusive_group()
     add_checkpoint_argument(scored)
-    scored.add_argument("--masks", metavar="DIR", type=Path, help="score the masks of this folder instead")
+    scored.add_argument("--masks", metavar="DIR", type=own_path, help="score the masks of this folder instead")
     parser.add_argument(
         "--allow-training-images", action="store_true", help="score a test split with training images in it, too"
     )

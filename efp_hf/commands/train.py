@@ -29,6 +29,7 @@ from .arguments import (
     check_table,
     command_provenance,
     one_line_errors,
+    own_path,
     positive_integer,
 )
 from .interruption import interrupted_by_termination
@@ -52,7 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--streaming", action="store_true", help="read Parquet or WebDataset as training goes; with --max-steps"
     )
-    parser.add_argument("--output", metavar="DIR", required=True, help="folder for all that is written")
+    parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
     parser.add_argument(
         "--encoder", help=f"'paper', a timm model, or a Transformers backbone's Hub id (default: {DEFAULT_ENCODER})"
@@ -152,7 +153,7 @@ def load_training_data(arguments: argparse.Namespace):
     if root == "synthetic":
         if arguments.streaming:
             raise InputError("`--streaming` must have a folder of shards or a Hub id, got synthetic. Leave it out.")
-        root = Path(arguments.output) / "synthetic-images"
+        root = arguments.output / "synthetic-images"
         if not root.exists():
             write_synthetic_isic(root, num_images=160)
     return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming)
@@ -180,7 +181,7 @@ def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArgu
     from ..training.checkpoints import damage, newest_whole
 
     if arguments.resume:
-        resume, skipped = newest_whole(Path(arguments.output))
+        resume, skipped = newest_whole(arguments.output)
         reasons = "; ".join(f"{name}: {wrong}" for name, wrong in skipped.items())
         if resume is None:
             found = f"none that is whole ({reasons})" if skipped else "none"
@@ -203,11 +204,11 @@ def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArgu
     return resume
 
 
-def way_on(output: str) -> str:
+def way_on(output: Path) -> str:
     """What there is to do after the work broke off."""
     from ..training.checkpoints import newest_whole
 
-    return "go on with --resume" if newest_whole(Path(output))[0] else "no checkpoint was saved: start again"
+    return "go on with --resume" if newest_whole(output)[0] else "no checkpoint was saved: start again"
 
 
 def last_line(error: Exception) -> str:
@@ -229,15 +230,15 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.trainer import lesion_trainer
 
     check_model_options(arguments)
-    training_arguments = parse_training_arguments(arguments.others, arguments.output, arguments.streaming)
+    training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
     resume = resume_point(arguments, training_arguments)
     if training_arguments.process_index == 0 and resume is None:
-        check_new_output(Path(arguments.output), arguments.overwrite, "go on with --resume, ")
+        check_new_output(arguments.output, arguments.overwrite, "go on with --resume, ")
     else:
-        check_output(Path(arguments.output))
+        check_output(arguments.output)
     row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
 
@@ -277,15 +278,15 @@ def run(arguments: argparse.Namespace) -> int:
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
     }
-    check_table(Path(arguments.output) / "training.csv", row)
+    check_table(arguments.output / "training.csv", row)
     try:
         with ExitStack() as held:
             if training_arguments.process_index == 0:
                 with one_line_errors():
-                    Path(arguments.output).mkdir(parents=True, exist_ok=True)
-                    held.enter_context(only_writer(Path(arguments.output), "efp train"))
+                    arguments.output.mkdir(parents=True, exist_ok=True)
+                    held.enter_context(only_writer(arguments.output, "efp train"))
             held.enter_context(interrupted_by_termination())
-            train_and_save(trainer, resume, Path(arguments.output), row, data, seen_before)
+            train_and_save(trainer, resume, arguments.output, row, data, seen_before)
     except KeyboardInterrupt as interruption:
         raise KeyboardInterrupt(way_on(arguments.output)) from interruption
     except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable

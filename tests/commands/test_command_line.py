@@ -143,5 +143,18 @@ def test_output_is_checked_before_the_work(efp, monkeypatch, tmp_path, arguments
     assert (ran.code, ran.err) == (2, f"efp {arguments[0]}: . cannot be written to. Choose another --output.\n")
 
 
+@pytest.mark.parametrize(
+    "arguments", [("predict", "photo.jpg"), ("train", "--data", "/nowhere"), ("export", "--to", "hub")]
+)
+def test_output_may_begin_with_the_home_folder_and_is_not_empty(efp, monkeypatch, tmp_path, arguments):
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home" / "file").touch()
+    ran = efp(*arguments, "--output=~/file")
+    assert (ran.code, ran.err) == (2, f"efp {arguments[0]}: {tmp_path}/home/file is a file. Choose another --output.\n")
+    ran = efp(*arguments, "--output", "")
+    assert (ran.code, ran.err) == (2, f"efp {arguments[0]}: argument --output: must not be empty\n")
+
+
 def test_help_names_the_exit_codes(efp):
     assert [code for code in (0, 1, 2, 130) if f"\n  {code} " in efp("--help").out] == [0, 1, 2, 130]
