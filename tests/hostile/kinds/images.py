@@ -435,14 +435,14 @@ def hundreds_of_markers(rng, place):
 
 @kind("image")
 def png_with_a_text_bomb(rng, place):
-    bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(80_000_000)))
+    bomb = png_chunk(b"zTXt", b"Comment\0\0" + zlib.compress(bytes(8_000_000)))
     clean = encoded(place.photo, "PNG")
     return Case(put(place, clean[:33] + bomb + clean[33:], "png"), Outcome.JUDGED, place.photo)
 
 
 @kind("image")
 def png_with_a_profile_bomb(rng, place):
-    bomb = png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(80_000_000)))
+    bomb = png_chunk(b"iCCP", b"profile\0\0" + zlib.compress(bytes(8_000_000)))
     clean = encoded(place.photo, "PNG")
     return Case(put(place, clean[:33] + bomb + clean[33:], "png"), Outcome.JUDGED, place.photo)
 
@@ -597,7 +597,7 @@ def phone_photo_with_a_preview(rng, place):
 
 @kind("image")
 def bomb_of_one_bit_a_pixel(rng, place):
-    return Case(put(place, encoded(Image.new("1", (20_000, 20_000)), "PNG"), "png"), Outcome.REFUSED)
+    return Case(put(place, encoded(Image.new("1", (10_100, 10_100)), "PNG"), "png"), Outcome.REFUSED)
 
 
 @kind("image")

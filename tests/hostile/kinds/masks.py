@@ -186,7 +186,7 @@ def inverted_mask_of_float(rng, place):
 
 @kind("mask")
 def mask_bomb(rng, place):
-    return Case(put(place, encoded(Image.new("1", (20_000, 20_000)), "PNG")), Outcome.REFUSED)
+    return Case(put(place, encoded(Image.new("1", (10_100, 10_100)), "PNG")), Outcome.REFUSED)
 
 
 @kind("mask", doors=(*IN_DATA, "efp score --masks"))
