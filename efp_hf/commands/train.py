@@ -225,7 +225,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..metrics.rows import shorten
-    from ..training.checkpoints import check_network
+    from ..training.checkpoints import check_image_size, check_network
     from ..training.fingerprint import read_fingerprint
     from ..training.trainer import lesion_trainer
 
@@ -246,6 +246,7 @@ def run(arguments: argparse.Namespace) -> int:
         model, processor = load_model(arguments)
         if resume is not None:
             check_network(resume, model)
+            check_image_size(resume, processor)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
         start = arguments.checkpoint if resume is None or arguments.streaming else resume
         seen_before = read_fingerprint(start) if start else set()

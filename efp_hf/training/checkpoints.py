@@ -99,6 +99,19 @@ def check_network(checkpoint: Path, model: torch.nn.Module) -> None:
             )
 
 
+def check_image_size(checkpoint: Path, processor: EFPImageProcessor) -> None:
+    """
+    Raises:
+        ValueError: a checkpoint whose images had another size: scores at two sizes do not say which epoch is the best.
+    """
+    saved = EFPImageProcessor.from_pretrained(checkpoint).size
+    if saved != processor.size:
+        raise ValueError(
+            f"{checkpoint} must have the size of the images that are trained on, got {saved['height']} instead of "
+            f"{processor.size['height']}. Resume with the --image-size that it was started with."
+        )
+
+
 def best_whole(state: TrainerState, output: Path, metric: str, greater_is_better: bool) -> tuple[int, float] | None:
     """
     Step and score of the best checkpoint that is whole, of those up to `state` whose score is in its history; `None`

@@ -248,6 +248,15 @@ def test_run_that_is_resumed_with_other_images_has_seen_those_of_before(efp, tmp
     assert read_fingerprint(tmp_path / "run") == before | fingerprint_of(load_isic(others))
 
 
+def test_run_is_resumed_at_its_own_image_size(efp, synthetic_root, tiny_checkpoint):
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL, "--max-steps", "2")
+    assert efp(*arguments).code == 0
+    ran = efp(*arguments, "--resume", "--image-size", "64", "--max-steps", "4")
+    assert (
+        ran.code == 2 and "checkpoint-2 must have the size of the images" in ran.err and "got 32 instead of" in ran.err
+    )
+
+
 def test_second_training_does_not_write_where_one_is_writing(efp, tmp_path, synthetic_root, tiny_checkpoint):
     arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL, "--max-steps", "1")
     (tmp_path / "run").mkdir()
