@@ -2,6 +2,7 @@
 
 import csv
 import hashlib
+import logging
 import os
 from pathlib import Path
 
@@ -19,6 +20,7 @@ with needing("train", __name__):
 SPLITS = ("train", "validation", "test")
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 GROUP_COLUMNS = ("patient_id", "lesion_id")
+logger = logging.getLogger(__name__)
 
 
 def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, splits: list[str]) -> dict[str, list]:
@@ -35,6 +37,13 @@ def draw_split(entries: list[dict], groups: dict[str, list[str]], seed: int, spl
         raise ValueError(
             f"No image has its id in the metadata: {next(iter(position))} is not like {next(iter(groups))}. "
             "Ids are file names without their ending."
+        )
+    if groups and (alone := position.keys() - groups.keys()):
+        logger.warning(
+            "%d of %d images are not in the metadata, %s for one: their patients are not known.",
+            len(alone),
+            len(position),
+            min(alone),
         )
     edges = near_duplicates([entry["hash"] for entry in entries])
     first_with = {}
@@ -83,6 +92,12 @@ def read_groups(metadata: Path) -> dict[str, list[str]]:
             if "isic_id" not in (rows.fieldnames or []):
                 raise ValueError(
                     f"{metadata}: no column 'isic_id', got {rows.fieldnames}. It names the images by their ids."
+                )
+            if not set(GROUP_COLUMNS) & set(rows.fieldnames):
+                logger.warning(
+                    "%s has no column %s: images of one patient may be on two sides of the split.",
+                    metadata,
+                    " or ".join(GROUP_COLUMNS),
                 )
             return {
                 row["isic_id"]: [f"{column}:{row[column]}" for column in GROUP_COLUMNS if row.get(column)]

@@ -141,6 +141,24 @@ def test_metadata_that_names_no_image_is_refused(root):
         load_isic(root)
 
 
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        (
+            "isic_id,age\nISIC_9000000,50\n",
+            "has no column patient_id or lesion_id: images of one patient may be on two",
+        ),
+        ("isic_id,patient_id\nISIC_9000000,p\n", "images are not in the metadata, ISIC_9000001 for one"),
+    ],
+)
+def test_metadata_that_keeps_patients_of_no_or_some_images_together_is_a_warning(root, caplog, table, words):
+    load_isic(root)
+    assert not caplog.records
+    (root / "metadata.csv").write_text(table)
+    load_isic(root)
+    assert words in caplog.text
+
+
 def test_metadata_saved_by_a_spreadsheet_is_read(tmp_path):
     (tmp_path / "metadata.csv").write_text("\ufeffisic_id,patient_id,lesion_id\na,p,\n", encoding="utf-8")
     assert read_groups(tmp_path / "metadata.csv") == {"a": ["patient_id:p"]}
