@@ -75,7 +75,9 @@ def csv_line(values: Iterable) -> bytes:
 
 def made_from(made_by: str, content: bytes | None) -> str:
     """The column `made_by`: checkpoint, settings, and what the image's file held."""
-    return made_by if content is None or not made_by else f"{made_by}, image {len(content)}-{crc32(content):08x}"
+    return (
+        made_by if content is None or not made_by else f"{made_by}, image of {len(content)} bytes {crc32(content):08x}"
+    )
 
 
 def start_table(output: Path, finished: Iterable[dict[str, str]]) -> None:
@@ -172,7 +174,7 @@ def finished_rows(
         ValueError: a `predictions.csv` of other columns.
     """
     made_by = table_text(made_by)
-    of_any_image = re.compile(re.escape(made_by) + r"(, image \d+-[0-9a-f]{8})?")
+    of_any_image = re.compile(re.escape(made_by) + r"(, image of \d+ bytes [0-9a-f]{8})?")
     rows = {}
     for path in tables_in(output):
         for row in map(read_row, read_lines(path)):
