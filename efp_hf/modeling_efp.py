@@ -325,7 +325,8 @@ class EFPPreTrainedModel(PreTrainedModel):
         As in Transformers, but weights that do not fit the configuration are an error: missing ones would be random,
         and those that are left over belong to another network.
 
-        `ignore_mismatched_sizes=True` still gives a new head for another number of labels.
+        `ignore_mismatched_sizes=True` still gives a new head for another number of labels. Weights are read from
+        safetensors, unless `use_safetensors=False`.
 
         Raises:
             OSError, ValueError: a checkpoint without some of the model's weights, with weights that the model does not
@@ -339,6 +340,7 @@ class EFPPreTrainedModel(PreTrainedModel):
         }
         if kwargs.pop("ignore_mismatched_sizes", False):
             del problems["mismatched_keys"]
+        kwargs.setdefault("use_safetensors", True)  # nothing is unpickled
         with damage_named(pretrained_model_name_or_path, "weights"):
             try:
                 model, loading_info = super().from_pretrained(

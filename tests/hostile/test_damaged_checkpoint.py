@@ -249,7 +249,7 @@ DAMAGE = {
     "weights_longer": (replace(WEIGHTS, lambda old: old + b"abc"), "the weights are damaged"),
     "weights_folder": (make_folder(WEIGHTS), WEIGHTS),
     "weights_gone": (lambda folder: (folder / WEIGHTS).unlink(), WEIGHTS),
-    "pickle": (save_pickle, "Weights only load failed"),
+    "pickle": (save_pickle, WEIGHTS),
     **{
         f"{name}_{value}": (set_first(name, value), f"`{name}` must (be finite|not be negative)")
         for name, values in {
