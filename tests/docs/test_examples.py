@@ -32,7 +32,7 @@ def run_commands(example: Example) -> None:
     """
     marker = MARKER.search(example.document.text[: example.region.start])
     kind, words = marker.groups() if marker else ("", "")
-    for line in example.parsed.splitlines():
+    for line in example.parsed.replace("\\\n", " ").splitlines():  # a line may go on behind a backslash
         for command in line.split("&&"):
             words_of_command = shlex.split(command, comments=True)
             if words_of_command:
