@@ -69,6 +69,8 @@ ABLATIONS = {
     "attention 0.03": {"zero_init_scores": True, "attention_weight": 0.03},
     "attention 0.1 fading": {"zero_init_scores": True, "attention_weight": 0.1, "fading": True},
     "attention 0.3 fading": {"zero_init_scores": True, "attention_weight": 0.3, "fading": True},
+    "attention 0.3 floor 0.5": {"zero_init_scores": True, "attention_weight": 0.3, "attention_floor": 0.5},
+    "attention 0.1 floor 0.5": {"zero_init_scores": True, "attention_weight": 0.1, "attention_floor": 0.5},
     "attention 1 fading": {"zero_init_scores": True, "attention_weight": 1.0, "fading": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},

@@ -53,6 +53,8 @@ class EFPConfig(PreTrainedConfig):
         attention_weight (`float`, defaults to 0.0):
             λ3 of the loss: binary cross-entropy of each M_s with the mask averaged to its level's resolution. The
             paper wants M_s to find the lesion; nothing else in its loss asks for that. 0: as the paper's loss.
+        attention_floor (`float`, defaults to 0.0):
+            M_s is at least this, so that what lies outside the lesion is not lost.
         attention_softening (`float`, defaults to 0.0):
             By which the target of M_s is drawn towards 1/2, in [0, 1): at 0.5 it is 0.25 on skin and 0.75 on lesion.
         dice_smoothing (`float`, defaults to 1e-3):
@@ -91,6 +93,7 @@ class EFPConfig(PreTrainedConfig):
     bce_weight: float | int = 1.0
     attention_weight: float | int = 0.0
     attention_softening: float | int = 0.0
+    attention_floor: float | int = 0.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
     temperature: float | int = 1.0

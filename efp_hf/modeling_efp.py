@@ -261,11 +261,12 @@ class EFPSpatialAttention(nn.Module):
         super().__init__()
         self.pooling = EFPChannelPooling()
         self.convolution = EFPScore(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
+        self.floor = config.attention_floor
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """`(B, C, H, W)` → the attended level of the same shape, and the scores of M_s before σ, `(B, 1, H, W)`."""
         scores = self.convolution(self.pooling(feature_map))
-        return scores.sigmoid() * feature_map, scores
+        return (self.floor + (1 - self.floor) * scores.sigmoid()) * feature_map, scores
 
 
 class EFPFusion(nn.Module):
