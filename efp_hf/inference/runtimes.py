@@ -86,15 +86,21 @@ def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = 
         ValueError: one is damaged, or `bf16` in another runtime or on a processor that has none, or `threads` for
             ExecuTorch.
     """
+    model = start_exported(folder, bf16, threads)
+    with damage_named(folder, "the exported model is damaged"):
+        check_outputs(model)
+    return model
+
+
+def start_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedModel:
+    """As [`load_exported`], of any network: it is not tried on an image."""
     runtime = runtime_of(folder)
     require_packages(PACKAGES.get(runtime, ()), f"{folder}: the runtime {runtime}")
     if bf16 and runtime != "openvino":
         raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
     options = runner_options(runtime, bf16, threads)
     with damage_named(folder, "the exported model is damaged"):
-        model = ExportedModel.from_pretrained(Path(os.path.expanduser(folder)), **options)
-        check_outputs(model)
-        return model
+        return ExportedModel.from_pretrained(Path(os.path.expanduser(folder)), **options)
 
 
 @torch.inference_mode()

@@ -23,7 +23,7 @@ from ...image_processing_efp import EFPImageProcessor
 from ...inference import export
 from ...inference.checkpoint import load_checkpoint, weights_digest
 from ...inference.export import export_model
-from ...inference.runtimes import load_exported
+from ...inference.runtimes import start_exported
 from ...training import encoders
 from ...training.encoders import new_model
 from .. import baselines
@@ -93,7 +93,7 @@ def ready_model(system: str, runtime: str, checkpoint: str | Path, exports: Path
         model = new_timed_system(system, checkpoint).to("cuda", torch.bfloat16, memory_format=torch.channels_last)
         return torch.compile(model)
     folder = export_once(system, runtime, checkpoint, exports)
-    return load_exported(folder, bf16=runtime.endswith(" bf16"), threads=threads)
+    return start_exported(folder, bf16=runtime.endswith(" bf16"), threads=threads)
 
 
 def build_all(builders: dict) -> tuple[dict, dict[object, str]]:
