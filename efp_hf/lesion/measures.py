@@ -15,6 +15,7 @@ from skimage.measure import perimeter_crofton, regionprops
 
 from ..image_processing_efp import keep_largest_region
 from ..metrics.scores import to_lesion
+from .contour import bounding_box
 
 MAX_SIDE = 512  # a larger lesion is measured at 1/2, 1/3, … of its size; the hull of a megapixel takes half a second
 AREAS = ("area",)
@@ -110,9 +111,8 @@ def crop_and_reduce(mask: np.ndarray, image: np.ndarray) -> tuple[np.ndarray, np
     factor. A reduced pixel is lesion where the lesion covers half of it, or, for a lesion thinner than that, where it
     covers most.
     """
-    rows, columns = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    box = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    mask, image = mask[box], image[box]
+    top, left, bottom, right = bounding_box(mask)
+    mask, image = mask[top:bottom, left:right], image[top:bottom, left:right]
     factor = -(-max(mask.shape) // MAX_SIDE)
     if factor == 1:
         return mask, image, 1
