@@ -255,6 +255,15 @@ class EFPConfig(PreTrainedConfig):
                 "Without it the Dice coefficient of an empty mask is 0 / 0."
             )
 
+    def loss_arguments(self) -> dict[str, float]:
+        """What the loss takes from the configuration, by its own names."""
+        return {
+            "dice_weight": self.dice_weight,
+            "bce_weight": self.bce_weight,
+            "smoothing": self.dice_smoothing,
+            "ignore_index": self.semantic_loss_ignore_index,
+        }
+
     def save_pretrained(self, save_directory, *args, **kwargs):
         """As in Transformers; what is saved without code files does not name them."""
         if self._auto_class is None and not Path(save_directory, "configuration_efp.py").is_file():

@@ -497,14 +497,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
         loss = None
         if labels is not None:
-            loss = efp_loss(
-                logits,
-                labels,
-                dice_weight=self.config.dice_weight,
-                bce_weight=self.config.bce_weight,
-                smoothing=self.config.dice_smoothing,
-                ignore_index=self.config.semantic_loss_ignore_index,
-            )
+            loss = efp_loss(logits, labels, **self.config.loss_arguments())
         return SemanticSegmenterOutput(
             loss=loss,
             logits=logits,

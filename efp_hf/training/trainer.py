@@ -106,14 +106,8 @@ def logits_to_counts_and_losses(
     batches, in which several processes count the images twice that fill up their last batch.
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
-    weights = {
-        "dice_weight": config.dice_weight,
-        "bce_weight": config.bce_weight,
-        "smoothing": config.dice_smoothing,
-        "ignore_index": config.semantic_loss_ignore_index,
-    }
     pairs = zip(logits.split(1), labels.split(1), strict=True)
-    losses = torch.stack([efp_loss(*pair, **weights) for pair in pairs])
+    losses = torch.stack([efp_loss(*pair, **config.loss_arguments()) for pair in pairs])
     return logits_to_counts(logits, labels), losses
 
 
