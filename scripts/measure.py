@@ -2,12 +2,16 @@
 
     python scripts/measure.py robustness --data ISIC_FOLDER     # under other light, cameras and files
     python scripts/measure.py trust --data ISIC_FOLDER          # how far its probabilities can be believed
+    python scripts/measure.py attention --data ISIC_FOLDER      # whether M_s finds the lesion
+    python scripts/measure.py native NATIVE_FOLDER --data ISIC_FOLDER    # the same images at native size
     python scripts/measure.py runtimes exports/efp-isic-onnx --data ISIC_FOLDER    # an exported model beside it
 
 `robustness`: each change of `efp_hf/study/robustness.py` has one fixed strength, for images of at most 256 pixels, to
 which larger ones are reduced. `trust`: how well the expected Jaccard of a mask predicts the real one, calibration
-errors, and the bins of the reliability diagram (`reliability.csv`). `runtimes`: J between the masks of both, the
-largest difference of logits, J with the truth.
+errors, and the bins of the reliability diagram (`reliability.csv`). `attention`: the area under the curve of each M_s
+for the lesion, J with each M_s at its mean and with equal weights of the pairs. `native`: mean J of the images of a
+folder at native size and of their copies, and what the image, the truth and rounding make of the difference.
+`runtimes`: J between the masks of both, the largest difference of logits, J with the truth.
 """
 
 import argparse
@@ -20,6 +24,8 @@ from efp_hf.data.split import get_split
 from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.inference.runtimes import runtime_of
 from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten, split_columns
+from efp_hf.study.attention import measure_attention
+from efp_hf.study.native import compare_native, load_pairs
 from efp_hf.study.reliability import bin_rows, measure_trust
 from efp_hf.study.robustness import measure_changes
 from efp_hf.study.runtime_agreement import compare_runtimes
@@ -27,17 +33,19 @@ from efp_hf.study.runtime_agreement import compare_runtimes
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    commands = parser.add_subparsers(dest="what", required=True, metavar="robustness | trust | runtimes")
-    for name, measure in (("robustness", robustness), ("trust", trust), ("runtimes", runtimes)):
+    commands = parser.add_subparsers(dest="what", required=True, metavar=" | ".join(MEASURES))
+    for name, measure in MEASURES.items():
         command = commands.add_parser(name, help=measure.__doc__)
         command.set_defaults(measure=measure)
-        add_data_arguments(command, split="validation" if name == "runtimes" else "test")
+        add_data_arguments(command, split="test" if name in ("robustness", "trust") else "validation")
         add_checkpoint_argument(command)
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
         if name == "runtimes":
             command.add_argument("exported", nargs="+", type=Path, help="folders that `efp export` wrote")
             command.add_argument("--images", type=int, default=200, help="the first of the split (%(default)s)")
             command.add_argument("--bf16", action="store_true", help="folders of OpenVINO, computed in bfloat16")
+        if name == "native":
+            command.add_argument("native", type=Path, help="folder of images/ and masks/; the split counts those in it")
     return parser.parse_args()
 
 
@@ -71,6 +79,31 @@ def trust(arguments: argparse.Namespace) -> None:
         append_row(arguments.results / "reliability.csv", {**of_bin, **counts})
 
 
+def attention(arguments: argparse.Namespace) -> None:
+    """areas of the attention maps, J without them"""
+    row, dataset, (model, processor) = start(arguments)
+    path = Path(arguments.checkpoint)
+    row["run"] = path.parent.name if path.name == "model" else path.name  # a run of `compare.py`, or a checkpoint
+    row["weights"] = weights_digest(arguments.checkpoint)
+    for name, value in measure_attention(dataset, model, processor):
+        print(f"{name:26} {value}", flush=True)
+        row[name] = value
+    append_row(arguments.results / "attention.csv", row)
+
+
+def native(arguments: argparse.Namespace) -> None:
+    """J at native size and on the copies"""
+    row, dataset, (model, processor) = start(arguments)
+    ids = set(dataset["image_id"])
+    pairs = load_pairs(arguments.native)
+    chosen = pairs.select([place for place, image_id in enumerate(pairs["image_id"]) if image_id in ids])
+    row |= checkpoint_columns(arguments.checkpoint, model, processor)
+    row |= {"images": len(chosen), **compare_native(chosen, dataset, model, processor)}
+    for name, value in row.items():
+        print(f"{name:34} {value}")
+    append_row(arguments.results / "native.csv", row)
+
+
 def runtimes(arguments: argparse.Namespace) -> None:
     """agreement of exported models with their checkpoint"""
     row, dataset, reference = start(arguments)
@@ -98,6 +131,15 @@ def start(arguments: argparse.Namespace, max_side: int | None = None):
     row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
     print(f"{arguments.checkpoint}, {arguments.split} split of {Path(arguments.data).name}: {len(dataset)} images")
     return row, dataset, load_checkpoint(arguments.checkpoint)
+
+
+MEASURES = {
+    "robustness": robustness,
+    "trust": trust,
+    "attention": attention,
+    "native": native,
+    "runtimes": runtimes,
+}
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from conftest import REPOSITORY
+from PIL import Image
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import load_isic
@@ -16,6 +18,7 @@ from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.metrics.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
 from efp_hf.metrics.evaluation import model_masks, segment_rows
+from efp_hf.study.attention import area_under_curve
 from efp_hf.study.robustness import CHANGES
 
 SCRIPT = REPOSITORY / "scripts" / "measure.py"
@@ -99,3 +102,51 @@ def test_rows_fit_below_those_that_are_there(measure, tiny_checkpoint, tmp_path)
     measure("runtimes", "--checkpoint", tiny_checkpoint, "--images", 1, tiny_checkpoint)
     rows = rows_of(tmp_path / "trust.csv")
     assert rows[-1]["weights"] == weights_digest(tiny_checkpoint) and len(rows) > 1
+
+
+def test_attention_gives_the_areas_and_what_j_is_without_them(measure, tiny_checkpoint, synthetic_root, tmp_path):
+    shutil.copy(REPOSITORY / "results" / "attention.csv", tmp_path)
+    measure("attention", "--checkpoint", tiny_checkpoint)
+    row = rows_of(tmp_path / "attention.csv")[-1]
+    assert (row["run"], row["weights"]) == (tiny_checkpoint.name, weights_digest(tiny_checkpoint))
+    validation = load_isic(synthetic_root)["validation"]
+    model, processor = load_checkpoint(tiny_checkpoint)
+    expected = np.mean([jaccard(confusion_counts(*pair)) for _, *pair in model_masks(validation, model, processor)])
+    assert float(row["jaccard"]) == pytest.approx(expected, abs=1e-4)
+    assert all(0 <= float(row[f"area_{level}"]) <= 1 for level in (1, 2))
+    for attention in model.attention:  # a map that is the same everywhere, without a hook
+        torch.nn.init.zeros_(attention.convolution.weight)
+        torch.nn.init.constant_(attention.convolution.bias, 0.3)
+    (flat := tmp_path / "flat").mkdir()
+    model.save_pretrained(flat)
+    processor.save_pretrained(flat)
+    measure("attention", "--checkpoint", flat)
+    row = rows_of(tmp_path / "attention.csv")[-1]
+    assert float(row["area_1"]) == pytest.approx(0.5, abs=0.01)
+    assert row["jaccard"] == row["jaccard_of_mean_attention"]
+
+
+def test_an_area_is_the_share_of_pairs_that_are_in_order():
+    values, lesion = np.array([0.9, 0.4, 0.6, 0.1]), np.array([True, True, False, False])
+    assert area_under_curve(values, lesion) == 0.75
+
+
+def test_native_images_are_compared_with_their_copies(measure, tiny_checkpoint, synthetic_root, tmp_path):
+    """The "native" ones are the copies themselves, doubled: only rounding is left."""
+    validation = load_isic(synthetic_root)["validation"]
+    for row in validation.select(range(2)):
+        for kind, name in (("image", "images"), ("mask", "masks")):
+            (folder := tmp_path / "native" / name).mkdir(parents=True, exist_ok=True)
+            doubled = row[kind].resize([2 * side for side in row[kind].size], Image.Resampling.NEAREST)
+            doubled.save(folder / f"{row['image_id']}.png")
+    other = load_isic(synthetic_root)["train"][0]  # not of the split that is asked for
+    other["image"].save(tmp_path / "native" / "images" / f"{other['image_id']}.png")
+    other["mask"].save(tmp_path / "native" / "masks" / f"{other['image_id']}.png")
+    measure("native", tmp_path / "native", "--checkpoint", tiny_checkpoint)
+    (row,) = rows_of(tmp_path / "native.csv")
+    assert row["images"] == "2" and row["split"] == "validation"
+    assert float(row["jaccard_of_truths"]) == float(row["jaccard_of_rounding"]) == 1
+    model, processor = load_checkpoint(tiny_checkpoint)
+    chosen = validation.select(range(2))
+    expected = np.mean([jaccard(confusion_counts(*pair)) for _, *pair in model_masks(chosen, model, processor)])
+    assert float(row["jaccard_copies"]) == pytest.approx(expected, abs=1e-6)
