@@ -17,7 +17,7 @@ from ..modeling_efp import EFPForSegmentation
 
 
 def area_under_curve(values: np.ndarray, lesion: np.ndarray) -> float:
-    """Under the ROC curve: how often a pixel of the lesion has a higher value than one of the skin; NaN without both."""
+    """Under the ROC curve: how often a lesion pixel has the higher value of two; NaN without both kinds."""
     if lesion.all() or not lesion.any():
         return float("nan")
     return float(stats.mannwhitneyu(values[lesion], values[~lesion]).statistic / (lesion.sum() * (~lesion).sum()))
