@@ -131,6 +131,8 @@ class EFPConfig(PreTrainedConfig):
             λ1 of the loss.
         bce_weight (`float`, defaults to 1.0):
             λ2 of the loss.
+        attention_weight (`float`, defaults to 0.0):
+            λ3 of the loss, which teaches each M_s the lesion ([`attention_loss`]). 0: the paper's loss.
         dice_smoothing (`float`, defaults to 1e-3):
             Added above and below in the Dice coefficient, as a share of the image's area, so that it is defined for an
             empty mask and independent of the image's size.
@@ -163,6 +165,7 @@ class EFPConfig(PreTrainedConfig):
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
+    attention_weight: float | int = 0.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
     temperature: float | int = 1.0
@@ -236,7 +239,7 @@ class EFPConfig(PreTrainedConfig):
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
                 "One lesion class is two labels: background and lesion."
             )
-        for name in ("dice_weight", "bce_weight", "dice_smoothing"):
+        for name in ("dice_weight", "bce_weight", "attention_weight", "dice_smoothing"):
             if not math.isfinite(getattr(self, name)):
                 raise ValueError(f"`{name}` must be finite, got {getattr(self, name)}.")
         if min(self.dice_weight, self.bce_weight) < 0 or self.dice_weight + self.bce_weight == 0:
@@ -244,6 +247,8 @@ class EFPConfig(PreTrainedConfig):
                 "`dice_weight` and `bce_weight` must not be negative and not both be zero, "
                 f"got {self.dice_weight} and {self.bce_weight}."
             )
+        if self.attention_weight < 0:
+            raise ValueError(f"`attention_weight` must not be negative, got {self.attention_weight}.")
         if not 0 < self.temperature <= MAX_TEMPERATURE:
             raise ValueError(
                 f"`temperature` must be positive and at most {MAX_TEMPERATURE}, got {self.temperature}. "

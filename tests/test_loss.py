@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from efp_hf.loss_efp import efp_loss, soft_dice_loss
+from efp_hf.loss_efp import attention_loss, efp_loss, soft_dice_loss
 from efp_hf.modeling_efp import with_background
 
 SURE = 40.0  # a logit whose probability is 0 or 1 in float32
@@ -172,3 +172,35 @@ def test_labels_that_are_no_class_are_refused(strange):
     labels[0, 0, 0] = strange
     with pytest.raises(ValueError, match=rf"`labels` must hold 0..1 or 255 \(ignored\), got {strange}"):
         efp_loss(torch.zeros(1, 2, 4, 4), labels)
+
+
+def level_scores(*rows: tuple[float, ...]) -> torch.Tensor:
+    """(1, 1, height, width)"""
+    return torch.tensor(rows)[None, None]
+
+
+def test_attention_loss_is_the_cross_entropy_with_the_lesion_share():
+    labels = draw("##..", "##..", "#...", "....")
+    sure = level_scores((SURE, -SURE), (0.0, -SURE))  # a quarter of the third pixel is lesion
+    assert attention_loss((sure,), labels).item() == pytest.approx(math.log(2) / 4, abs=1e-6)
+    wrong = level_scores((-SURE, -SURE), (0.0, -SURE))
+    assert attention_loss((wrong,), labels).item() == pytest.approx((SURE + math.log(2)) / 4, rel=1e-5)
+    assert attention_loss((sure, wrong), labels).item() == pytest.approx((SURE / 2 + math.log(2)) / 4, rel=1e-5)
+
+
+def test_attention_loss_leaves_ignored_pixels_out():
+    labels = draw("##..", "##..", "??..", "??..")
+    scores = level_scores((SURE, -SURE), (SURE, -SURE))
+    assert attention_loss((scores,), labels).item() == pytest.approx(0, abs=1e-6)
+    half = draw("?#..", "?#..", "....", "....")  # half of the first pixel is lesion, the other half does not count
+    scores = level_scores((SURE, -SURE), (-SURE, -SURE))
+    assert attention_loss((scores,), half).item() == pytest.approx(0, abs=1e-6)
+    nothing = torch.full((1, 4, 4), 255)
+    assert attention_loss((level_scores((1.0, 2.0), (3.0, 4.0)),), nothing).item() == 0
+
+
+def test_attention_loss_of_a_batch_is_the_mean_over_its_images():
+    labels = torch.cat([draw("##..", "##..", "####", "...."), draw("??..", "??..", "??#.", "????")])
+    scores = torch.randn(2, 1, 2, 2)
+    each = [attention_loss((scores[i : i + 1],), labels[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(attention_loss((scores,), labels), torch.stack(each).mean())

@@ -8,6 +8,7 @@ from torch import nn
 from transformers import ResNetConfig, SwinConfig, TimmBackboneConfig
 
 from efp_hf import EFPConfig, EFPForSegmentation
+from efp_hf.loss_efp import attention_loss
 from efp_hf.modeling_efp import (
     EFPCrossScaleEnhancement,
     EFPEncoder,
@@ -139,10 +140,9 @@ def constant_columns(values: list[float], size: int = 8) -> torch.Tensor:
 
 def test_attention_is_one_map_between_zero_and_one_times_the_level():
     level = torch.randn(2, 6, 9, 7)
-    attended, attention_map = EFPSpatialAttention(EFPConfig())(level)
-    assert attention_map.shape == (2, 1, 9, 7)
-    assert 0 < attention_map.min() and attention_map.max() < 1
-    torch.testing.assert_close(attended, attention_map * level)
+    attended, scores = EFPSpatialAttention(EFPConfig())(level)
+    assert scores.shape == (2, 1, 9, 7)
+    torch.testing.assert_close(attended, scores.sigmoid() * level)
 
 
 def test_attention_reads_the_mean_and_the_maximum():
@@ -155,11 +155,27 @@ def test_attention_reads_the_mean_and_the_maximum():
     torch.testing.assert_close(attention(shuffled[0])[1], attention(shuffled[1])[1])  # and nothing else
 
 
-def test_attention_map_is_the_sigmoid_of_a_convolution():
+def test_attention_scores_are_a_convolution():
     attention = EFPSpatialAttention(EFPConfig())
     level = torch.randn(1, 5, 8, 8)
     pooled = torch.cat([level.mean(1, keepdim=True), level.max(1, keepdim=True).values], 1)
-    torch.testing.assert_close(attention(level)[1], attention.convolution(pooled).sigmoid())
+    torch.testing.assert_close(attention(level)[1], attention.convolution(pooled))
+
+
+def test_scores_start_at_zero_and_a_new_model_says_one_half():
+    outputs = EFPForSegmentation(EFPConfig(**TINY)).eval()(torch.randn(1, 3, 32, 32), output_attentions=True)
+    assert (outputs.logits == 0).all()
+    assert all((attention_map == 0.5).all() for attention_map in outputs.attentions)
+
+
+def test_the_attention_weight_adds_the_attention_loss():
+    image, labels = torch.randn(2, 3, 32, 32), torch.randint(0, 2, (2, 32, 32))
+    plain = tiny_model()
+    taught = tiny_model(attention_weight=0.3)
+    taught.load_state_dict(plain.state_dict())
+    maps = plain(image, output_attentions=True).attentions
+    expected = plain(image, labels=labels).loss + 0.3 * attention_loss([m.logit() for m in maps], labels)
+    torch.testing.assert_close(taught(image, labels=labels).loss, expected)
 
 
 # The whole
@@ -191,7 +207,7 @@ def test_hidden_states_are_the_levels_and_the_enhanced_levels():
     for state, expected in zip(outputs.hidden_states, (*levels, *enhanced), strict=True):
         torch.testing.assert_close(state, expected)
     for attention, level, attention_map in zip(model.attention, enhanced, outputs.attentions, strict=True):
-        torch.testing.assert_close(attention(level)[1], attention_map)
+        torch.testing.assert_close(attention(level)[1].sigmoid(), attention_map)
 
 
 def test_figure_three_is_only_returned_on_request():

@@ -163,7 +163,7 @@ def load_model(arguments: argparse.Namespace):
     """The model to train and its processor: those of `--checkpoint`, or new ones."""
     from ..image_processing_efp import EFPImageProcessor
     from ..inference.checkpoint import load_checkpoint
-    from ..training.encoders import new_model
+    from ..training.encoders import ATTENTION_WEIGHT, new_model
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
@@ -171,7 +171,10 @@ def load_model(arguments: argparse.Namespace):
         processor.size = size or processor.size
         return model, processor
     model = new_model(
-        arguments.encoder or DEFAULT_ENCODER, pretrained=not arguments.no_encoder_weights, nano=arguments.nano
+        arguments.encoder or DEFAULT_ENCODER,
+        pretrained=not arguments.no_encoder_weights,
+        nano=arguments.nano,
+        attention_weight=ATTENTION_WEIGHT,
     )
     return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
 

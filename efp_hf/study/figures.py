@@ -79,7 +79,7 @@ def read_systems(results: Path) -> dict[str, dict[str, Trained]]:
         FileNotFoundError: no system has a row, or a row's image scores are missing.
     """
     tracks = {}
-    for track in TRACKS:
+    for track in TRACK_TITLES:
         try:
             runs = read_comparison(results, track)
         except FileNotFoundError as error:

@@ -111,6 +111,19 @@ def logits_to_counts_and_losses(
     return logits_to_counts(logits, labels), losses
 
 
+class FadingAttentionLoss(TrainerCallback):
+    """
+    Lets λ3, the weight of the attention maps' own loss, fall to 0 in a straight line: the maps learn the lesion early
+    and belong to the mask alone in the end. To the end, it costs J.
+    """
+
+    def on_step_begin(self, args, state, control, model, **kwargs):
+        model.attention_weight = model.config.attention_weight * (1 - state.global_step / state.max_steps)
+
+    def on_train_end(self, args, state, control, model, **kwargs):
+        model.attention_weight = model.config.attention_weight
+
+
 class SegmentationScore:
     """
     For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches, and of the
@@ -245,5 +258,5 @@ def lesion_trainer(
         compute_metrics=SegmentationScore(),
         preprocess_logits_for_metrics=to_score,
         optimizers=(optimizer, None),
-        callbacks=[AugmentationEpoch(augmented), BestCheckpoint()],
+        callbacks=[AugmentationEpoch(augmented), BestCheckpoint()] + [FadingAttentionLoss()] * (not has_own_loss),
     )

@@ -3,18 +3,17 @@ from conftest import tiny_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.lesions import load_lesions
-from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.metrics.evaluation import grid_jaccards
 from efp_hf.study.runtime_agreement import compare_runtimes
 
 
 @pytest.fixture
-def checkpoint(tmp_path):
-    """A tiny checkpoint with a threshold that some pixels pass."""
+def checkpoint(tmp_path, synthetic_root):
+    """A tiny checkpoint with a threshold that some pixels of each test image pass."""
     model, processor = tiny_model(), EFPImageProcessor(size={"height": 40, "width": 56})
-    probabilities = segment([draw_lesion(0, 60, 80)[0]], model, processor)[0]["probabilities"]
-    processor.threshold = round(float(probabilities.quantile(0.7)), 6)
+    results = segment(list(load_lesions(synthetic_root)["test"]["image"]), model, processor)
+    processor.threshold = round(min(float(result["probabilities"].quantile(0.7)) for result in results), 6)
     model.save_pretrained(tmp_path)
     processor.save_pretrained(tmp_path)
     return tmp_path

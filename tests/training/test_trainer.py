@@ -57,6 +57,15 @@ def trained(folder, data, resume=None, **settings) -> EFPForSegmentation:
     return trainer.model
 
 
+def test_the_attention_loss_fades_out(tmp_path, data):
+    model = tiny_model(attention_weight=0.4)
+    weights = []
+    model.register_forward_pre_hook(lambda *_: weights.append(model.attention_weight) if model.training else None)
+    lesion_trainer(model, PROCESSOR, data, arguments(tmp_path), 1e-3).train()
+    assert weights == pytest.approx([0.4, 0.3, 0.2, 0.1])
+    assert model.attention_weight == model.config.attention_weight == 0.4
+
+
 def test_every_parameter_changes(tmp_path, data):
     torch.manual_seed(3)
     before = tiny_model().state_dict()
