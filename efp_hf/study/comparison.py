@@ -170,8 +170,8 @@ def search_learning_rate(run: Run, data: DatasetDict, results: Path, runs: Path,
     for rate in LEARNING_RATES:
         if len(find_rows(read_results(path, missing_ok=True), **key, learning_rate=rate)):
             continue
-        output, row = runs / f"search-{run.track}-{run.system}-{rate}", provenance()
-        base, size = Run(run.track, run.system), track.search_size
+        output, row = runs / f"search-{searched}-{run.system}-{rate}", provenance()
+        base, size = Run(searched, run.system), track.search_size
         _, score = train_system(base, data, output, rate, size, track.search_epochs, keep_best=False, **settings)
         append_row(path, {**row, **key, "learning_rate": rate, "validation_jaccard": round(score["jaccard"], 4)})
         shutil.rmtree(output)
