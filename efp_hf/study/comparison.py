@@ -161,12 +161,9 @@ def train_system(
 def search_learning_rate(run: Run, data: DatasetDict, results: Path, runs: Path, settings: dict) -> float:
     """The rate with the best validation J after a short training; the seed 0 speaks for all seeds and variants."""
     track, path = TRACKS[run.track], results / "learning_rates.csv"
-    key = {
-        "track": "pretrained" if track.pretrained else "scratch",
-        "system": run.system,
-        "image_size": track.search_size,
-        "epochs": track.search_epochs,
-    }
+    searched = "pretrained" if track.pretrained else "scratch"
+    sizes = {"image_size": track.search_size, "epochs": track.search_epochs}
+    key = {"track": searched, "system": run.system, **sizes}
     for rate in LEARNING_RATES:
         if len(find_rows(read_results(path, missing_ok=True), **key, learning_rate=rate)):
             continue
