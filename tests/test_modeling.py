@@ -12,6 +12,7 @@ from efp_hf.loss_efp import attention_loss
 from efp_hf.modeling_efp import (
     EFPCrossScaleEnhancement,
     EFPEncoder,
+    EFPScore,
     EFPSpatialAttention,
     frozen_batch_statistics,
     resize,
@@ -162,10 +163,14 @@ def test_attention_scores_are_a_convolution():
     torch.testing.assert_close(attention(level)[1], attention.convolution(pooled))
 
 
-def test_scores_start_at_zero_and_a_new_model_says_one_half():
-    outputs = EFPForSegmentation(EFPConfig(**TINY)).eval()(torch.randn(1, 3, 32, 32), output_attentions=True)
-    assert (outputs.logits == 0).all()
-    assert all((attention_map == 0.5).all() for attention_map in outputs.attentions)
+def test_scores_start_small_and_with_both_signs():
+    model = EFPForSegmentation(EFPConfig())
+    for score in (module for module in model.modules() if isinstance(module, EFPScore)):
+        fan_in = score.weight[0].numel()
+        assert score.weight.std().item() == pytest.approx(fan_in**-0.5, rel=0.25)
+        assert 0.3 < (score.weight > 0).float().mean() < 0.7
+    maps = model(torch.randn(2, 3, 64, 64), output_attentions=True).attentions
+    assert all(0.05 < attention_map.median() < 0.95 for attention_map in maps)
 
 
 def test_the_attention_weight_adds_the_attention_loss():

@@ -73,9 +73,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=3e-4,
         help="for the encoder; --learning-rate is the rest's (default: %(default)s)",
     )
-    parser.add_argument(
-        "--other-cameras", action="store_true", help="augment also by colour casts, dark corners, hairs and noise"
-    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
     parser.add_argument("--force-bf16", action="store_true", help="--bf16 also where the processor has none")
@@ -257,9 +254,7 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
-        trainer = lesion_trainer(
-            model, processor, data, training_arguments, arguments.encoder_learning_rate, arguments.other_cameras
-        )
+        trainer = lesion_trainer(model, processor, data, training_arguments, arguments.encoder_learning_rate)
     row |= {
         "data": Path(arguments.data).name,
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
@@ -278,7 +273,6 @@ def run(arguments: argparse.Namespace) -> int:
         "encoder_learning_rate": arguments.encoder_learning_rate,
         "learning_rate": training_arguments.learning_rate,
         "weight_decay": training_arguments.weight_decay,
-        "other_cameras": arguments.other_cameras,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
     }

@@ -15,33 +15,6 @@ with needing("train", __name__):
 AREA_THEN_LINEAR = {"downscale": cv2.INTER_AREA, "upscale": cv2.INTER_LINEAR}
 
 
-class DarkCorners(A.DualTransform):
-    """
-    Black outside of an ellipse around the middle, as outside a dermoscope's round field of view; there is no lesion.
-
-    Args:
-        radius_range: of the ellipse, in halves of the image's sides: at 1 it touches them, at 1.41 the corners.
-    """
-
-    def __init__(self, radius_range: tuple[float, float] = (0.9, 1.3), p: float = 0.5):
-        super().__init__(p=p)
-        self.radius_range = radius_range
-
-    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
-        height, width = params["shape"][:2]
-        radius = self.py_random.uniform(*self.radius_range)
-        visible = np.zeros((height, width), np.uint8)
-        axes = (round(radius * width / 2), round(radius * height / 2))
-        cv2.ellipse(visible, (width // 2, height // 2), axes, 0, 0, 360, color=1, thickness=-1)
-        return {"visible": visible}
-
-    def apply(self, image: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
-        return image * visible[:, :, None]
-
-    def apply_to_mask(self, mask: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
-        return mask * visible
-
-
 class Hairs(A.ImageOnlyTransform):
     """
     Dark, curved hairs over the image.
@@ -74,38 +47,32 @@ class Hairs(A.ImageOnlyTransform):
         return image
 
 
-def training_augmentation(other_cameras: bool = False) -> A.Compose:
+def spoiling() -> A.OneOf:
+    """One of what spoils photos as they come; rarely what the images themselves already have."""
+    shares = {
+        Hairs(number_range=(3, 25)): 0.32,
+        A.GaussNoise(std_range=(0.02, 0.09)): 0.2,
+        A.ImageCompression(quality_range=(8, 40)): 0.2,
+        A.ToGray(): 0.12,
+        A.GaussianBlur(sigma_limit=(0.8, 3), blur_limit=0): 0.08,
+        A.Downscale(scale_range=(0.2, 0.6), interpolation_pair=AREA_THEN_LINEAR): 0.08,
+    }
+    for change, share in shares.items():
+        change.p = share
+    return A.OneOf(list(shares), p=0.25)
+
+
+def training_augmentation() -> A.Compose:
     """
-    The paper's rotation, flips and scaling, and changes of colour and sharpness for other light.
+    The paper's rotation, flips and scaling, changes of colour and sharpness for other light and cameras, and in a
+    quarter of the images one of what spoils photos: hairs, noise, compression, no colour, blur, few pixels.
 
     Takes and gives `image` `(height, width, 3)` and `mask` `(height, width)` as uint8 arrays; the mask keeps its
     values. What lies outside the picture is black and no lesion, as a dermoscope's dark corners are: mirrored borders
     would show second lesions.
-
-    Args:
-        other_cameras: also colour casts, dark corners, hairs, noise and few pixels, for photos of clinics and cameras
-            that are not among the training images.
     """
-    colours = [
-        A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
-        A.RandomGamma(gamma_limit=(80, 125), p=0.2),
-    ]
-    sharpness = [A.GaussianBlur(blur_limit=(3, 5), p=0.1), A.ImageCompression(quality_range=(50, 95), p=0.1)]
-    before, after = [], []
-    if other_cameras:
-        before = [Hairs(p=0.2), DarkCorners(p=0.2)]
-        colours += [
-            A.MultiplicativeNoise(multiplier=(0.85, 1.2), per_channel=True, p=0.4),  # a gain for each colour
-            A.RandomGamma(gamma_limit=(60, 165), p=0.3),
-            A.ToGray(p=0.03),
-        ]
-        after = [
-            A.Downscale(scale_range=(0.3, 0.8), interpolation_pair=AREA_THEN_LINEAR, p=0.15),
-            A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
-        ]
     return A.Compose(
         [
-            *before,
             A.HorizontalFlip(),
             A.VerticalFlip(),
             A.Affine(
@@ -119,8 +86,10 @@ def training_augmentation(other_cameras: bool = False) -> A.Compose:
                 fill_mask=0,
                 p=0.9,
             ),
-            *colours,
-            *sharpness,
-            *after,
+            A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
+            A.RandomGamma(gamma_limit=(65, 150), p=0.2),
+            A.GaussianBlur(blur_limit=(3, 5), p=0.1),
+            A.ImageCompression(quality_range=(50, 95), p=0.1),
+            spoiling(),
         ]
     )

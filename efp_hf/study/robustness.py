@@ -4,12 +4,13 @@ from collections.abc import Iterator
 from zlib import crc32
 
 import albumentations as A
+import cv2
 import numpy as np
 from datasets import Dataset
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.augmentation import AREA_THEN_LINEAR, DarkCorners, Hairs
+from ..data.augmentation import AREA_THEN_LINEAR, Hairs
 from ..data.files import as_boolean_mask
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..metrics import confusion_counts, summarize
@@ -18,6 +19,33 @@ from ..modeling_efp import EFPForSegmentation
 
 CHANGE_SCORES = ("jaccard", "threshold_jaccard", "dice", "failure_rate")
 CHANGED_SIDE = 256  # larger images are reduced before they are changed: the strengths below are meant for this size
+
+
+class DarkCorners(A.DualTransform):
+    """
+    Black outside of an ellipse around the middle, as outside a dermoscope's round field of view; there is no lesion.
+
+    Args:
+        radius_range: of the ellipse, in halves of the image's sides: at 1 it touches them, at 1.41 the corners.
+    """
+
+    def __init__(self, radius_range: tuple[float, float] = (0.9, 1.3), p: float = 0.5):
+        super().__init__(p=p)
+        self.radius_range = radius_range
+
+    def get_params_dependent_on_data(self, params: dict, data: dict) -> dict:
+        height, width = params["shape"][:2]
+        radius = self.py_random.uniform(*self.radius_range)
+        visible = np.zeros((height, width), np.uint8)
+        axes = (round(radius * width / 2), round(radius * height / 2))
+        cv2.ellipse(visible, (width // 2, height // 2), axes, 0, 0, 360, color=1, thickness=-1)
+        return {"visible": visible}
+
+    def apply(self, image: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
+        return image * visible[:, :, None]
+
+    def apply_to_mask(self, mask: np.ndarray, visible: np.ndarray, **params) -> np.ndarray:
+        return mask * visible
 
 
 def colour_shift(red: float, green: float, blue: float) -> A.RGBShift:

@@ -211,7 +211,6 @@ def lesion_trainer(
     data: DatasetDict | IterableDatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
-    other_cameras: bool = False,
 ) -> Trainer:
     """
     A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
@@ -219,7 +218,7 @@ def lesion_trainer(
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
     the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
-    `remove_unused_columns=False` and `batch_eval_metrics=True`. `other_cameras` is that of [`training_augmentation`].
+    `remove_unused_columns=False` and `batch_eval_metrics=True`.
 
     Raises:
         ValueError: arguments without these two, or a model with other than two labels.
@@ -231,7 +230,7 @@ def lesion_trainer(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "
             f"{arguments.remove_unused_columns} and {arguments.batch_eval_metrics}."
         )
-    augmented = LesionTransform(processor, augment=True, seed=arguments.seed, other_cameras=other_cameras)
+    augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     if arguments.push_to_hub:  # what is saved goes to the Hub as it is

@@ -51,9 +51,9 @@ class LesionTransform:
     was resumed.
     """
 
-    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, other_cameras: bool = False):
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0):
         self.processor = processor
-        self.augmentation = training_augmentation(other_cameras) if augment else None
+        self.augmentation = training_augmentation() if augment else None
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
 

@@ -1,7 +1,9 @@
+from collections import Counter
+
 import albumentations as A
 import numpy as np
 
-from efp_hf.data.augmentation import DarkCorners, Hairs, training_augmentation
+from efp_hf.data.augmentation import Hairs, spoiling, training_augmentation
 
 
 def scene() -> tuple[np.ndarray, np.ndarray]:
@@ -25,7 +27,7 @@ def test_mask_goes_with_its_image():
         image, mask = augmented(seed)
         bright = image.astype(int).sum(2) > 330
         overlaps.append((bright & (mask == 1)).sum() / (bright | (mask == 1)).sum())
-    assert min(overlaps) > 0.8 and np.mean(overlaps) > 0.93
+    assert min(overlaps) > 0.7 and np.mean(overlaps) > 0.93  # hairs cross the lesion
 
 
 def test_mask_keeps_its_values_and_the_image_its_type():
@@ -62,29 +64,17 @@ def test_same_seed_gives_the_same_change():
     assert not np.array_equal(augmented(7)[0], augmented(8)[0])
 
 
-def test_other_cameras_changes_more_than_the_light():
-    def colour_balances(other_cameras: bool) -> np.ndarray:
-        """Red over green of a grey scene, under forty seeds."""
-        balances = []
-        for seed in range(40):
-            augmentation = training_augmentation(other_cameras)
-            augmentation.set_random_seed(seed)
-            image = augmentation(image=scene()[0], mask=scene()[1])["image"].astype(float)
-            balances.append(image[..., 0].sum() / image[..., 1].sum())
-        return np.array(balances)
-
-    assert colour_balances(False).std() < 0.01 < 0.03 < colour_balances(True).std()
-    names = {type(change).__name__ for change in training_augmentation(other_cameras=True)}
-    assert {"Hairs", "DarkCorners", "Downscale", "GaussNoise"} <= names
-
-
-def test_dark_corners_take_lesion_and_image_alike():
-    image, mask = np.full((40, 60, 3), 200, np.uint8), np.ones((40, 60), np.uint8)
-    changed = A.Compose([DarkCorners(radius_range=(1.0, 1.0), p=1)])(image=image, mask=mask)
-    visible = changed["mask"] == 1
-    assert np.array_equal(changed["image"].any(-1), visible)
-    assert visible[20, 30] and visible[20, 1] and visible[1, 30] and not visible[0, 0] and not visible[-1, -1]
-    assert abs(visible.mean() - np.pi / 4) < 0.03
+def test_a_quarter_of_the_images_is_spoilt_in_one_of_six_ways():
+    image, mask = np.full((64, 64, 3), (200, 120, 90), np.uint8), np.ones((64, 64), np.uint8)
+    chosen = Counter()
+    for seed in range(400):
+        spoil = A.Compose([spoiling()], save_applied_params=True)
+        spoil.set_random_seed(seed)
+        changed = spoil(image=image, mask=mask)
+        assert changed["mask"].all()
+        chosen.update(name for name, _ in changed["applied_transforms"] if name != "OneOf")
+    assert set(chosen) == {"Hairs", "GaussNoise", "ImageCompression", "ToGray", "GaussianBlur", "Downscale"}
+    assert 0.19 < chosen.total() / 400 < 0.31
 
 
 def test_hairs_are_thin_and_dark_and_leave_the_mask():

@@ -1,10 +1,11 @@
+import albumentations as A
 import numpy as np
 import pytest
 from datasets import Dataset
 
 from efp_hf.data.folders import load_isic
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
-from efp_hf.study.robustness import CHANGES, change_images
+from efp_hf.study.robustness import CHANGES, DarkCorners, change_images
 
 
 @pytest.fixture(scope="module")
@@ -52,3 +53,12 @@ def test_lights_have_their_colours(dataset):
     assert warm[0] > 5 and warm[2] < -5 and cold[0] < -5 and cold[2] > 5
     assert mean_colour("dark").sum() < plain.sum() - 20 and mean_colour("bright").sum() > plain.sum() + 20
     assert np.ptp(mean_colour("grey")) < 0.5
+
+
+def test_dark_corners_take_lesion_and_image_alike():
+    image, mask = np.full((40, 60, 3), 200, np.uint8), np.ones((40, 60), np.uint8)
+    changed = A.Compose([DarkCorners(radius_range=(1.0, 1.0), p=1)])(image=image, mask=mask)
+    visible = changed["mask"] == 1
+    assert np.array_equal(changed["image"].any(-1), visible)
+    assert visible[20, 30] and visible[20, 1] and visible[1, 30] and not visible[0, 0] and not visible[-1, -1]
+    assert abs(visible.mean() - np.pi / 4) < 0.03
