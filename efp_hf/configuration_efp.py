@@ -131,6 +131,10 @@ class EFPConfig(PreTrainedConfig):
             λ1 of the loss.
         bce_weight (`float`, defaults to 1.0):
             λ2 of the loss.
+        attention_weight (`float`, defaults to 0.1):
+            λ3 of the loss, which teaches each M_s the lesion ([`attention_loss`]). 0: the paper's loss as it stands.
+        attention_floor (`float`, defaults to 0.0):
+            M_s is at least this, so that what lies outside the lesion is not lost.
         dice_smoothing (`float`, defaults to 1e-3):
             Added above and below in the Dice coefficient, as a share of the image's area, so that it is defined for an
             empty mask and independent of the image's size.
@@ -159,10 +163,13 @@ class EFPConfig(PreTrainedConfig):
     use_cross_scale: bool = True
     cross_scale_kernel_size: int = 1
     use_spatial_attention: bool = True
+    equal_pairs: bool = False
     attention_kernel_size: int = 7
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
+    attention_weight: float | int = 0.1
+    attention_floor: float | int = 0.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
     temperature: float | int = 1.0

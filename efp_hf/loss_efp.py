@@ -80,3 +80,23 @@ def efp_loss(
     cross_entropy = (cross_entropy * valid).sum((1, 2, 3)) / num_valid.clamp(min=1)
     counts = (num_valid > 0).float()  # an image without a valid pixel takes no part in the average
     return ((dice_weight * dice + bce_weight * cross_entropy) * counts).sum() / counts.sum().clamp(min=1)
+
+
+def attention_loss(scores: tuple[torch.Tensor, ...], labels: torch.Tensor, ignore_index: int = 255) -> torch.Tensor:
+    """
+    Binary cross-entropy of each M_s with the lesion's share of each of its pixels: the mean over levels, pixels and
+    images. The paper wants M_s to "amplify critical lesion regions"; nothing else in its loss tells it to.
+
+    Args:
+        scores: M_s before its sigmoid, `(batch_size, 1, height_i, width_i)` for each level.
+        labels: 0 background, else lesion, `ignore_index` ignored, `(batch_size, height, width)`.
+    """
+    valid = (labels != ignore_index).unsqueeze(1).float()
+    lesion = (labels > 0).unsqueeze(1).float() * valid
+    losses = []
+    for level in scores:
+        weight = F.adaptive_avg_pool2d(valid, level.shape[-2:])
+        share = F.adaptive_avg_pool2d(lesion, level.shape[-2:]) / weight.clamp(min=1e-6)
+        cross_entropy = F.binary_cross_entropy_with_logits(level.float(), share, weight=weight, reduction="sum")
+        losses.append(cross_entropy / weight.sum().clamp(min=1e-6))
+    return sum(losses) / len(losses)

@@ -21,7 +21,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
 from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_files
-from .loss_efp import efp_loss
+from .loss_efp import attention_loss, efp_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
@@ -51,6 +51,13 @@ def with_background(logits: torch.Tensor) -> torch.Tensor:
 def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
     """Bilinear interpolation of `(batch_size, channels, height, width)` to `size`, (height, width)."""
     return F.interpolate(feature_map, size=size, mode="bilinear", align_corners=False)
+
+
+class EFPScore(nn.Conv2d):
+    """
+    A convolution whose outputs go into a sigmoid or soft-max. It starts at zero: scaled as other convolutions are, by
+    its few outputs, it would start far from zero, with its sigmoid or soft-max saturated.
+    """
 
 
 class EFPConvLayer(nn.Sequential):
@@ -166,8 +173,9 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         )
         # no bias: the soft-max over the pairs would not see it
         self.pair_scores = nn.ModuleList(
-            nn.Conv2d(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
+            EFPScore(config.pyramid_size, 1, kernel_size=1, bias=False) for _ in range(NUM_LEVELS)
         )
+        self.equal_pairs = config.equal_pairs
 
     @staticmethod
     def partners(i: int) -> list[int]:
@@ -189,6 +197,9 @@ class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
         for i, feature_map in enumerate(feature_maps):
             size = feature_map.shape[-2:]
             pairs = [responses[i][j] + self.bring_to(responses[j][i], j, i, size) for j in self.partners(i)]
+            if self.equal_pairs:
+                enhanced.append(sum(pairs) / len(pairs))
+                continue
             weights = torch.cat([self.pair_scores[i](pair) for pair in pairs], dim=1).softmax(dim=1)  # (B, 3, H_i, W_i)
             enhanced.append(sum(weights[:, k : k + 1] * pair for k, pair in enumerate(pairs)))
         return tuple(enhanced)
@@ -235,12 +246,13 @@ class EFPSpatialAttention(nn.Module):
     def __init__(self, config: EFPConfig):
         super().__init__()
         self.pooling = EFPChannelPooling()
-        self.convolution = nn.Conv2d(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
+        self.floor = config.attention_floor
+        self.convolution = EFPScore(2, 1, config.attention_kernel_size, padding=config.attention_kernel_size // 2)
 
     def forward(self, feature_map: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """`(B, C, H, W)` → the attended level of the same shape and M_s, `(B, 1, H, W)`."""
-        attention_map = self.convolution(self.pooling(feature_map)).sigmoid()
-        return attention_map * feature_map, attention_map
+        """`(B, C, H, W)` → the attended level of the same shape, and the scores of M_s before σ, `(B, 1, H, W)`."""
+        scores = self.convolution(self.pooling(feature_map))
+        return (self.floor + (1 - self.floor) * scores.sigmoid()) * feature_map, scores
 
 
 class EFPFusion(nn.Module):
@@ -383,7 +395,11 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, EFPScore):
+            init.zeros_(module.weight)
+            if module.bias is not None:
+                init.zeros_(module.bias)
+        elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -433,8 +449,9 @@ class EFPForSegmentation(EFPPreTrainedModel):
             if config.use_spatial_attention
             else None
         )
+        self.attention_weight = config.attention_weight  # λ3
         self.fusion = EFPFusion(config)
-        self.classifier = nn.Conv2d(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
+        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
             raise ValueError(
@@ -444,11 +461,11 @@ class EFPForSegmentation(EFPPreTrainedModel):
         self.post_init()
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Each level through its own attention → the attended levels and the maps M_s (none if attention is off)."""
+        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
         if self.attention is None:
             return levels, ()
         attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
-        return tuple(level for level, _ in attended), tuple(attention_map for _, attention_map in attended)
+        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
 
     @can_return_tuple
     def forward(
@@ -489,7 +506,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         extended = extend(pixel_values)
         features = self.encoder(extended)  # F1..F4
         enhanced = self.pyramid(*features)  # F*
-        attended, attention_maps = self.attend(enhanced)  # F_out = M_s ⊗ F*, M_s
+        attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
         fused = self.fusion(attended)
         logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
         logits = logits[..., : shape[-2], : shape[-1]].contiguous()
@@ -498,11 +515,15 @@ class EFPForSegmentation(EFPPreTrainedModel):
         loss = None
         if labels is not None:
             loss = efp_loss(logits, labels, **self.config.loss_arguments())
+            if self.attention_weight and attention_scores:
+                loss = loss + self.attention_weight * attention_loss(
+                    attention_scores, labels, self.config.semantic_loss_ignore_index
+                )
         return SemanticSegmenterOutput(
             loss=loss,
             logits=logits,
             hidden_states=(*features, *enhanced) if output_hidden_states else None,
-            attentions=attention_maps if output_attentions and attention_maps else None,
+            attentions=tuple(scores.sigmoid() for scores in attention_scores) or None if output_attentions else None,
         )
 
 

@@ -90,22 +90,26 @@ def training_augmentation(other_cameras: bool = False) -> A.Compose:
         A.ColorJitter(brightness=0.25, contrast=0.25, saturation=0.3, hue=0.04, p=0.8),
         A.RandomGamma(gamma_limit=(80, 125), p=0.2),
     ]
-    sharpness = [A.GaussianBlur(blur_limit=(3, 5), p=0.1), A.ImageCompression(quality_range=(50, 95), p=0.1)]
-    before, after = [], []
+    spoilt = []
     if other_cameras:
-        before = [Hairs(p=0.2), DarkCorners(p=0.2)]
-        colours += [
-            A.MultiplicativeNoise(multiplier=(0.85, 1.2), per_channel=True, p=0.4),  # a gain for each colour
-            A.RandomGamma(gamma_limit=(60, 165), p=0.3),
-            A.ToGray(p=0.03),
+        colours = [colours[0], A.RandomGamma(gamma_limit=(60, 180), p=0.3)]
+        colours.append(A.MultiplicativeNoise(multiplier=(0.87, 1.15), per_channel=True, p=0.3))
+        spoilt = [
+            A.OneOf(
+                [
+                    A.GaussNoise(std_range=(0.02, 0.1), p=1),
+                    Hairs(number_range=(3, 25), p=1),
+                    A.ImageCompression(quality_range=(8, 50), p=1),
+                    A.ToGray(p=1),
+                    A.GaussianBlur(sigma_limit=(0.8, 3), blur_limit=0, p=1),
+                    A.Downscale(scale_range=(0.2, 0.6), interpolation_pair=AREA_THEN_LINEAR, p=1),
+                ],
+                p=0.4,
+            )
         ]
-        after = [
-            A.Downscale(scale_range=(0.3, 0.8), interpolation_pair=AREA_THEN_LINEAR, p=0.15),
-            A.GaussNoise(std_range=(0.01, 0.05), p=0.15),
-        ]
+    sharpness = [A.GaussianBlur(blur_limit=(3, 5), p=0.1), A.ImageCompression(quality_range=(50, 95), p=0.1)]
     return A.Compose(
         [
-            *before,
             A.HorizontalFlip(),
             A.VerticalFlip(),
             A.Affine(
@@ -121,6 +125,6 @@ def training_augmentation(other_cameras: bool = False) -> A.Compose:
             ),
             *colours,
             *sharpness,
-            *after,
+            *spoilt,
         ]
     )

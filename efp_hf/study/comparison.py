@@ -16,7 +16,7 @@ from ..metrics.evaluation import THRESHOLDS, boundary_scores, grid_jaccards, mod
 from ..metrics.rows import append_row, provenance, write_rows
 from ..training.checkpoints import newest_whole
 from ..training.encoders import PAPER_ENCODER, new_model
-from ..training.trainer import TRAINING_DEFAULTS, lesion_trainer
+from ..training.trainer import TRAINING_DEFAULTS, FadingAttention, lesion_trainer
 from .baselines import BASELINES, new_baseline
 from .cost import count_parameters, multiply_adds
 from .tables import find_rows, read_results
@@ -41,6 +41,8 @@ class Track:
 
 TRACKS = {
     "pretrained": Track(pretrained=True, image_size=192, epochs=12, search_size=128, search_epochs=2),
+    # smaller and shorter, to choose between variants of EFP
+    "small": Track(pretrained=True, image_size=128, epochs=10, search_size=128, search_epochs=2),
     "scratch": Track(pretrained=False, image_size=128, epochs=20, search_size=96, search_epochs=3),
 }
 
@@ -56,6 +58,9 @@ ABLATIONS = {
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
     "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},  # the design that was tried before
+    "supervised": {"attention_weight": 0.1, "fading": True},
+    "supervised, equal pairs": {"attention_weight": 0.1, "fading": True, "equal_pairs": True},
+    "supervised, photos": {"attention_weight": 0.1, "fading": True, "photos": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
@@ -88,7 +93,7 @@ class Run:
 def new_system(run: Run) -> PreTrainedModel:
     """The untrained model of a run."""
     pretrained = TRACKS[run.track].pretrained
-    changes = {name: value for name, value in run.changes.items() if name != "image_size"}
+    changes = {name: value for name, value in run.changes.items() if name not in ("image_size", "fading", "photos")}
     if run.system in BASELINES:
         encoder = ENCODER if pretrained or run.system == "maskformer" else None
         return new_baseline(run.system, encoder, pretrained)
@@ -146,7 +151,9 @@ def train_system(
         }
     )
     processor = EFPImageProcessor(size={"height": image_size, "width": image_size})
-    trainer = lesion_trainer(model, processor, data, arguments, ENCODER_SHARE * learning_rate)
+    trainer = lesion_trainer(model, processor, data, arguments, ENCODER_SHARE * learning_rate, run.changes.get("photos", False))
+    if run.changes.get("fading"):
+        trainer.add_callback(FadingAttention())
     core_seconds = CoreSeconds(output / "core_seconds.txt")
     trainer.add_callback(core_seconds)
     resume, _ = newest_whole(output)
@@ -158,7 +165,7 @@ def train_system(
 def search_learning_rate(run: Run, data: DatasetDict, results: Path, runs: Path, settings: dict) -> float:
     """The rate with the best validation J after a short training; the seed 0 speaks for all seeds and variants."""
     track, path = TRACKS[run.track], results / "learning_rates.csv"
-    key = {"track": run.track, "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
+    key = {"track": "pretrained" if track.pretrained else "scratch", "system": run.system, "image_size": track.search_size, "epochs": track.search_epochs}
     for rate in LEARNING_RATES:
         if len(find_rows(read_results(path, missing_ok=True), **key, learning_rate=rate)):
             continue

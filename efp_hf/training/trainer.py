@@ -111,6 +111,13 @@ def logits_to_counts_and_losses(
     return logits_to_counts(logits, labels), losses
 
 
+class FadingAttention(TrainerCallback):
+    """Lets λ3 fall from its value to 0 in a straight line over the training."""
+
+    def on_step_begin(self, args, state, control, model=None, **kwargs):
+        model.attention_weight = model.config.attention_weight * (1 - state.global_step / state.max_steps)
+
+
 class SegmentationScore:
     """
     For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches, and of the
