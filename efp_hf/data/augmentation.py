@@ -92,21 +92,18 @@ def training_augmentation(other_cameras: bool = False) -> A.Compose:
     ]
     spoilt = []
     if other_cameras:
-        colours = [colours[0], A.RandomGamma(gamma_limit=(60, 180), p=0.3)]
-        colours.append(A.MultiplicativeNoise(multiplier=(0.87, 1.15), per_channel=True, p=0.3))
-        spoilt = [
-            A.OneOf(
-                [
-                    A.GaussNoise(std_range=(0.02, 0.1), p=1),
-                    Hairs(number_range=(3, 25), p=1),
-                    A.ImageCompression(quality_range=(8, 50), p=1),
-                    A.ToGray(p=1),
-                    A.GaussianBlur(sigma_limit=(0.8, 3), blur_limit=0, p=1),
-                    A.Downscale(scale_range=(0.2, 0.6), interpolation_pair=AREA_THEN_LINEAR, p=1),
-                ],
-                p=0.4,
-            )
-        ]
+        colours = [colours[0], A.RandomGamma(gamma_limit=(65, 150), p=0.2)]
+        shares = {
+            Hairs(number_range=(3, 25), p=1): 0.32,
+            A.GaussNoise(std_range=(0.02, 0.09), p=1): 0.2,
+            A.ImageCompression(quality_range=(8, 40), p=1): 0.2,
+            A.ToGray(p=1): 0.12,
+            A.GaussianBlur(sigma_limit=(0.8, 3), blur_limit=0, p=1): 0.08,
+            A.Downscale(scale_range=(0.2, 0.6), interpolation_pair=AREA_THEN_LINEAR, p=1): 0.08,
+        }
+        for change, share in shares.items():
+            change.p = share
+        spoilt = [A.OneOf(list(shares), p=0.25)]
     sharpness = [A.GaussianBlur(blur_limit=(3, 5), p=0.1), A.ImageCompression(quality_range=(50, 95), p=0.1)]
     return A.Compose(
         [

@@ -61,6 +61,7 @@ ABLATIONS = {
     "supervised": {"attention_weight": 0.1, "fading": True},
     "supervised, equal pairs": {"attention_weight": 0.1, "fading": True, "equal_pairs": True},
     "supervised, photos": {"attention_weight": 0.1, "fading": True, "photos": True},
+    "supervised 0.2, photos 0.25": {"attention_weight": 0.2, "fading": True, "photos": True},
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
