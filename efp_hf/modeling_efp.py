@@ -55,8 +55,9 @@ def resize(feature_map: torch.Tensor, size: torch.Size) -> torch.Tensor:
 
 class EFPScore(nn.Conv2d):
     """
-    A convolution whose outputs go into a sigmoid or soft-max. It starts at zero: scaled as other convolutions are, by
-    its few outputs, it would start far from zero, with its sigmoid or soft-max saturated.
+    A convolution whose outputs go into a sigmoid or soft-max. It starts scaled by its inputs: scaled by its few outputs
+    as other convolutions are, its sigmoid or soft-max would be saturated, and with zeros all of its inputs would learn
+    the same sign.
     """
 
 
@@ -396,7 +397,7 @@ class EFPPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         if isinstance(module, EFPScore):
-            init.zeros_(module.weight)
+            init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
             if module.bias is not None:
                 init.zeros_(module.bias)
         elif isinstance(module, nn.Conv2d):
