@@ -5,9 +5,10 @@
     python scripts/benchmark.py job --images 100
     python scripts/benchmark.py all --quick        # a smoke run of a few minutes
 
-Parts: `model` (a forward pass, also on a GPU where there is one), `profile` (where EFP's goes), `job` (a folder of
-12-megapixel photos to mask files), `training`, `metrics`, `limit` (what the machine could do at best). Each appends
-rows to `results/speed_<part>.csv`. Exports are made once and kept in `exports/benchmark`.
+Parts: `model` (a forward pass, also on a GPU where there is one), `frontier` (each system with the input that its J is
+stated for), `profile` (where EFP's goes), `job` (a folder of 12-megapixel photos to mask files), `training`, `metrics`,
+`limit` (what the machine could do at best). Each appends rows to `results/speed_<part>.csv`. Exports are made once and
+kept in `exports/benchmark`.
 """
 
 import argparse

@@ -21,9 +21,10 @@ from ..metrics.evaluation import model_masks, truth_mask
 from ..metrics.scores import JACCARD_THRESHOLD
 from ..modeling_efp import EFPForSegmentation
 from .baselines import BaselineConfig, BaselineForSegmentation
-from .benchmark.systems import EFP, FLOAT_RUNTIMES, NANO, ON_ENCODER
+from .benchmark.systems import FLOAT_RUNTIMES
 from .comparison import COUNTS, SYSTEMS, TRACKS, Run
 from .comparison_tables import TITLES, Trained, read_comparison
+from .frontier_table import COMPARED
 from .speed_tables import newest_run, runtime_name
 from .tables import find_rows, read_results
 
@@ -159,28 +160,27 @@ def accuracy_figure(results: Path) -> Figure:
     return figure
 
 
-def read_latencies(results: Path) -> tuple[int, dict[str, dict[str, float]]]:
+def read_latencies(results: Path) -> dict[str, dict[str, float]]:
     """
-    The side of the image, and runtime → system of the comparison → median milliseconds of one image, of the last run of
-    the benchmark.
+    Runtime → system of the comparison → median milliseconds of one image of the size that its J is stated for, of the
+    benchmark's last run.
 
     Raises:
         FileNotFoundError: there was none.
     """
-    systems, latencies = {EFP: "efp", NANO: "efp_nano"} | ON_ENCODER, {}
-    rows = find_rows(newest_run(results, "model"), batch_size=1)
-    for row in rows.itertuples():
+    systems, latencies = COMPARED, {}
+    for row in newest_run(results, "frontier").itertuples():
         if row.system in systems and row.runtime in FLOAT_RUNTIMES:
             latencies.setdefault(row.runtime, {})[systems[row.system]] = row.median_ms
     if not latencies:
-        raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py model`.")
-    return rows["image_size"].iloc[0], latencies
+        raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py frontier`.")
+    return latencies
 
 
 @rc_context(STYLE)
 def latency_figure(results: Path) -> Figure:
     """J of the test split against the time of one image, systems on the same encoder, one panel a runtime."""
-    systems, (image_size, latencies) = read_systems(results).get("pretrained", {}), read_latencies(results)
+    systems, latencies = read_systems(results).get("pretrained", {}), read_latencies(results)
     if not any(systems.keys() & milliseconds.keys() for milliseconds in latencies.values()):
         raise FileNotFoundError(f"{results / 'comparison.csv'}: {how_to_measure('pretrained')}")
     figure = Figure(figsize=(1.2 + 3.4 * len(latencies), 4.2))
@@ -190,8 +190,8 @@ def latency_figure(results: Path) -> Figure:
         for system, trained in systems.items():
             if system in milliseconds:
                 add_point(panel, system, milliseconds[system], trained)
-        scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), f"ms an image of {image_size}²")
-    panels[0].set_ylabel(f"J on the test images at {TRACKS['pretrained'].image_size}² (mean, 95 % interval)")
+        scale_cost(panel, (1, 1.5, 2, 3, 4, 5, 6, 8), f"ms an image of {TRACKS['pretrained'].image_size}²")
+    panels[0].set_ylabel("J on the test images (mean, 95 % interval)")
     add_legend(figure, panels)
     return figure
 

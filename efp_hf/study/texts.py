@@ -8,6 +8,7 @@ from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOI
 from ..metrics.card import LABELS
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table
+from .frontier_table import frontier_table
 from .speed_tables import short_speed_block, speed_block
 from .tables import last_row_about
 from .trials_table import trials_table
@@ -35,6 +36,7 @@ def blocks(results: Path) -> dict[str, str]:
         "ablation": ablation_table(results),
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),
+        "frontier": frontier_table(results),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),
         "trials": trials_table(results),

@@ -9,6 +9,8 @@ from efp_hf.study.benchmark.model import model_calls, model_candidates, model_ro
 from efp_hf.study.benchmark.systems import CUDA, EFP, MASKFORMER, NANO, ON_ENCODER, SEGFORMER, TIMED_SYSTEMS
 from efp_hf.study.comparison import ENCODER
 
+SIZES = dict.fromkeys(TIMED_SYSTEMS, 64)
+
 
 @pytest.fixture(scope="module")
 def in_pytorch(tiny_checkpoint, tmp_path_factory):
@@ -82,9 +84,9 @@ def test_speed_ups_are_ratios_of_medians_to_the_right_reference():
         (SEGFORMER, "onnx"): [0.3, 0.3, 0.3],
         (SEGFORMER, CUDA): [0.02, 0.02, 0.02],
     }
-    rows = model_rows(seconds, batch_size=8, image_size=64)
+    rows = model_rows(seconds, batch_size=8, image_sizes=SIZES)
     ratios = [(row["over_segformer_torch"], row["over_segformer_same_runtime"]) for row in rows]
     assert ratios[:4] == [(4, 4), (8, 3), (16, ""), (2, 2)]
     assert rows[0]["median_ms"] == 200 and rows[0]["rounds"] == 3 and rows[0]["batch_size"] == 8
-    alone = model_rows({(EFP, "torch"): [1]}, 1, 64)[0]
+    alone = model_rows({(EFP, "torch"): [1]}, 1, SIZES)[0]
     assert alone["over_segformer_torch"] == "" and set(alone) == set(rows[0])

@@ -3,9 +3,12 @@ import pytest
 
 from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.rows import append_row, write_rows
+from efp_hf.study.benchmark.model import model_rows
+from efp_hf.study.benchmark.systems import EFP, SEGFORMER, UNET
 from efp_hf.study.checkpoint_tables import robustness_table
 from efp_hf.study.comparison import Run
 from efp_hf.study.comparison_tables import ablation_table, comparison_table, short_comparison_table
+from efp_hf.study.frontier_table import frontier_table
 from efp_hf.study.robustness import CHANGES
 
 
@@ -76,3 +79,24 @@ def test_changed_images_are_those_of_these_weights_and_the_newest(tmp_path):
     lines = robustness_table(tmp_path, tmp_path).splitlines()[2:]
     assert lines == [f"| {change} | 0.800 | 0.800 | 0.800 | 80.0% | 0.800 |" for change in CHANGES]
     assert robustness_table(tmp_path, tmp_path, "train").startswith("Nothing is measured yet: `python scripts/measure")
+
+
+def test_frontier_has_each_system_with_its_input_its_j_and_its_ratio_in_the_same_runtime(tmp_path):
+    assert "benchmark.py frontier" in frontier_table(tmp_path)
+    seconds = {
+        **{(EFP, "torch"): [0.01], (EFP, "onnx"): [0.005], (UNET, "torch"): [0.08]},
+        **{(SEGFORMER, "torch"): [0.04], (SEGFORMER, "onnx"): [0.01]},
+    }
+    fixed = {"processor": "a CPU", "hardware": "a CPU", "torch": "2", "transformers": "5", "date": "today"}
+    fixed |= {"threads": 2, "load_average": 0.1, "commit": "0123"}
+    for started, measured in (("1", {key: [7] for key in seconds}), ("2", seconds)):
+        for row in model_rows(measured, 1, {EFP: 192, UNET: 192, SEGFORMER: 256}):
+            append_row(tmp_path / "speed_frontier.csv", {"started": started, **fixed, **row})
+    write_run(tmp_path, Run("pretrained", "efp"), [8, 9])
+    write_run(tmp_path, Run("pretrained", "efp", variant="no attention"), [1, 1])
+    write_run(tmp_path, Run("scratch", "unet"), [3, 3])
+    lines = frontier_table(tmp_path).splitlines()
+    assert lines[0] == "| system | input | J | PyTorch | ONNX Runtime |"
+    assert lines[2] == "| EFP | 192² | 0.850 | 10.0 (4.00×) | 5.0 (2.00×) |"
+    assert "| U-Net | 192² | – | 80.0 (0.50×) | – |" in lines
+    assert "| SegFormer-B0 | 256² | – | 40.0 (1.00×) | 10.0 (1.00×) |" in lines

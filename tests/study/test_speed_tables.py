@@ -11,6 +11,8 @@ from efp_hf.study.benchmark.systems import EFP, NANO, SEGFORMER
 from efp_hf.study.benchmark.training import BARE_LOOP, training_rows
 from efp_hf.study.speed_tables import short_speed_block, speed_block
 
+SIZES = {EFP: 256, SEGFORMER: 256, NANO: 256}
+
 
 def write_run(results, part: str, started: str, rows: list[dict]) -> None:
     fixed = {"processor": "a CPU", "hardware": "a CPU", "torch": "2", "transformers": "5", "date": "today"}
@@ -32,8 +34,8 @@ def write_jobs(results) -> None:
 
 def test_block_has_the_newest_run_of_each_part(tmp_path):
     seconds = {(EFP, "torch"): [0.2], (EFP, "onnx"): [0.1], (SEGFORMER, "torch"): [0.9], (SEGFORMER, "onnx"): [0.2]}
-    write_run(tmp_path, "model", "1", model_rows({key: [7] for key in seconds}, 1, 256))
-    write_run(tmp_path, "model", "2", model_rows(seconds, 1, 256))
+    write_run(tmp_path, "model", "1", model_rows({key: [7] for key in seconds}, 1, SIZES))
+    write_run(tmp_path, "model", "2", model_rows(seconds, 1, SIZES))
     write_run(tmp_path, "metrics", "2", metric_rows({"efp_hf": [1], MEAN_IOU: [50]}, {}, 1000, 1024))
     write_jobs(tmp_path)
     measured = [{"images_per_second": 8, "waiting_share": 0.1}]
@@ -51,7 +53,7 @@ def test_block_has_the_newest_run_of_each_part(tmp_path):
     assert "where EFP's time goes in PyTorch: encoder 75%, rest 25%" in block
     assert "Trainer: 8 images of 256² a second, 80% of a bare loop's over tensors in memory; 10% of the time" in block
     assert "scoring of 1,000 masks of 1024² by efp_hf: 1 s, 50.00× as fast as evaluate mean_iou" in block
-    assert block.endswith("- not measured yet: limit")
+    assert block.endswith("- not measured yet: frontier, limit")
 
     peaks = {"copy_gb_s": 10.0, "conv3x3_gflops": 100.0, "conv1x1_gflops": 50.0}
     row = {"runtime": "onnx", "batch_size": 1, "image_size": 256, **limit_columns(10**9, 10**8, peaks, median_ms=60)}
@@ -72,8 +74,8 @@ def test_short_block_has_the_fastest_float32_of_both_networks_beside_segformer_t
         **{(EFP, "torch"): [0.6], (EFP, "openvino"): [0.4], (EFP, "openvino bf16"): [0.2], (NANO, "openvino"): [0.1]},
         **{(SEGFORMER, "torch"): [2], (SEGFORMER, "openvino"): [0.8], (SEGFORMER, "openvino bf16"): [0.6]},
     }
-    write_run(tmp_path, "model", "1", model_rows(seconds, 1, 256))
-    write_run(tmp_path, "model", "1", model_rows({key: [0.01] for key in seconds}, 8, 256))
+    write_run(tmp_path, "model", "1", model_rows(seconds, 1, SIZES))
+    write_run(tmp_path, "model", "1", model_rows({key: [0.01] for key in seconds}, 8, SIZES))
     write_jobs(tmp_path)
     assert short_speed_block(tmp_path).splitlines() == [
         "- EFP takes 400.0 ms for an image of 256² in OpenVINO on a CPU, 2.00× as fast as SegFormer-B0 there.",

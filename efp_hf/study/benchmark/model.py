@@ -45,8 +45,11 @@ def model_calls(candidates: dict[tuple[str, str], Callable], pixel_values: torch
     }
 
 
-def model_rows(seconds: dict[tuple[str, str], list[float]], batch_size: int, image_size: int) -> list[dict]:
-    """A row a candidate. Speed-ups are ratios of medians, empty where the reference is not there."""
+def model_rows(seconds: dict[tuple[str, str], list[float]], batch_size: int, image_sizes: dict[str, int]) -> list[dict]:
+    """
+    A row a candidate, with the side of its image by its system's name. Speed-ups are ratios of medians, empty where the
+    reference is not there.
+    """
     medians = {key: median_and_spread(values)[0] for key, values in seconds.items()}
     rows = []
     for (system, runtime), values in seconds.items():
@@ -59,7 +62,7 @@ def model_rows(seconds: dict[tuple[str, str], list[float]], batch_size: int, ima
                 "system": system,
                 "runtime": runtime,
                 "batch_size": batch_size,
-                "image_size": image_size,
+                "image_size": image_sizes[system],
                 "rounds": len(values),
                 **spread_columns(values, "ms", 1000),
                 **{

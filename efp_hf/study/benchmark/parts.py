@@ -10,11 +10,12 @@ import torch
 
 from ...data.folders import load_isic
 from ...data.synthetic import write_synthetic_isic
+from ..comparison import TRACKS
 from .job import draw_photos, in_new_process, job_candidates, job_rows, run_job
 from .limit import limit_rows, machine_peaks
 from .metrics import draw_mask_pairs, metric_candidates, metric_rows
 from .model import model_calls, model_candidates, model_rows, profile_rows, time_parts
-from .systems import CUDA, EFP, FLOAT_RUNTIMES, NANO, TIMED_SYSTEMS, new_timed_system
+from .systems import CUDA, EFP, FLOAT_RUNTIMES, NANO, ON_ENCODER, SEGFORMER, TIMED_SYSTEMS, new_timed_system
 from .training import BARE_LOOP, new_trainer, repeat_rows, train_from_memory, train_with_trainer, training_rows
 from .turns import PAUSE, alternate
 
@@ -25,6 +26,7 @@ class Effort:
 
     rounds: dict[int, int]  # of a forward pass, by batch size
     image_size: int
+    compared_size: int  # of the systems of `scripts/compare.py`
     job_rounds: int
     images: tuple[int, int]  # of the job; of the second one only EFP's memory is of interest: one round, no peer
     photo_size: tuple[int, int]  # height, width
@@ -46,6 +48,7 @@ class Effort:
 FULL = Effort(
     rounds={1: 30, 8: 6},
     image_size=256,
+    compared_size=TRACKS["pretrained"].image_size,
     job_rounds=3,
     images=(50, 500),
     photo_size=(3000, 4000),
@@ -66,6 +69,7 @@ FULL = Effort(
 QUICK = Effort(
     rounds={1: 2},
     image_size=64,
+    compared_size=64,
     job_rounds=1,
     images=(2, 4),
     photo_size=(300, 400),
@@ -101,8 +105,23 @@ def measure_model(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
         pixel_values = torch.randn(batch_size, 3, effort.image_size, effort.image_size)
         calls = model_calls(candidates, pixel_values)
         seconds = alternate(calls, rounds, settle=2, pause=PAUSE)
-        rows += model_rows(seconds, batch_size, effort.image_size)
+        rows += model_rows(seconds, batch_size, dict.fromkeys(TIMED_SYSTEMS, effort.image_size))
     return rows
+
+
+def measure_frontier(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
+    """Each system with the input that its J is stated for, SegFormer-B0 with that of most of its users."""
+    systems = (EFP, NANO, SEGFORMER, *ON_ENCODER)
+    sizes = {system: effort.compared_size for system in systems} | {SEGFORMER: effort.image_size}
+    runtimes = tuple(runtime for runtime in arguments.runtimes if runtime in FLOAT_RUNTIMES)
+    candidates, left_out = model_candidates(
+        systems, runtimes, arguments.checkpoint, arguments.exports, arguments.threads
+    )
+    print_left_out(left_out)
+    calls = {}
+    for (system, runtime), model in candidates.items():
+        calls |= model_calls({(system, runtime): model}, torch.randn(1, 3, sizes[system], sizes[system]))
+    return model_rows(alternate(calls, effort.rounds[1], settle=2, pause=PAUSE), 1, sizes)
 
 
 def measure_profile(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
@@ -181,6 +200,7 @@ def measure_limit(arguments: argparse.Namespace, effort: Effort) -> list[dict]:
 
 PARTS = {
     "model": measure_model,
+    "frontier": measure_frontier,
     "profile": measure_profile,
     "job": measure_job,
     "training": measure_training,
