@@ -5,7 +5,6 @@ from pathlib import Path
 import pandas as pd
 
 from .benchmark.metrics import MEAN_IOU
-from .benchmark.parts import PARTS
 from .benchmark.systems import EFP, FLOAT_RUNTIMES, NANO, SEGFORMER
 from .benchmark.training import BARE_LOOP
 from .tables import find_rows, read_results, to_table
@@ -122,18 +121,19 @@ def metrics_lines(rows: pd.DataFrame) -> list[str]:
 
 
 LINES = {"limit": limit_lines, "profile": profile_lines, "training": training_lines, "metrics": metrics_lines}
+PRINTED = ("model", "job", *LINES)
 
 
 def speed_block(results: Path) -> str:
     """The table of the model, that of the job, and a line for each of the other numbers."""
-    runs = {part: newest_run(results, part) for part in PARTS}
+    runs = {part: newest_run(results, part) for part in PRINTED}
     measured = {part: rows for part, rows in runs.items() if len(rows)}
     if not measured:
         return NOTHING
     blocks = [write(measured[part]) for part, write in (("model", model_table), ("job", job_table)) if part in measured]
     lines = [line for part, write in LINES.items() if part in measured for line in write(measured[part])]
-    if len(measured) < len(PARTS):
-        lines.append(f"not measured yet: {', '.join(part for part in PARTS if part not in measured)}")
+    if len(measured) < len(PRINTED):
+        lines.append(f"not measured yet: {', '.join(part for part in PRINTED if part not in measured)}")
     return "\n\n".join([*blocks, "\n".join(f"- {line}" for line in lines)])
 
 

@@ -53,7 +53,7 @@ def test_block_has_the_newest_run_of_each_part(tmp_path):
     assert "where EFP's time goes in PyTorch: encoder 75%, rest 25%" in block
     assert "Trainer: 8 images of 256² a second, 80% of a bare loop's over tensors in memory; 10% of the time" in block
     assert "scoring of 1,000 masks of 1024² by efp_hf: 1 s, 50.00× as fast as evaluate mean_iou" in block
-    assert block.endswith("- not measured yet: frontier, limit")
+    assert block.endswith("- not measured yet: limit")
 
     peaks = {"copy_gb_s": 10.0, "conv3x3_gflops": 100.0, "conv1x1_gflops": 50.0}
     row = {"runtime": "onnx", "batch_size": 1, "image_size": 256, **limit_columns(10**9, 10**8, peaks, median_ms=60)}
