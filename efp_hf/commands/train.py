@@ -273,6 +273,7 @@ def run(arguments: argparse.Namespace) -> int:
         "encoder_learning_rate": arguments.encoder_learning_rate,
         "learning_rate": training_arguments.learning_rate,
         "weight_decay": training_arguments.weight_decay,
+        "attention_weight": model.config.attention_weight,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
     }
