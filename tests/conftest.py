@@ -53,7 +53,7 @@ def tiny_model(**config) -> EFPForSegmentation:
             torch.nn.init.normal_(module.running_mean, std=0.1)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
         elif isinstance(module, EFPScore):
-            torch.nn.init.normal_(module.weight, std=1.4)
+            torch.nn.init.normal_(module.weight, std=0.7)
     return model.eval()
 
 
