@@ -11,8 +11,7 @@ from scipy import stats
 
 from ..configuration_efp import NUM_LEVELS
 from ..image_processing_efp import EFPImageProcessor
-from ..metrics import confusion_counts, jaccard
-from ..metrics.evaluation import model_masks, row_batches
+from ..metrics.evaluation import grid_jaccards, row_batches
 from ..modeling_efp import EFPForSegmentation
 
 
@@ -39,8 +38,8 @@ def attention_areas(dataset: Dataset, model: EFPForSegmentation, processor: EFPI
 
 
 def mean_jaccard(dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor) -> float:
-    scores = [jaccard(confusion_counts(mask, truth)) for _, mask, truth in model_masks(dataset, model, processor)]
-    return float(np.mean(scores))
+    setting = (processor.threshold, processor.largest_region)
+    return grid_jaccards(dataset, model, processor, setting[:1], regions=setting[1:])[setting]
 
 
 @contextmanager

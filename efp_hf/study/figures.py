@@ -168,10 +168,10 @@ def read_latencies(results: Path) -> dict[str, dict[str, float]]:
     Raises:
         FileNotFoundError: there was none.
     """
-    systems, latencies = COMPARED, {}
+    latencies = {}
     for row in newest_run(results, "frontier").itertuples():
-        if row.system in systems and row.runtime in FLOAT_RUNTIMES:
-            latencies.setdefault(row.runtime, {})[systems[row.system]] = row.median_ms
+        if row.system in COMPARED and row.runtime in FLOAT_RUNTIMES:
+            latencies.setdefault(row.runtime, {})[COMPARED[row.system]] = row.median_ms
     if not latencies:
         raise FileNotFoundError(f"{results}: no latency is measured. Run `python scripts/benchmark.py frontier`.")
     return latencies
