@@ -17,6 +17,7 @@ from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from .checkpoints import damage, keep_whole_best, numbered_checkpoints
 from .fingerprint import write_fingerprint
+from .memory import keep_freed_memory
 from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
 
 TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
@@ -230,6 +231,8 @@ def lesion_trainer(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "
             f"{arguments.remove_unused_columns} and {arguments.batch_eval_metrics}."
         )
+    if arguments.device.type == "cpu":
+        keep_freed_memory()
     augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
