@@ -59,6 +59,12 @@ ABLATIONS = {
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
     "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},  # the design that was tried before
     "supervised attention": {"attention_weight": ATTENTION_WEIGHT},
+    # the paper's encoder at about the multiply-adds of U-Net; for the track from scratch
+    "wide, supervised attention": {
+        "hidden_sizes": (32, 128, 256, 512),
+        "depths": (2, 2, 3, 2),
+        "attention_weight": ATTENTION_WEIGHT,
+    },
     "lite2": {"encoder": "tf_efficientnet_lite2"},
     "256": {"image_size": 256},
     "384": {"image_size": 384},
