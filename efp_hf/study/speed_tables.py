@@ -138,19 +138,18 @@ def speed_block(results: Path) -> str:
 
 
 def short_speed_block(results: Path) -> str:
-    """Three lines: EFP's and EFP nano's fastest float32 against SegFormer-B0's in the same runtime, and the job's."""
-    model, job = newest_run(results, "model"), newest_run(results, "job")
+    """Three lines: EFP and EFP nano at their own input against SegFormer-B0 in the same runtime, and the job's."""
+    model, job = newest_run(results, "frontier"), newest_run(results, "job")
     if model.empty or job.empty:
         return NOTHING
-    model, lines = find_rows(model, batch_size=1), []
-    model = model[model["runtime"].isin(FLOAT_RUNTIMES)]
+    lines, peer = [], find_rows(model, system=SEGFORMER)["image_size"].iloc[0]
     for system in (EFP, NANO):
         rows = find_rows(model, system=system)
         row = rows.loc[rows["median_ms"].idxmin()]
         lines.append(
-            f"{system} takes {row['median_ms']:.1f} ms for an image of {row['image_size']}² in "
+            f"{system} takes {row['median_ms']:.1f} ms for an image of {row['image_size']}², its input, in "
             f"{runtime_name(row['runtime'])} on {row['processor']}, {times(row['over_segformer_same_runtime'])} as "
-            f"fast as {SEGFORMER} there."
+            f"fast as {SEGFORMER} there at {peer}²."
         )
     row = job.loc[job["over_pipeline"].idxmax()]
     lines.append(

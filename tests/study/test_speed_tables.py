@@ -69,17 +69,19 @@ def test_scoring_without_its_peer_has_no_ratio(tmp_path):
     assert lines[0] == "- scoring of 1,000 masks of 1024² by efp_hf: 1 s" and len(lines) == 2
 
 
-def test_short_block_has_the_fastest_float32_of_both_networks_beside_segformer_there(tmp_path):
+def test_short_block_has_both_networks_at_their_input_beside_segformer_at_its_own(tmp_path):
+    sizes = {EFP: 192, NANO: 128, SEGFORMER: 256}
     seconds = {
-        **{(EFP, "torch"): [0.6], (EFP, "openvino"): [0.4], (EFP, "openvino bf16"): [0.2], (NANO, "openvino"): [0.1]},
-        **{(SEGFORMER, "torch"): [2], (SEGFORMER, "openvino"): [0.8], (SEGFORMER, "openvino bf16"): [0.6]},
+        **{(EFP, "torch"): [0.6], (EFP, "openvino"): [0.4], (NANO, "torch"): [0.3], (NANO, "openvino"): [0.1]},
+        **{(SEGFORMER, "torch"): [2], (SEGFORMER, "openvino"): [0.8]},
     }
-    write_run(tmp_path, "model", "1", model_rows(seconds, 1, SIZES))
-    write_run(tmp_path, "model", "1", model_rows({key: [0.01] for key in seconds}, 8, SIZES))
+    write_run(tmp_path, "frontier", "1", model_rows(seconds, 1, sizes))
     write_jobs(tmp_path)
     assert short_speed_block(tmp_path).splitlines() == [
-        "- EFP takes 400.0 ms for an image of 256² in OpenVINO on a CPU, 2.00× as fast as SegFormer-B0 there.",
-        "- EFP nano takes 100.0 ms for an image of 256² in OpenVINO on a CPU, 8.00× as fast as SegFormer-B0 there.",
+        "- EFP takes 400.0 ms for an image of 192², its input, in OpenVINO on a CPU, 2.00× as fast as SegFormer-B0 "
+        "there at 256².",
+        "- EFP nano takes 100.0 ms for an image of 128², its input, in OpenVINO on a CPU, 8.00× as fast as "
+        "SegFormer-B0 there at 256².",
         "- From a folder of 12-megapixel photos EFP writes 7.0 masks a second in PyTorch, 7.00× as many as "
         "Transformers' pipeline with SegFormer-B0.",
     ]
