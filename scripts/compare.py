@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from efp_hf.data.lesions import load_lesions
-from efp_hf.study.comparison import ABLATIONS, SYSTEMS, TRACKS, Run, measure_system
+from efp_hf.study.comparison import ABLATIONS, SYSTEMS, TRACKS, VARIANTS, Run, measure_system
 from efp_hf.study.tables import find_rows, read_results
 
 
@@ -25,7 +25,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--track", required=True, choices=TRACKS)
     parser.add_argument("--systems", nargs="+", choices=SYSTEMS, default=SYSTEMS, help="default: all")
     parser.add_argument(
-        "--ablation", nargs="*", choices=ABLATIONS, help="EFP's variants instead (default: all of them)"
+        "--ablation", nargs="*", choices=ABLATIONS, help="EFP's variants instead (default: all of the track)"
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--runs", type=Path, default=Path("runs/compare"), help="unfinished trainings (%(default)s)")
@@ -41,7 +41,7 @@ def main() -> None:
     if arguments.ablation is None:
         runs = [Run(arguments.track, system, seed) for seed in arguments.seeds for system in arguments.systems]
     else:
-        variants = arguments.ablation or list(ABLATIONS)
+        variants = arguments.ablation or VARIANTS[arguments.track]
         runs = [Run(arguments.track, "efp", seed, variant) for seed in arguments.seeds for variant in variants]
     results, name, split_seed = arguments.results, Path(arguments.data).name, arguments.split_seed
     try:

@@ -70,6 +70,13 @@ ABLATIONS = {
     "384": {"image_size": 384},
 }
 
+# the variants that belong to a track; the others can be asked for by name
+VARIANTS = {
+    "pretrained": tuple(name for name in ABLATIONS if "supervised" not in name),
+    "small": ("supervised attention", "no attention", "plain pyramid"),
+    "scratch": ("wide, supervised attention",),
+}
+
 
 @dataclass(frozen=True)
 class Run:

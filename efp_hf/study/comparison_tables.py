@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
-from .comparison import ABLATIONS, SYSTEMS, TRACKS, Run, read_counts
+from .comparison import SYSTEMS, TRACKS, VARIANTS, Run, read_counts
 from .tables import find_rows, read_results, to_table
 
 TITLES = {
@@ -163,11 +163,11 @@ def ablation_table(results: Path, track: str = "pretrained") -> str:
     """EFP with one thing changed, with the difference to EFP as it is; variants without a row are named below."""
     runs = read_comparison(results, track)
     reference = runs.get(("efp", ""))
-    measured = [variant for variant in ("", *ABLATIONS) if ("efp", variant) in runs]
+    measured = [variant for variant in ("", *VARIANTS[track]) if ("efp", variant) in runs]
     if reference is None or len(measured) < 2:
         return f"Nothing is measured yet: `python scripts/compare.py --track {track} --ablation`."
     lines = [[variant or "EFP", *wide_cells(runs["efp", variant], reference)] for variant in measured]
     header = f"variant | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds (their J)"
-    missing = [variant for variant in ABLATIONS if variant not in measured]
+    missing = [variant for variant in VARIANTS[track] if variant not in measured]
     note = f"\n\nNot yet trained: {', '.join(missing)}." if missing else ""
     return to_table(header, lines) + note

@@ -6,6 +6,7 @@ from huggingface_hub import EvalResult, ModelCard
 
 from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOINTS
 from ..metrics.card import LABELS
+from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table
 from .frontier_table import frontier_table
@@ -34,6 +35,8 @@ def blocks(results: Path) -> dict[str, str]:
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
         "ablation": ablation_table(results),
+        "small": ablation_table(results, "small"),
+        "attention": attention_table(results, checkpoints),
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),
         "frontier": frontier_table(results),

@@ -15,6 +15,7 @@ from efp_hf.metrics.rows import write_rows
 from efp_hf.study import comparison as module
 from efp_hf.study.comparison import (
     ABLATIONS,
+    VARIANTS,
     Run,
     Track,
     choose_threshold,
@@ -42,7 +43,8 @@ def test_ablations_change_one_thing_each():
             continue
         config = new_system(Run("scratch", "efp", variant=name)).config.to_dict()
         assert {key for key in base if config[key] != base[key]} == set(changes), name
-        assert len(changes) == 1 or name in ("plain pyramid", "64 channels, 3x3"), name
+        assert len(changes) == 1 or name in ("plain pyramid", "64 channels, 3x3", "wide, supervised attention"), name
+    assert set().union(*VARIANTS.values()) == set(ABLATIONS)
 
 
 def test_names_of_runs_are_file_names_of_their_own():
