@@ -51,9 +51,10 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
     image, size = read
     inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
     outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
-    levels = range(1, len(outputs.hidden_states) // 2 + 1)
+    hidden_states = outputs.hidden_states or ()  # an exported model returns none
+    levels = range(1, len(hidden_states) // 2 + 1)
     names = [f"F{i}" for i in levels] + [f"F*{i}" for i in levels]
-    maps = dict(zip(names, (level.mean(1) for level in outputs.hidden_states), strict=True))
+    maps = dict(zip(names, (level.mean(1) for level in hidden_states), strict=True))
     maps.update({f"M_s {i}": attention[:, 0] for i, attention in enumerate(outputs.attentions or (), start=1)})
     return SegmentedPhoto(
         path=path,

@@ -1,6 +1,9 @@
 """A photo after its one run through the model."""
 
+from types import SimpleNamespace
+
 from conftest import square_photo
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.page.photo import find_lesion, segment_photo
@@ -22,3 +25,18 @@ def test_preview_is_small_and_keeps_the_proportions(tmp_path, loaded):
     photo = segment_photo(path, *loaded)
     assert photo.size == (1800, 2400)
     assert photo.preview.size == (1024, 768)
+
+
+def test_a_model_that_returns_logits_alone_has_a_mask_and_no_maps(tmp_path, loaded):
+    path = tmp_path / "photo.png"
+    draw_lesion(3, 48, 64)[0].save(path)
+    model, processor = loaded
+
+    class Exported(SimpleNamespace):
+        def __call__(self, pixel_values, **kwargs):
+            return SemanticSegmenterOutput(logits=model(pixel_values).logits)
+
+    exported = Exported(device=model.device, dtype=model.dtype, config=model.config)
+    photo, whole = (segment_photo(path, found, processor) for found in (exported, model))
+    assert not photo.maps and photo.logits.equal(whole.logits)
+    assert draw_view(photo, processor, threshold=0.5).summary == draw_view(whole, processor, threshold=0.5).summary
