@@ -1,6 +1,6 @@
 """Write a trained checkpoint into `efp_hf/checkpoints/`: weights, configuration, processor, fingerprint; then its card.
 
-    python scripts/ship.py runs/compare/pretrained-efp-256-seed0/model efp-isic --overwrite
+    python scripts/ship.py runs/efp-isic efp-isic --overwrite
 
 `efp calibrate`, `efp score` and `scripts/measure.py` come before `scripts/report.py`, which writes the card.
 """

@@ -18,6 +18,8 @@ from .temporary_files import SessionFiles, new_answer_folder
 with needing("app", __name__):
     import gradio as gr
 
+NO_MAPS = "<p>This checkpoint is exported: it returns no maps.</p>"
+
 
 def with_messages(function: Callable) -> Callable:
     """What a handler says of the user's input becomes a message in the page, not a stack trace."""
@@ -84,7 +86,7 @@ class Handlers:
             elif tab == "Compare" and truth is not None:
                 results[tab] = self.compare_upload(photo, truth, threshold, largest_region)
             elif tab == "Look inside":
-                results[tab] = grid_html(draw_maps(photo), "Network map")
+                results[tab] = grid_html(draw_maps(photo), "Network map") if photo.maps else NO_MAPS
         return tuple(results.values())
 
     @with_messages

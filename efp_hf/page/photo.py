@@ -25,7 +25,7 @@ class SegmentedPhoto:
 
     `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 2, height,
     width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
-    channels) and M_s 1..4, `note` what had to be repaired to read the file.
+    channels) and M_s 1..4, empty for an exported model, `note` what had to be repaired to read the file.
     """
 
     path: Path

@@ -4,18 +4,18 @@ from pathlib import Path
 
 from ..configuration_efp import NUM_LEVELS
 from ..inference.checkpoint import weights_digest
-from .comparison import Run
+from .comparison import SUPERVISED, Run
 from .tables import find_rows, read_results, to_table
 
-COMPARED = {"EFP, the paper's loss": "", "EFP, supervised attention": "supervised attention"}  # of the track "small"
+COMPARED = {"EFP, the paper's loss": "", "EFP, supervised attention": SUPERVISED}  # of the track "small"
 
 
 def attention_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
     """
-    A line a shipped checkpoint and a variant of the track "small", its mean over the seeds: the area under the ROC
-    curve of each M_s for the lesion, J, and J with each M_s and with the weights of the pairs made even.
+    A line a shipped checkpoint and each of `COMPARED`, their means over the seeds, on validation: the area under the
+    ROC curve of each M_s for the lesion, J, and J with each M_s and with the weights of the pairs made even.
     """
-    measured = read_results(results / "attention.csv", missing_ok=True)
+    measured = find_rows(read_results(results / "attention.csv", missing_ok=True), split="validation")
     if measured.empty:
         return "Nothing is measured yet: `python scripts/measure.py attention`."
     found = {f"`{path.name}`": find_rows(measured, weights=weights_digest(path)).tail(1) for path in checkpoints}

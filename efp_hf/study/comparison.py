@@ -48,7 +48,8 @@ TRACKS = {
 
 FILE_NAME = str.maketrans({" ": "-", ":": "to", ",": None})
 
-# EFP with one thing changed: name → fields of `EFPConfig`, encoder or image size
+SUPERVISED, WIDE = "supervised attention", "wide, supervised attention"
+# EFP with one thing changed, but `WIDE`: name → fields of `EFPConfig`, encoder or image size
 ABLATIONS = {
     "no cross-scale": {"use_cross_scale": False},
     "no attention": {"use_spatial_attention": False},
@@ -58,9 +59,9 @@ ABLATIONS = {
     "Dice 2 : BCE 1": {"dice_weight": 2.0},
     "Dice 1 : BCE 2": {"bce_weight": 2.0},
     "64 channels, 3x3": {"pyramid_size": 64, "cross_scale_kernel_size": 3},  # the design that was tried before
-    "supervised attention": {"attention_weight": ATTENTION_WEIGHT},
+    SUPERVISED: {"attention_weight": ATTENTION_WEIGHT},
     # the paper's encoder at about the multiply-adds of U-Net; for the track from scratch
-    "wide, supervised attention": {
+    WIDE: {
         "hidden_sizes": (32, 128, 256, 512),
         "depths": (2, 2, 3, 2),
         "attention_weight": ATTENTION_WEIGHT,
@@ -72,9 +73,9 @@ ABLATIONS = {
 
 # the variants that belong to a track; the others can be asked for by name
 VARIANTS = {
-    "pretrained": tuple(name for name in ABLATIONS if "supervised" not in name),
-    "small": ("supervised attention", "no attention", "plain pyramid"),
-    "scratch": ("wide, supervised attention",),
+    "pretrained": tuple(name for name in ABLATIONS if name not in (SUPERVISED, WIDE)),
+    "small": (SUPERVISED, "no attention", "plain pyramid"),
+    "scratch": (WIDE,),
 }
 
 

@@ -139,12 +139,12 @@ def speed_block(results: Path) -> str:
 
 def short_speed_block(results: Path) -> str:
     """Three lines: EFP and EFP nano at their own input against SegFormer-B0 in the same runtime, and the job's."""
-    model, job = newest_run(results, "frontier"), newest_run(results, "job")
-    if model.empty or job.empty:
+    frontier, job = newest_run(results, "frontier"), newest_run(results, "job")
+    if frontier.empty or job.empty:
         return NOTHING
-    lines, peer = [], find_rows(model, system=SEGFORMER)["image_size"].iloc[0]
+    lines, peer = [], find_rows(frontier, system=SEGFORMER)["image_size"].iloc[0]
     for system in (EFP, NANO):
-        rows = find_rows(model, system=system)
+        rows = find_rows(frontier, system=system)
         row = rows.loc[rows["median_ms"].idxmin()]
         lines.append(
             f"{system} takes {row['median_ms']:.1f} ms for an image of {row['image_size']}², its input, in "

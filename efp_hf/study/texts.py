@@ -35,7 +35,6 @@ def blocks(results: Path) -> dict[str, str]:
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
         "ablation": ablation_table(results),
-        "small": ablation_table(results, "small"),
         "attention": attention_table(results, checkpoints),
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),

@@ -9,9 +9,9 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 
 def keep_freed_memory() -> bool:
     """
-    The process keeps what it frees for what it asks for next. As it starts, glibc gives large blocks back to the
-    kernel at once, which clears each page of them again at every step: a third of the time of a training on the
-    processor. `False` where there is no glibc, and nothing was done.
+    The process keeps what it frees for what it asks for next, from now to its end. By default glibc gives large blocks
+    back to the kernel, which clears their pages when they are asked for again, at every step. `False` where there is no
+    glibc, and nothing was done.
     """
     if platform.libc_ver()[0] != "glibc":
         return False

@@ -1,6 +1,7 @@
 """The functions that the page's components call, without a browser."""
 
 import os
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,12 @@ def test_comparison_on_the_page_follows_the_threshold(handlers, tmp_path, unsure
     Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((2, 2), (3, 1)))).save(truth)
     low, high = (handlers["compare_upload"](unsure_photo, str(truth), threshold, False) for threshold in (0.5, 0.9))
     assert "1.000" in low and low != high
+
+
+def test_a_photo_without_maps_says_so(handlers, unsure_photo):
+    settings = (0.5, False, None, None)
+    *_, inside = handlers["update_tab"]("Look inside", replace(unsure_photo, maps={}), *settings)
+    assert "returns no maps" in inside
 
 
 def test_messages_are_text_and_name_no_folder_of_the_server(handlers, tmp_path):

@@ -6,7 +6,13 @@ CHECKPOINTS = (SHIPPED / "efp-isic-nano",)
 
 
 def write_row(results, run: str, area: float, weights: str = "0") -> None:
-    row = {"run": run, "weights": weights, **{f"area_{level}": area for level in (1, 2, 3, 4)}, "jaccard": 0.8}
+    row = {
+        "split": "validation",
+        "run": run,
+        "weights": weights,
+        **{f"area_{level}": area for level in (1, 2, 3, 4)},
+        "jaccard": 0.8,
+    }
     append_row(results / "attention.csv", {**row, "jaccard_of_mean_attention": 0.7, "jaccard_of_equal_pairs": 0.75})
 
 
