@@ -1,11 +1,15 @@
 """The network, its classes in the order in which an image meets them.
 
 image → F1..F4 (encoder) → F* (cross-scale enhancement) → M_s ⊗ F* (spatial attention) → fused → logits
+
+A person's clicks, box and the mask before join F1..F4 where they are given.
 """
 
+import copy
 import math
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -24,6 +28,9 @@ from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_fi
 from .loss_efp import attention_loss, efp_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
+PADDING = -10  # label of a point that is none, and a box's four numbers where there is none, as in SAM
+CLICK_SIZE = 1.5  # standard deviation of a click's Gaussian in pixels of the level
+NUM_PROMPT_MAPS = 5
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
@@ -143,6 +150,148 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         feature_maps = tuple(self.backbone(pixel_values).feature_maps)
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
+
+
+@dataclass
+class Prompts:
+    """
+    What a person says of the lesion of each image, in pixels of `pixel_values` of `(height, width)`.
+
+    Args:
+        points: (x, y) of the clicks, `(batch_size, num_points, 2)`, from 0 to width and height.
+        labels: of the points, 1 lesion, 0 skin, `PADDING` no point, `(batch_size, num_points)`.
+        boxes: (left, top, right, bottom) around the lesion, or four times `PADDING`, `(batch_size, 4)`.
+        masks: the lesion's logits of the step before, `(batch_size, 1, any height, any width)`; 0 where there is none.
+    """
+
+    points: torch.Tensor | None = None
+    labels: torch.Tensor | None = None
+    boxes: torch.Tensor | None = None
+    masks: torch.Tensor | None = None
+
+    def check(self, batch_size: int, height: int, width: int) -> None:
+        """
+        Raises:
+            ValueError: points without labels, prompts for another number of images, of another shape, that are not
+                finite or outside the image, labels other than 1, 0 and `PADDING`, or a box without area.
+        """
+        if (self.points is None) != (self.labels is None):
+            raise ValueError("`input_points` and `input_labels` must come together: a label for each point.")
+        shapes = {
+            "input_points": (self.points, (batch_size, None, 2)),
+            "input_labels": (self.labels, (batch_size, self.points.shape[1] if self.points is not None else None)),
+            "input_boxes": (self.boxes, (batch_size, 4)),
+            "input_masks": (self.masks, (batch_size, 1, None, None)),
+        }
+        for name, (value, shape) in shapes.items():
+            if value is None:
+                continue
+            if value.ndim != len(shape) or any(b not in (None, a) for a, b in zip(value.shape, shape, strict=True)):
+                wanted = ", ".join("any" if side is None else str(side) for side in shape)
+                raise ValueError(
+                    f"`{name}` must have the shape ({wanted}) for {batch_size} images, got {tuple(value.shape)}."
+                )
+            if not value.isfinite().all():
+                raise ValueError(f"`{name}` must be finite, got {value[~value.isfinite()][0].item()}.")
+        if self.labels is not None:
+            unknown = ~torch.isin(self.labels, self.labels.new_tensor([0, 1, PADDING]))
+            if unknown.any():
+                raise ValueError(
+                    f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), "
+                    f"got {self.labels[unknown][0].item()}."
+                )
+            outside = ((self.points < 0) | (self.points > self.points.new_tensor([width, height]))).any(-1)
+            outside &= self.labels != PADDING
+            if outside.any():
+                raise ValueError(
+                    f"`input_points` must lie in the image of {width}×{height} pixels, "
+                    f"got {tuple(self.points[outside][0].tolist())}."
+                )
+        if self.boxes is not None:
+            given = (self.boxes != PADDING).any(-1)
+            left, top, right, bottom = self.boxes.unbind(-1)
+            wrong = given & ~(
+                (0 <= left) & (left < right) & (right <= width) & (0 <= top) & (top < bottom) & (bottom <= height)
+            )
+            if wrong.any():
+                raise ValueError(
+                    f"`input_boxes` must be (left, top, right, bottom) in the image of {width}×{height} pixels, "
+                    f"with an area, got {tuple(self.boxes[wrong][0].tolist())}."
+                )
+
+
+class EFPPromptEncoder(nn.Module):
+    """
+    Clicks, box and the mask before as maps P_i on every level, which join its features:
+
+        F_i ← F_i + V_i * σ(U_i * P_i)        V_i starts at zero; no biases
+
+    Where nothing is given P_i is 0, and F_i stays what it is. The five maps of P_i, `(batch_size, 5, H_i, W_i)`:
+    clicks on the lesion and on the skin, each a Gaussian of `CLICK_SIZE` of the level's own pixels, so that the fine
+    levels see where it is and the coarse ones what lies around it; the share of a pixel inside the box, and outside of
+    it; the mask before, as 2 σ(logit) - 1.
+    """
+
+    def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
+        super().__init__()
+        self.before = nn.ModuleList(
+            nn.Conv2d(NUM_PROMPT_MAPS, config.prompt_size, 3, padding=1, bias=False) for _ in range(NUM_LEVELS)
+        )
+        self.activation = ACT2FN[config.hidden_act]
+        self.after = nn.ModuleList(EFPScore(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS))
+
+    def forward(
+        self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, ...]:
+        """
+        Args:
+            features: F1..F4 of the extended image.
+            size: (height, width) of `pixel_values`, whose pixels the prompts count.
+        """
+        height, width = size
+        extended = (height + -height % SIZE_DIVISOR, width + -width % SIZE_DIVISOR)
+        prompted = []
+        for level, before, after in zip(features, self.before, self.after, strict=True):
+            maps = prompt_maps(prompts, size, extended, level.shape[-2:])
+            prompted.append(level + after(self.activation(before(maps.to(level.dtype)))))
+        return tuple(prompted)
+
+
+def prompt_maps(
+    prompts: Prompts, size: tuple[int, int], extended: tuple[int, int], level_size: tuple[int, int]
+) -> torch.Tensor:
+    """The maps P_i of [`EFPPromptEncoder`] at `level_size` of the extended image; those of what is not given are 0."""
+    given = next(value for value in (prompts.points, prompts.boxes, prompts.masks) if value is not None)
+    batch_size, device = given.shape[0], given.device
+    height, width = level_size
+    cell_height, cell_width = extended[0] / height, extended[1] / width
+    tops = torch.arange(height, device=device, dtype=torch.float32) * cell_height
+    lefts = torch.arange(width, device=device, dtype=torch.float32) * cell_width
+    nothing = torch.zeros(batch_size, height, width, device=device)
+
+    clicks = [nothing, nothing]
+    if prompts.points is not None:
+        x, y = prompts.points.float().unbind(-1)  # (batch_size, num_points)
+        across = (lefts + cell_width / 2 - x[..., None]) / (CLICK_SIZE * cell_width)
+        down = (tops + cell_height / 2 - y[..., None]) / (CLICK_SIZE * cell_height)
+        bumps = torch.exp(-down.square() / 2)[..., :, None] * torch.exp(-across.square() / 2)[..., None, :]
+        clicks = [(bumps * (prompts.labels == label)[..., None, None]).amax(1) for label in (1, 0)]
+
+    box = [nothing, nothing]
+    if prompts.boxes is not None:
+        left, top, right, bottom = prompts.boxes.float()[..., None].unbind(1)  # each (batch_size, 1)
+        across = (torch.minimum(right, lefts + cell_width) - torch.maximum(left, lefts)).clamp(min=0) / cell_width
+        down = (torch.minimum(bottom, tops + cell_height) - torch.maximum(top, tops)).clamp(min=0) / cell_height
+        inside = down[:, :, None] * across[:, None, :]
+        is_given = (prompts.boxes[:, 0] != PADDING)[:, None, None]
+        box = [inside * is_given, (1 - inside) * is_given]
+
+    mask = nothing
+    if prompts.masks is not None:
+        signed = resize(torch.tanh(prompts.masks.float() / 2), size)  # 2 σ(logit) - 1
+        signed = F.pad(signed, (0, extended[1] - size[1], 0, extended[0] - size[0]))
+        mask = F.adaptive_avg_pool2d(signed, level_size)[:, 0]
+    return torch.stack([*clicks, *box, mask], dim=1)
 
 
 class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
@@ -438,6 +587,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
+        self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
         pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
         self.pyramid = pyramid(config, self.encoder.channels)
         self.attention = (
@@ -463,11 +613,61 @@ class EFPForSegmentation(EFPPreTrainedModel):
         attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
         return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
 
+    def get_image_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        F1..F4 of images, for `image_embeddings`: a correction then runs without the encoder.
+
+        Raises:
+            ValueError: as in `forward`; sides that are no multiples of `SIZE_DIVISOR`, whose extension the embeddings
+                would hide.
+        """
+        self.check_shape(pixel_values)
+        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
+            raise ValueError(
+                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
+                f"{tuple(pixel_values.shape[-2:])}."
+            )
+        return self.encoder(extend(pixel_values))
+
+    @cached_property
+    def first_stride(self) -> int:
+        """Of F1: pixels of the image a pixel of the finest level."""
+        encoder = copy.deepcopy(self.encoder).to("meta")  # shapes alone
+        side = 2 * SIZE_DIVISOR
+        image = torch.empty(1, self.config.num_channels, side, side, device="meta")
+        return side // encoder(image)[0].shape[-1]
+
+    def add_prompts(
+        self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, ...]:
+        """F1..F4 → the same with what a person says."""
+        if self.prompt_encoder is None:
+            raise ValueError(
+                "The network must have been trained with prompts to take some; this one's `prompt_size` is 0. Load "
+                "another checkpoint, or train with `efp train --prompts`."
+            )
+        if not torch.compiler.is_compiling():
+            prompts.check(features[0].shape[0], *size)
+        return self.prompt_encoder(features, prompts, size)
+
+    def check_shape(self, pixel_values: torch.Tensor) -> None:
+        shape = pixel_values.shape
+        if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
+            raise ValueError(
+                f"`pixel_values` must have the shape (batch_size, {self.config.num_channels}, height, width), "
+                f"got {tuple(shape)}."
+            )
+
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        input_points: torch.Tensor | None = None,
+        input_labels: torch.Tensor | None = None,
+        input_boxes: torch.Tensor | None = None,
+        input_masks: torch.Tensor | None = None,
+        image_embeddings: tuple[torch.Tensor, ...] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
     ) -> SemanticSegmenterOutput:
@@ -476,7 +676,13 @@ class EFPForSegmentation(EFPPreTrainedModel):
             pixel_values: images as [`EFPImageProcessor`] makes them, `(batch_size, num_channels, height, width)`, any
                 height and width.
             labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`.
-            output_hidden_states: return F1..F4 and the four enhanced levels, in this order; level i has the size of
+            input_points: a person's clicks, (x, y) in pixels of `pixel_values`, `(batch_size, num_points, 2)`.
+            input_labels: of the clicks, 1 lesion, 0 skin, -10 no click, `(batch_size, num_points)`.
+            input_boxes: (left, top, right, bottom) around the lesion, four times -10 for none, `(batch_size, 4)`.
+            input_masks: the lesion's logits of the step before, `(batch_size, 1, height, width)`, of any size.
+            image_embeddings: of [`~EFPForSegmentation.get_image_embeddings`], in place of `pixel_values`.
+            output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
+                in this order; level i has the size of
                 the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
@@ -485,27 +691,32 @@ class EFPForSegmentation(EFPPreTrainedModel):
             background's 0 where there are two labels, and, where `labels` are given, `loss`.
 
         Raises:
-            ValueError: pixel values of another shape than the configuration's or without pixels, or labels as in
-                `efp_loss`.
+            ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
+                `efp_loss`, prompts as in [`Prompts.check`], or for a network without a prompt encoder.
         """
-        shape = pixel_values.shape
-        if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
-            raise ValueError(
-                f"`pixel_values` must have the shape (batch_size, {self.config.num_channels}, height, width), "
-                f"got {tuple(shape)}."
-            )
+        if (pixel_values is None) == (image_embeddings is None):
+            raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
 
-        extended = extend(pixel_values)
-        features = self.encoder(extended)  # F1..F4
+        if image_embeddings is None:
+            self.check_shape(pixel_values)
+            size = pixel_values.shape[-2:]
+            features = self.encoder(extend(pixel_values))  # F1..F4
+        else:
+            features = tuple(image_embeddings)
+            size = tuple(self.first_stride * side for side in features[0].shape[-2:])
+        prompts = Prompts(input_points, input_labels, input_boxes, input_masks)
+        if any(value is not None for value in vars(prompts).values()):
+            features = self.add_prompts(features, prompts, size)
         enhanced = self.pyramid(*features)  # F*
         attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
         fused = self.fusion(attended)
-        logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
-        logits = logits[..., : shape[-2], : shape[-1]].contiguous()
+        extended = tuple(side + -side % SIZE_DIVISOR for side in size)
+        logits = resize(self.classifier(fused) / self.config.temperature, extended)
+        logits = logits[..., : size[0], : size[1]].contiguous()
         logits = with_background(logits) if self.config.num_labels == 2 else logits
 
         loss = None
