@@ -238,7 +238,7 @@ class EFPPromptEncoder(nn.Module):
             nn.Conv2d(NUM_PROMPT_MAPS, config.prompt_size, 3, padding=1, bias=False) for _ in range(NUM_LEVELS)
         )
         self.activation = ACT2FN[config.hidden_act]
-        self.after = nn.ModuleList(EFPScore(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS))
+        self.after = nn.ModuleList(nn.Conv2d(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS))
 
     def forward(
         self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
@@ -548,6 +548,9 @@ class EFPPreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
+        elif isinstance(module, EFPPromptEncoder):
+            for convolution in module.after:
+                init.zeros_(convolution.weight)
         elif isinstance(module, nn.BatchNorm2d):
             init.ones_(module.weight)
             init.zeros_(module.bias)
