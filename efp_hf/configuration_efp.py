@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import CONFIG_NAME
 
 NUM_LEVELS = 4  # the paper's F1..F4
+PADDING = -10  # label of a click that is none, and each of a box's four numbers where there is none, as in SAM
 MAX_SIZE = 8192  # of channels, layers, kernels or labels: 64 times the default pyramid
 MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
 # of other architectures: Transformers acts on them wherever they are

@@ -24,11 +24,10 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_files
+from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
 from .loss_efp import attention_loss, efp_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
-PADDING = -10  # label of a point that is none, and a box's four numbers where there is none, as in SAM
 CLICK_SIZE = 1.5  # standard deviation of a click's Gaussian in pixels of the level
 NUM_PROMPT_MAPS = 5
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
@@ -220,6 +219,10 @@ class Prompts:
                 )
 
 
+class EFPZeroConv(nn.Conv2d):
+    """A convolution that starts at zero: what it adds to a trained network is nothing at first."""
+
+
 class EFPPromptEncoder(nn.Module):
     """
     Clicks, box and the mask before as maps P_i on every level, which join its features:
@@ -238,7 +241,9 @@ class EFPPromptEncoder(nn.Module):
             nn.Conv2d(NUM_PROMPT_MAPS, config.prompt_size, 3, padding=1, bias=False) for _ in range(NUM_LEVELS)
         )
         self.activation = ACT2FN[config.hidden_act]
-        self.after = nn.ModuleList(nn.Conv2d(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS))
+        self.after = nn.ModuleList(
+            EFPZeroConv(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS)
+        )
 
     def forward(
         self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
@@ -540,7 +545,9 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, EFPScore):
+        if isinstance(module, EFPZeroConv):
+            init.zeros_(module.weight)
+        elif isinstance(module, EFPScore):
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -548,9 +555,6 @@ class EFPPreTrainedModel(PreTrainedModel):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
                 init.zeros_(module.bias)
-        elif isinstance(module, EFPPromptEncoder):
-            for convolution in module.after:
-                init.zeros_(convolution.weight)
         elif isinstance(module, nn.BatchNorm2d):
             init.ones_(module.weight)
             init.zeros_(module.bias)

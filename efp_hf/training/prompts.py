@@ -3,7 +3,8 @@
 import numpy as np
 import torch
 
-from ..modeling_efp import PADDING, EFPForSegmentation
+from ..configuration_efp import PADDING
+from ..modeling_efp import EFPForSegmentation
 from .annotator import lesion_box, next_click
 from .trainer import LesionTrainer
 
