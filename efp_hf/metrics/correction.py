@@ -12,6 +12,7 @@ from ..modeling_efp import EFPForSegmentation
 from ..training.annotator import lesion_box, next_click
 from . import confusion_counts, jaccard
 from .evaluation import truth_mask
+from .scores import JACCARD_THRESHOLD, bootstrap_interval
 
 with needing("train", __name__):
     from datasets import Dataset
@@ -77,3 +78,34 @@ def number_of_clicks(jaccards: Sequence[float], target: float) -> int:
     """NoC: the clicks until J reaches `target`, `MAX_CLICKS` where it never does (Xu et al. 2016)."""
     reached = np.flatnonzero(np.asarray(jaccards)[1:] >= target)
     return int(reached[0]) + 1 if len(reached) else len(jaccards) - 1
+
+
+def summarize_corrections(corrected: list[dict]) -> tuple[list[dict], list[dict]]:
+    """
+    Rows of [`correct_images`] → a row a kind of prompts with mean J and its 95 % bootstrap interval, Dice and the share
+    of failures; and a row a target with the mean number of clicks, its interval and the share of images that never
+    reach it.
+    """
+    prompts, clicks = [], []
+    kinds = {"in the middle": "clicks", "anywhere": "clicks_anywhere"}
+    jaccards = {place: np.array([row[name] for row in corrected]) for place, name in kinds.items()}
+    boxes = np.array([row["boxes"] for row in corrected])
+    settings = {
+        **{(f"{number} clicks", place): values[:, number] for place, values in jaccards.items() for number in CLICKS},
+        **{("box", f"{jitter:.0%} off"): boxes[:, k] for k, jitter in enumerate(BOX_JITTERS)},
+    }
+    for (prompt, place), values in settings.items():
+        low, high = bootstrap_interval(values)
+        scores = {"jaccard": values.mean(), "jaccard_low": low, "jaccard_high": high}
+        scores |= {"dice": (2 * values / (1 + values)).mean(), "failure_rate": (values < JACCARD_THRESHOLD).mean()}
+        prompts.append({"prompts": prompt, "place": place, **{name: round(float(v), 6) for name, v in scores.items()}})
+    for place, values in jaccards.items():
+        for target in TARGETS:
+            numbers = np.array([number_of_clicks(image, target) for image in values])
+            low, high = bootstrap_interval(numbers)
+            scores = {"clicks": numbers.mean(), "clicks_low": low, "clicks_high": high}
+            scores["never"] = (values[:, 1:].max(1) < target).mean()
+            clicks.append(
+                {"target": target, "place": place, **{name: round(float(v), 4) for name, v in scores.items()}}
+            )
+    return prompts, clicks

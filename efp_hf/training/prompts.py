@@ -1,5 +1,7 @@
 """Training with prompts: the network learns to take the clicks and boxes of a simulated annotator."""
 
+import copy
+
 import numpy as np
 import torch
 
@@ -14,6 +16,18 @@ MAX_CLICKS = 4  # on an image in training; in use there may be more
 NONE_SHARE, BOX_SHARE = 0.2, 0.35
 ANYWHERE_SHARE = 0.5  # of the clicks that lie anywhere in the region, and not in its middle
 BOX_JITTER = 0.1
+
+
+def with_prompt_encoder(model: EFPForSegmentation) -> EFPForSegmentation:
+    """The network with a prompt encoder that changes nothing yet, or itself where it has one; its encoder is frozen."""
+    if model.prompt_encoder is None:
+        config = copy.deepcopy(model.config)
+        config.prompt_size = PROMPT_SIZE
+        prompted = EFPForSegmentation(config).to(model.device)
+        prompted.load_state_dict(prompted.state_dict() | model.state_dict())
+        model = prompted
+    model.encoder.requires_grad_(False)
+    return model
 
 
 class PromptedLesionTrainer(LesionTrainer):

@@ -212,7 +212,7 @@ def lesion_trainer(
     data: DatasetDict | IterableDatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
-    trainer_class: type["LesionTrainer"] | None = None,
+    trainer_class: type["LesionTrainer"] = LesionTrainer,
 ) -> Trainer:
     """
     A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
@@ -252,7 +252,7 @@ def lesion_trainer(
     else:
         train_dataset = undecoded(data["train"]).with_transform(augmented)
         eval_dataset = undecoded(data["validation"]).with_transform(plain)
-    return (trainer_class or LesionTrainer)(
+    return trainer_class(
         model,
         arguments,
         train_dataset=train_dataset,
