@@ -11,6 +11,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
@@ -151,22 +153,35 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
 
 
+class PromptKwargs(TypedDict, total=False):
+    """
+    The prompts among the arguments of `forward`. They are keyword arguments: in the signature `input_labels` would be
+    taken by Trainer for what it trains with.
+    """
+
+    input_points: torch.Tensor | None
+    input_labels: torch.Tensor | None
+    input_boxes: torch.Tensor | None
+    input_masks: torch.Tensor | None
+
+
 @dataclass
 class Prompts:
     """
     What a person says of the lesion of each image, in pixels of `pixel_values` of `(height, width)`.
 
     Args:
-        points: (x, y) of the clicks, `(batch_size, num_points, 2)`, from 0 to width and height.
-        labels: of the points, 1 lesion, 0 skin, `PADDING` no point, `(batch_size, num_points)`.
-        boxes: (left, top, right, bottom) around the lesion, or four times `PADDING`, `(batch_size, 4)`.
-        masks: the lesion's logits of the step before, `(batch_size, 1, any height, any width)`; 0 where there is none.
+        input_points: (x, y) of the clicks, `(batch_size, num_points, 2)`, from 0 to width and height.
+        input_labels: of the points, 1 lesion, 0 skin, `PADDING` no point, `(batch_size, num_points)`.
+        input_boxes: (left, top, right, bottom) around the lesion, or four times `PADDING`, `(batch_size, 4)`.
+        input_masks: the lesion's logits of the step before, `(batch_size, 1, any height, any width)`; 0 where there is
+            none.
     """
 
-    points: torch.Tensor | None = None
-    labels: torch.Tensor | None = None
-    boxes: torch.Tensor | None = None
-    masks: torch.Tensor | None = None
+    input_points: torch.Tensor | None = None
+    input_labels: torch.Tensor | None = None
+    input_boxes: torch.Tensor | None = None
+    input_masks: torch.Tensor | None = None
 
     def check(self, batch_size: int, height: int, width: int) -> None:
         """
@@ -174,13 +189,16 @@ class Prompts:
             ValueError: points without labels, prompts for another number of images, of another shape, that are not
                 finite or outside the image, labels other than 1, 0 and `PADDING`, or a box without area.
         """
-        if (self.points is None) != (self.labels is None):
+        if (self.input_points is None) != (self.input_labels is None):
             raise ValueError("`input_points` and `input_labels` must come together: a label for each point.")
         shapes = {
-            "input_points": (self.points, (batch_size, None, 2)),
-            "input_labels": (self.labels, (batch_size, self.points.shape[1] if self.points is not None else None)),
-            "input_boxes": (self.boxes, (batch_size, 4)),
-            "input_masks": (self.masks, (batch_size, 1, None, None)),
+            "input_points": (self.input_points, (batch_size, None, 2)),
+            "input_labels": (
+                self.input_labels,
+                (batch_size, self.input_points.shape[1] if self.input_points is not None else None),
+            ),
+            "input_boxes": (self.input_boxes, (batch_size, 4)),
+            "input_masks": (self.input_masks, (batch_size, 1, None, None)),
         }
         for name, (value, shape) in shapes.items():
             if value is None:
@@ -192,30 +210,32 @@ class Prompts:
                 )
             if not value.isfinite().all():
                 raise ValueError(f"`{name}` must be finite, got {value[~value.isfinite()][0].item()}.")
-        if self.labels is not None:
-            unknown = ~torch.isin(self.labels, self.labels.new_tensor([0, 1, PADDING]))
+        if self.input_labels is not None:
+            unknown = ~torch.isin(self.input_labels, self.input_labels.new_tensor([0, 1, PADDING]))
             if unknown.any():
                 raise ValueError(
                     f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), "
-                    f"got {self.labels[unknown][0].item()}."
+                    f"got {self.input_labels[unknown][0].item()}."
                 )
-            outside = ((self.points < 0) | (self.points > self.points.new_tensor([width, height]))).any(-1)
-            outside &= self.labels != PADDING
+            outside = (
+                (self.input_points < 0) | (self.input_points > self.input_points.new_tensor([width, height]))
+            ).any(-1)
+            outside &= self.input_labels != PADDING
             if outside.any():
                 raise ValueError(
                     f"`input_points` must lie in the image of {width}×{height} pixels, "
-                    f"got {tuple(self.points[outside][0].tolist())}."
+                    f"got {tuple(self.input_points[outside][0].tolist())}."
                 )
-        if self.boxes is not None:
-            given = (self.boxes != PADDING).any(-1)
-            left, top, right, bottom = self.boxes.unbind(-1)
+        if self.input_boxes is not None:
+            given = (self.input_boxes != PADDING).any(-1)
+            left, top, right, bottom = self.input_boxes.unbind(-1)
             wrong = given & ~(
                 (0 <= left) & (left < right) & (right <= width) & (0 <= top) & (top < bottom) & (bottom <= height)
             )
             if wrong.any():
                 raise ValueError(
                     f"`input_boxes` must be (left, top, right, bottom) in the image of {width}×{height} pixels, "
-                    f"with an area, got {tuple(self.boxes[wrong][0].tolist())}."
+                    f"with an area, got {tuple(self.input_boxes[wrong][0].tolist())}."
                 )
 
 
@@ -266,7 +286,9 @@ def prompt_maps(
     prompts: Prompts, size: tuple[int, int], extended: tuple[int, int], level_size: tuple[int, int]
 ) -> torch.Tensor:
     """The maps P_i of [`EFPPromptEncoder`] at `level_size` of the extended image; those of what is not given are 0."""
-    given = next(value for value in (prompts.points, prompts.boxes, prompts.masks) if value is not None)
+    given = next(
+        value for value in (prompts.input_points, prompts.input_boxes, prompts.input_masks) if value is not None
+    )
     batch_size, device = given.shape[0], given.device
     height, width = level_size
     cell_height, cell_width = extended[0] / height, extended[1] / width
@@ -275,25 +297,25 @@ def prompt_maps(
     nothing = torch.zeros(batch_size, height, width, device=device)
 
     clicks = [nothing, nothing]
-    if prompts.points is not None:
-        x, y = prompts.points.float().unbind(-1)  # (batch_size, num_points)
+    if prompts.input_points is not None:
+        x, y = prompts.input_points.float().unbind(-1)  # (batch_size, num_points)
         across = (lefts + cell_width / 2 - x[..., None]) / (CLICK_SIZE * cell_width)
         down = (tops + cell_height / 2 - y[..., None]) / (CLICK_SIZE * cell_height)
         bumps = torch.exp(-down.square() / 2)[..., :, None] * torch.exp(-across.square() / 2)[..., None, :]
-        clicks = [(bumps * (prompts.labels == label)[..., None, None]).amax(1) for label in (1, 0)]
+        clicks = [(bumps * (prompts.input_labels == label)[..., None, None]).amax(1) for label in (1, 0)]
 
     box = [nothing, nothing]
-    if prompts.boxes is not None:
-        left, top, right, bottom = prompts.boxes.float()[..., None].unbind(1)  # each (batch_size, 1)
+    if prompts.input_boxes is not None:
+        left, top, right, bottom = prompts.input_boxes.float()[..., None].unbind(1)  # each (batch_size, 1)
         across = (torch.minimum(right, lefts + cell_width) - torch.maximum(left, lefts)).clamp(min=0) / cell_width
         down = (torch.minimum(bottom, tops + cell_height) - torch.maximum(top, tops)).clamp(min=0) / cell_height
         inside = down[:, :, None] * across[:, None, :]
-        is_given = (prompts.boxes[:, 0] != PADDING)[:, None, None]
+        is_given = (prompts.input_boxes[:, 0] != PADDING)[:, None, None]
         box = [inside * is_given, (1 - inside) * is_given]
 
     mask = nothing
-    if prompts.masks is not None:
-        signed = resize(torch.tanh(prompts.masks.float() / 2), size)  # 2 σ(logit) - 1
+    if prompts.input_masks is not None:
+        signed = resize(torch.tanh(prompts.input_masks.float() / 2), size)  # 2 σ(logit) - 1
         signed = F.pad(signed, (0, extended[1] - size[1], 0, extended[0] - size[0]))
         mask = F.adaptive_avg_pool2d(signed, level_size)[:, 0]
     return torch.stack([*clicks, *box, mask], dim=1)
@@ -670,13 +692,10 @@ class EFPForSegmentation(EFPPreTrainedModel):
         self,
         pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
-        input_points: torch.Tensor | None = None,
-        input_labels: torch.Tensor | None = None,
-        input_boxes: torch.Tensor | None = None,
-        input_masks: torch.Tensor | None = None,
         image_embeddings: tuple[torch.Tensor, ...] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        **prompts: Unpack[PromptKwargs],
     ) -> SemanticSegmenterOutput:
         r"""
         Args:
@@ -715,9 +734,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
         else:
             features = tuple(image_embeddings)
             size = tuple(self.first_stride * side for side in features[0].shape[-2:])
-        prompts = Prompts(input_points, input_labels, input_boxes, input_masks)
-        if any(value is not None for value in vars(prompts).values()):
-            features = self.add_prompts(features, prompts, size)
+        if any(value is not None for value in prompts.values()):
+            features = self.add_prompts(features, Prompts(**prompts), size)
         enhanced = self.pyramid(*features)  # F*
         attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
         fused = self.fusion(attended)

@@ -4,8 +4,9 @@ import pytest
 import torch
 from conftest import tiny_model
 from PIL import Image
+from transformers.utils.generic import find_labels
 
-from efp_hf import EFPImageProcessor
+from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.modeling_efp import Prompts, prompt_maps
 
 POINTS = torch.tensor([[[10.0, 20.0], [50.0, 30.0]], [[30.0, 40.0], [-10.0, -10.0]]])
@@ -100,7 +101,7 @@ def test_maps_are_where_the_prompts_are():
 
 
 def test_a_box_covers_its_share_of_a_pixel():
-    inside = prompt_maps(Prompts(boxes=torch.tensor([[6.0, 0.0, 10.0, 4.0]])), SIZE, SIZE, (16, 16))[0, 2]
+    inside = prompt_maps(Prompts(input_boxes=torch.tensor([[6.0, 0.0, 10.0, 4.0]])), SIZE, SIZE, (16, 16))[0, 2]
     assert inside[0, 1] == 0.5 and inside[0, 2] == 0.5 and inside.sum() == 1
 
 
@@ -126,6 +127,12 @@ def test_prompts_that_cannot_be_are_named(model, image, prompts, message):
 def test_a_network_without_a_prompt_encoder_says_so(image):
     with pytest.raises(ValueError, match="`prompt_size` is 0"):
         tiny_model()(image, input_boxes=BOXES)
+
+
+def test_trainer_finds_the_labels_alone():
+    assert find_labels(EFPForSegmentation) == ["labels"]
+    with pytest.raises(TypeError, match="input_clicks"):
+        tiny_model(prompt_size=4)(torch.randn(1, 3, 32, 32), input_clicks=POINTS)
 
 
 # The processor
