@@ -1,5 +1,6 @@
 """What a click on the page does: each method is wired to an event in `layout.py`."""
 
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from html import escape
@@ -46,10 +47,13 @@ class Handlers:
     `evidence` the sentence of [`trust_evidence`].
     """
 
-    def __init__(self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str):
+    def __init__(
+        self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str, examples: list[Path] = ()
+    ):
         self.model = model
         self.processor = processor
         self.evidence = evidence
+        self.examples = examples
         self.session_files = SessionFiles()
 
     def remember(self, uploads, request: gr.Request):
@@ -62,9 +66,25 @@ class Handlers:
         self.session_files.delete(request.session_hash)
 
     @with_messages
+    def choose_example(self, event: gr.SelectData, request: gr.Request):
+        """The session's own copy of the example, as if it had been uploaded."""
+        return shutil.copy(self.examples[event.index], self.session_folder(request))
+
+    @with_messages
     def segment_upload(self, upload, threshold, largest_region):
+        """The photo and its pictures in place of the welcome; the welcome again where the photo was taken away."""
+        if upload is None:
+            return self.clear()
         photo = segment_photo(upload, self.model, self.processor)
-        return photo, *self.redraw(photo, threshold, largest_region)
+        return (
+            photo,
+            gr.Column(visible=False),
+            gr.Column(visible=True),
+            *self.redraw(photo, threshold, largest_region),
+        )
+
+    def clear(self):
+        return None, gr.Column(visible=True), gr.Column(visible=False), *self.redraw(None, None, None)
 
     @with_messages
     def redraw(self, photo, threshold, largest_region):
@@ -92,7 +112,7 @@ class Handlers:
     @with_messages
     def compare_upload(self, photo, truth, threshold, largest_region):
         if photo is None:
-            raise ValueError("There is no lesion yet. Choose a photo and press Segment, then compare.")
+            raise ValueError("There is no lesion yet. Choose a photo, then compare.")
         return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
 
     @with_messages
@@ -119,7 +139,7 @@ class Handlers:
         @with_messages
         def write(photo, threshold, largest_region, request: gr.Request):
             if photo is None:
-                raise ValueError("There is nothing to download yet. Choose a photo and press Segment.")
+                raise ValueError("There is nothing to download yet. Choose a photo.")
             return str(write_file(photo, self.processor, self.session_folder(request), threshold, largest_region))
 
         return write

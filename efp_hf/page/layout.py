@@ -45,18 +45,19 @@ def build_page(
         evidence: the sentence of [`trust_evidence`].
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
-    handlers = Handlers(model, processor, evidence)
+    examples = sorted(examples.glob("*.jpg")) if examples is not None else []
+    handlers = Handlers(model, processor, evidence, examples)
     with Page(
         title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
     ) as page:
         gr.Markdown(render("header.md"))
-        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60))
+        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor, examples)
+                parts = add_photo_column(processor)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts)
+                    add_photo_tabs(parts, examples)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
                         gr.Markdown(render("api.md", url=url, max_mcp_bytes=MAX_MCP_BYTES))
@@ -70,12 +71,13 @@ def build_page(
         )
         for component in (parts.upload, parts.truth, parts.files):
             component.change(handlers.remember, component, None, **SILENT)
+        page.load(None, js="() => efp.nameByText()", **PRIVATE)
         page.unload(handlers.close_session)
         add_endpoints(Endpoints(model, processor), MODEL, BATCH)
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> SimpleNamespace:
+def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
     """What is chosen → the page's parts by name, to which the tabs add theirs."""
     upload = PhotoInput(
         label="Photo",
@@ -88,7 +90,6 @@ def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> Sim
         alt_text="The photo that was chosen",
         elem_id="photo",
     )
-    run = gr.Button("Segment", variant="primary", elem_id="run")
     threshold = gr.Slider(
         0.02,
         0.98,
@@ -99,27 +100,32 @@ def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> Sim
         info="A pixel is lesion above this probability.",
     )
     region = gr.Checkbox(processor.largest_region, label="Largest region only, holes filled", elem_id="region")
-    if examples is not None:
-        gr.Examples(
-            [str(path) for path in sorted(examples.glob("*.jpg"))],
-            [upload],
-            label="Examples (drawings, not patients)",
-            example_labels=list(EXAMPLE_LABELS),
-            cache_examples=False,
-        )
     photo = gr.State(None, time_to_live=KEEP_SECONDS)
-    return SimpleNamespace(upload=upload, run=run, settings=[threshold, region], photo=photo)
+    return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace) -> None:
-    """The tabs of one photo."""
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path]) -> None:
+    """The tabs of one photo; before there is one, the first has examples."""
     with gr.Tab("Segment"):
-        parts.view = gr.HTML(head=SCRIPT, js_on_load="efp.followCut(element, watch)", elem_id="view")
-        with gr.Row():
-            parts.downloads = {
-                id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}") for id, (name, _) in DOWNLOADS.items()
-            }
-        parts.probabilities = gr.HTML(elem_id="probabilities")
+        with gr.Column() as parts.welcome:
+            gr.Markdown(render("welcome.md"))
+            parts.examples = gr.Gallery(
+                [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
+                label="Examples (drawings, not patients)",
+                columns=len(EXAMPLE_LABELS),
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                elem_id="examples",
+            )
+        with gr.Column(visible=False) as parts.results:
+            parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
+            with gr.Row():
+                parts.downloads = {
+                    id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}")
+                    for id, (name, _) in DOWNLOADS.items()
+                }
+            parts.probabilities = gr.HTML(elem_id="probabilities")
     with gr.Tab("Measure"):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
@@ -176,14 +182,19 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
         **PRIVATE,
         **MODEL,
     }
-    parts.run.click(
+    parts.examples.select(handlers.choose_example, None, parts.upload, **SILENT)
+    shown = [parts.photo, parts.welcome, parts.results, *segmented]
+    chosen = parts.upload.change(
         handlers.segment_upload,
         [parts.upload, *parts.settings],
-        [parts.photo, *segmented],
-        show_progress_on=[parts.view],
+        shown,
+        show_progress_on=[parts.upload],
         **PRIVATE,
         **MODEL,
-    ).success(**update).success(None, js="() => efp.showResult()", **PRIVATE)
+    )
+    chosen.success(**update).success(None, js="() => efp.showResult()", **PRIVATE)
+    # the results of the photo before are not those of one that cannot be read
+    chosen.failure(handlers.clear, None, shown, **SILENT).success(lambda: [""] * len(in_tabs), None, in_tabs, **SILENT)
     gr.on(
         [setting.change for setting in parts.settings],
         handlers.redraw,
@@ -196,8 +207,7 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
     ).success(**update)
     tabs.select(name_of_tab, None, open_tab, **SILENT).success(**update)
     gr.on([parts.pixels_per_mm.submit, parts.pixels_per_mm.blur], **update)
-    outputs = [*segmented, *in_tabs]
-    parts.upload.clear(lambda: (None, *[""] * len(outputs)), None, [parts.photo, *outputs], queue=False, **PRIVATE)
+    parts.upload.clear(lambda: [""] * len(in_tabs), None, in_tabs, queue=False, **PRIVATE)
 
 
 def wire_downloads(parts: SimpleNamespace, handlers: Handlers) -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
+from .evidence import trust_word
 from .photo_results import Comparison, View
 
 MEASURES = {
@@ -73,8 +74,8 @@ def grid_html(pictures: list[tuple[Image.Image, str]], alternative: str) -> str:
 
 
 def view_html(view: View) -> str:
-    """Photo and lesion, with the slider between them."""
-    return render("view.html", view=view)
+    """How far to trust the mask, then photo and lesion with the slider between them."""
+    return render("view.html", view=view, word=trust_word(view.expected_jaccard))
 
 
 def probability_html(view: View, threshold: float) -> str:
@@ -105,7 +106,8 @@ def measure_cells(name: str, measures: dict[str, float | None]) -> tuple[str, st
 
 def trust_html(trusted: dict, evidence: str) -> str:
     """The estimate, the notes, and how well the estimate was measured to work."""
-    return render("trust.html", **trusted, evidence=evidence, failed_below=JACCARD_THRESHOLD)
+    word = trust_word(trusted["expected_jaccard"])
+    return render("trust.html", **trusted, word=word, evidence=evidence, failed_below=JACCARD_THRESHOLD)
 
 
 def comparison_html(comparison: Comparison) -> str:

@@ -24,12 +24,13 @@ SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
 
 @dataclass
 class View:
-    """What the Segment tab shows: the photo, the lesion in it, its probabilities, and a sentence."""
+    """What the Segment tab shows: the photo, the lesion in it, its probabilities, a sentence, and how far to trust."""
 
     before: Image.Image
     after: Image.Image
     probabilities: Image.Image
     summary: str
+    expected_jaccard: float
 
 
 def draw_view(
@@ -40,7 +41,8 @@ def draw_view(
 ) -> View:
     """The Segment tab at the page's size, from the kept logits."""
     threshold = processor.threshold if threshold is None else threshold
-    mask, probabilities = find_lesion(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    result = post_process(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    mask, probabilities = result["segmentation"].numpy(), result["probabilities"].numpy()
     height, width = photo.size
     if mask.any():
         summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
@@ -51,6 +53,7 @@ def draw_view(
         after=tint_lesion(photo.preview, mask),
         probabilities=draw_border(color_map(probabilities), mask, (255, 255, 255)),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
+        expected_jaccard=result["expected_jaccard"],
     )
 
 

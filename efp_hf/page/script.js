@@ -22,9 +22,9 @@ window.efp = {
         if (view && view.getBoundingClientRect().top > 0.8 * window.innerHeight) view.scrollIntoView({block: "start"});
     },
 
-    // Gradio's name of this area for screen readers is not the text that it shows (WCAG 2.5.3).
+    // Gradio's names of these for screen readers are not the texts that they show (WCAG 2.5.3).
     nameByText() {
-        const areas = "#files .upload-container";
+        const areas = "#files .upload-container, #examples .thumbnail-item";
         setTimeout(() => document.querySelectorAll(areas).forEach((area) => area.removeAttribute("aria-label")), 100);
     },
 

@@ -130,7 +130,7 @@ class open_page:
         page.on("request", lambda request: self.hosts.add("/".join(request.url.split("/", 3)[:3])))
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.goto(self.url)
-        page.wait_for_selector("#run")
+        page.wait_for_selector("#examples img")
         return page
 
     def __exit__(self, kind, error, traceback):
@@ -147,8 +147,7 @@ def choose_photo(page, path=PHOTO):
 
 def segment(page, path=PHOTO):
     choose_photo(page, path)
-    page.click("#run")
-    page.wait_for_selector("#view .efp-compare img")
+    page.get_by_text(Path(path).name).wait_for()
 
 
 def open_tab(page, name):
@@ -160,7 +159,7 @@ def open_tab(page, name):
 
 
 def summary(page) -> str:
-    return page.inner_text("#view [role=status]")
+    return page.inner_text("#view .efp-summary")
 
 
 def download(page, button):
@@ -186,16 +185,18 @@ def test_segment_shows_the_lesion_and_the_threshold_redraws_it(page):
     assert page.locator("#probabilities img").is_visible()
     page.fill("#threshold input[type=number]", "0.9")
     page.keyboard.press("Tab")
-    page.wait_for_function("before => document.querySelector('#view [role=status]').innerText != before", arg=before)
+    page.wait_for_function("before => document.querySelector('#view .efp-summary').innerText != before", arg=before)
     assert float(summary(page).split()[3].rstrip("%")) < float(before.split()[3].rstrip("%"))
     assert "0.90" in page.inner_text("#probabilities")
 
 
 def test_an_example_can_be_segmented(page):
-    page.locator("button.gallery-item").first.click()
-    page.wait_for_selector("#photo img")
-    page.click("#run")
+    page.locator("#examples button").first.click()
     page.wait_for_selector("#view .efp-compare img")
+    assert not page.locator("#examples").is_visible()
+    assert "expected jaccard" in page.inner_text("#view [role=status]").lower()
+    page.click("#photo button[aria-label='Remove Image']")
+    page.wait_for_selector("#examples img")
 
 
 def test_downloads_are_those_of_the_command_line(page, tmp_path):
@@ -312,15 +313,9 @@ def test_many_images_go_past_a_bad_file(page, tmp_path):
 def test_bad_photo_is_refused_in_words_and_the_page_goes_on(page, tmp_path, content, message):
     (tmp_path / "bad.jpg").write_bytes(content)
     choose_photo(page, tmp_path / "bad.jpg")
-    page.click("#run")
     page.get_by_text(f"bad.jpg: {'the file is ' if 'damaged' in message else ''}{message}").wait_for()
     page.reload()
     segment(page)
-
-
-def test_nothing_chosen_is_said(page):
-    page.click("#run")
-    page.get_by_text("There is no photo yet.").wait_for()
 
 
 def test_page_says_that_it_is_no_diagnosis(page):
@@ -331,7 +326,6 @@ def test_large_photo_is_shown(page, tmp_path):
     with Image.open(PHOTO) as image:
         image.resize((4000, 3000), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=92)
     choose_photo(page, tmp_path / "large.jpg")
-    page.click("#run")
     page.wait_for_selector("#view .efp-compare img")
     page.get_by_text("4000 × 3000 pixels").wait_for()
 
@@ -340,13 +334,13 @@ def test_large_photo_is_shown(page, tmp_path):
 
 
 def test_keyboard_alone_reaches_the_lesion_and_the_tabs(page):
-    choose_photo(page)
     for _ in range(30):
         page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.id") == "run":
+        if page.evaluate("() => document.activeElement.closest('#examples') !== null"):
             break
     page.keyboard.press("Enter")
     page.wait_for_selector("#view .efp-compare img")
+    page.focus("#photo button")
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.getAttribute('role')") == "tab":
