@@ -6,7 +6,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
-from ..modeling_efp import EFPForSegmentation
+from ..modeling_efp import EFPForSegmentation, Prompts
 
 
 class Correction:
@@ -17,21 +17,29 @@ class Correction:
     or of nothing; each click more sees the mask of the clicks before it.
 
     Args:
-        image: a `PIL` image; points and boxes are in pixels of it, made upright.
+        image: a `PIL` image.
+        size: the (height, width) of the upright photo, whose pixels points and boxes count; default: the image's, of
+            which it may be a reduced copy.
 
     Raises:
         ValueError: a model that takes no prompts.
     """
 
     @torch.inference_mode()
-    def __init__(self, image: Image.Image, model: EFPForSegmentation, processor: EFPImageProcessor):
+    def __init__(
+        self,
+        image: Image.Image,
+        model: EFPForSegmentation,
+        processor: EFPImageProcessor,
+        size: tuple[int, int] | None = None,
+    ):
         image = to_upright_rgb(image)
         self.model, self.processor = model, processor
-        self.size = (image.height, image.width)
+        self.size = size or (image.height, image.width)
         inputs = processor(image, return_tensors="pt").to(model.device, model.dtype)
         self.embeddings = model.get_image_embeddings(inputs["pixel_values"])
         height, width = inputs["pixel_values"].shape[-2:]
-        self.scale = torch.tensor([width / image.width, height / image.height])
+        self.scale = torch.tensor([width / self.size[1], height / self.size[0]])
         self.steps: dict[tuple, SemanticSegmenterOutput] = {}  # what was asked for before: undo costs nothing
 
     @torch.inference_mode()
@@ -52,11 +60,14 @@ class Correction:
         if key not in self.steps:
             prompts = {}
             if box is not None:
-                prompts["input_boxes"] = torch.tensor([box]) * self.scale.repeat(2)
+                prompts["input_boxes"] = torch.tensor([box], dtype=torch.float32)
             if points:
                 clicks = torch.tensor([points], dtype=torch.float32)
-                prompts["input_points"] = clicks[..., :2] * self.scale
-                prompts["input_labels"] = clicks[..., 2].long()
+                prompts["input_points"], prompts["input_labels"] = clicks[..., :2], clicks[..., 2].long()
+            Prompts(**prompts).check(1, *self.size)
+            for name in prompts.keys() - {"input_labels"}:
+                prompts[name] = prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)
+            if points:
                 prompts["input_masks"] = self.outputs(points[:-1], box).logits[:, 1:]
             prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
             self.steps[key] = self.model(image_embeddings=self.embeddings, **prompts)
