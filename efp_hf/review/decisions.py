@@ -146,7 +146,7 @@ class Decisions:
                 "decision": decision,
                 "seconds": round(seconds, 1),
                 "clicks": len(points),
-                "points": "; ".join(f"{x:.1f} {y:.1f} {label}" for x, y, label in points),
+                "points": write_points(points),
                 "made_by": self.made_by,
             }
             if expected_jaccard is not None:
@@ -207,6 +207,15 @@ class Decisions:
 
 def digest(path: Path) -> str:
     return f"{crc32(path.read_bytes()):08x}"
+
+
+def write_points(points: list[tuple[float, float, int]]) -> str:
+    return "; ".join(f"{x:.1f} {y:.1f} {label}" for x, y, label in points)
+
+
+def read_points(text: str) -> list[tuple[float, float, int]]:
+    points = [point.split() for point in text.split(";") if point.strip()]
+    return [(float(x), float(y), int(label)) for x, y, label in points]
 
 
 def append(file: BinaryIO, line: bytes) -> None:

@@ -13,6 +13,7 @@ from ..inference.drawing import outline_lesion
 from ..inference.folder import predict_one, read_for_model, segment_read
 from ..inference.prediction_table import table_text
 from ..modeling_efp import EFPForSegmentation
+from .decisions import read_points
 from .queue import Queue
 
 PREVIEW_SIDE = 1024  # longer side of the picture on the page
@@ -80,6 +81,7 @@ class Reviewer:
         self.photo: Photo | None = None
         self.points: list[tuple[float, float, int]] = []
         self.decision, self.seen, self.started = "", 0, 0.0
+        self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
         self.go_on()
 
     def go_on(self) -> None:
@@ -88,9 +90,10 @@ class Reviewer:
             pass
         if image is None:
             self.photo, self.points, self.decision = None, [], ""
+            self.view += 1
 
     def open(self, image: Path) -> bool:
-        """Shows an image without clicks; `False` where it can no longer be read."""
+        """Shows an image, with the clicks of its last decision; `False` where it can no longer be read."""
         try:
             self.photo = Photo(image, self.queue.model, self.queue.processor)
         except ValueError as error:
@@ -98,7 +101,9 @@ class Reviewer:
             return False
         rows = self.decisions.rows().get(table_text(image.name), [])
         self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
-        self.points, self.started = [], time.monotonic()
+        is_corrected = self.decision == "corrected" and self.photo.correction is not None
+        self.points, self.started = read_points(rows[-1]["points"]) if is_corrected else [], time.monotonic()
+        self.view += 1
         self.queue.show(self.browser, image)
         return True
 
@@ -111,7 +116,10 @@ class Reviewer:
         """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
         across = self.photo.size[1] / self.photo.preview.width
         down = self.photo.size[0] / self.photo.preview.height
-        self.points.append(((x + 0.5) * across, (y + 0.5) * down, label))
+        self.points = [
+            *self.points,
+            (round((x + 0.5) * across, 1), round((y + 0.5) * down, 1), label),
+        ]  # as the table has it
 
     def undo(self) -> None:
         self.points = self.points[:-1]
