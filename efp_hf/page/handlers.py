@@ -10,8 +10,20 @@ from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
-from .markup import batch_html, comparison_html, grid_html, measures_html, probability_html, trust_html, view_html
-from .photo import segment_photo
+from .correction import correct_photo, redo, undo
+from .corrector import show_marks
+from .marks import Marks
+from .markup import (
+    batch_html,
+    comparison_html,
+    grid_html,
+    measures_html,
+    probability_html,
+    status_html,
+    trust_html,
+    view_html,
+)
+from .photo import SegmentedPhoto, segment_photo
 from .photo_results import compare_photo, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
 from .temporary_files import SessionFiles, new_answer_folder
@@ -88,10 +100,41 @@ class Handlers:
 
     @with_messages
     def redraw(self, photo, threshold, largest_region):
+        """Words and pictures, and where the model takes prompts the corrector's parts."""
+        takes_prompts = self.model.prompt_encoder is not None
         if photo is None:
-            return "", ""
+            return "", "", *((None, *show_marks([], False, False)) if takes_prompts else ())
         view = draw_view(photo, self.processor, threshold, largest_region)
-        return view_html(view), probability_html(view, threshold)
+        probabilities = probability_html(view, threshold)
+        if not takes_prompts:
+            return view_html(view), probabilities
+        marks = show_marks(photo.marks.names(), bool(photo.past), bool(photo.future))
+        return status_html(view), probabilities, view.after, *marks
+
+    def corrector(self, correct: Callable[..., SegmentedPhoto]) -> Callable:
+        """The handler of one way to correct: `correct` takes the photo and the value of a component."""
+
+        @with_messages
+        def handler(photo, value, threshold, largest_region):
+            if photo is None:
+                raise ValueError("The server has deleted the photo by now. Upload it again.")
+            photo = correct(photo, value)
+            return photo, *self.redraw(photo, threshold, largest_region)
+
+        return handler
+
+    @with_messages
+    def click(self, photo, kind, threshold, largest_region, event: gr.SelectData):
+        """A click on the picture, whose pixels are larger than those of the photo."""
+
+        def add(photo: SegmentedPhoto, kind: str) -> SegmentedPhoto:
+            x, y = (
+                float(round((place + 0.5) * side / shown))
+                for place, side, shown in zip(event.index, photo.size[::-1], photo.preview.size, strict=True)
+            )
+            return correct_photo(photo, photo.marks.with_click(x, y, kind))
+
+        return self.corrector(add)(photo, kind, threshold, largest_region)
 
     @with_messages
     def update_tab(self, tab, photo, threshold, largest_region, pixels_per_mm, truth):
@@ -132,6 +175,15 @@ class Handlers:
 
         batch = segment_batch(uploads, self.model, self.processor, folder, threshold, largest_region, progress=show)
         return batch_html(batch), gr.DownloadButton(value=str(batch.archive), interactive=True)
+
+    def corrections(self) -> dict[str, Callable]:
+        """The handlers of [`corrector`] by the component that calls them."""
+        return {
+            "undo": self.corrector(lambda photo, _: undo(photo)),
+            "redo": self.corrector(lambda photo, _: redo(photo)),
+            "reset": self.corrector(lambda photo, _: correct_photo(photo, Marks())),
+            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names))),
+        }
 
     def writer(self, write_file: Callable[..., Path]) -> Callable:
         """The handler that writes one of the photo's files."""

@@ -8,6 +8,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
+from .corrector import add_corrector
 from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
 from .inputs import FilesInput, Page, PhotoInput
@@ -46,6 +47,7 @@ def build_page(
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
     examples = sorted(examples.glob("*.jpg")) if examples is not None else []
+    takes_prompts = model.prompt_encoder is not None
     handlers = Handlers(model, processor, evidence, examples)
     with Page(
         title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
@@ -57,10 +59,10 @@ def build_page(
                 parts = add_photo_column(processor)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts, examples)
+                    add_photo_tabs(parts, examples, takes_prompts)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        gr.Markdown(render("api.md", url=url, max_mcp_bytes=MAX_MCP_BYTES))
+                        gr.Markdown(render("api.md", takes_prompts=takes_prompts, url=url, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
         parts.score.click(
@@ -104,7 +106,7 @@ def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
     return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace, examples: list[Path]) -> None:
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool) -> None:
     """The tabs of one photo; before there is one, the first has examples."""
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
@@ -120,6 +122,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path]) -> None:
             )
         with gr.Column(visible=False) as parts.results:
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
+            parts.corrector = add_corrector() if takes_prompts else None
             with gr.Row():
                 parts.downloads = {
                     id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}")
@@ -174,6 +177,8 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
     """The photo is run once; settings redraw what is shown, and a tab is filled when it is opened."""
     open_tab = gr.State("Segment")
     segmented = [parts.view, parts.probabilities]
+    if parts.corrector is not None:
+        segmented += [parts.corrector.picture, *parts.corrector.shown]
     in_tabs = [parts.measures, parts.trusted, parts.compared, parts.maps]
     update = {
         "fn": handlers.update_tab,
@@ -205,9 +210,33 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
         **PRIVATE,
         **MODEL,
     ).success(**update)
+    if parts.corrector is not None:
+        wire_corrector(parts, handlers, segmented, update)
     tabs.select(name_of_tab, None, open_tab, **SILENT).success(**update)
     gr.on([parts.pixels_per_mm.submit, parts.pixels_per_mm.blur], **update)
     parts.upload.clear(lambda: [""] * len(in_tabs), None, in_tabs, queue=False, **PRIVATE)
+
+
+def wire_corrector(parts: SimpleNamespace, handlers: Handlers, segmented: list, update: dict) -> None:
+    """A click costs pyramid and head; the open tab is filled after the picture."""
+    corrector = parts.corrector
+    corrections = handlers.corrections()
+    for event, value, correct in (
+        (corrector.picture.select, corrector.kind, handlers.click),
+        (corrector.undo.click, corrector.kind, corrections["undo"]),
+        (corrector.redo.click, corrector.kind, corrections["redo"]),
+        (corrector.reset.click, corrector.kind, corrections["reset"]),
+        (corrector.marks.input, corrector.marks, corrections["marks"]),
+    ):
+        event(
+            correct,
+            [parts.photo, value, *parts.settings],
+            [parts.photo, *segmented],
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **PRIVATE,
+            **MODEL,
+        ).success(**update)
 
 
 def wire_downloads(parts: SimpleNamespace, handlers: Handlers) -> None:

@@ -73,6 +73,11 @@ def grid_html(pictures: list[tuple[Image.Image, str]], alternative: str) -> str:
     return TEMPLATES.get_template("macros.html").module.grid(pictures, alternative)
 
 
+def status_html(view: View) -> str:
+    """How far to trust the mask, and its size."""
+    return render("status.html", view=view, word=trust_word(view.expected_jaccard))
+
+
 def view_html(view: View) -> str:
     """How far to trust the mask, then photo and lesion with the slider between them."""
     return render("view.html", view=view, word=trust_word(view.expected_jaccard))

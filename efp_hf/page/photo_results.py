@@ -16,6 +16,7 @@ from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
 from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
 from .photo import SegmentedPhoto, find_lesion, post_process
+from .pictures import draw_marks
 from .uploads import MAX_UPLOAD_PIXELS, check_photo, naming
 
 PIXELS_PER_MM = (0.01, 10_000)
@@ -50,7 +51,7 @@ def draw_view(
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
     return View(
         before=photo.preview,
-        after=tint_lesion(photo.preview, mask),
+        after=draw_marks(tint_lesion(photo.preview, mask), photo.marks.scaled(photo.size, mask.shape)),
         probabilities=draw_border(color_map(probabilities), mask, (255, 255, 255)),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
@@ -88,10 +89,13 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
     prediction.note = photo.note
     row = table_row(prediction)
+    if largest_region is None:
+        largest_region = processor.largest_region
     return {
         **{name: None if value == "" else value for name, value in row.items()},
         "threshold": processor.threshold if threshold is None else threshold,
-        "largest_region": processor.largest_region if largest_region is None else largest_region,
+        "largest_region": largest_region and not photo.marks.points,
+        **(photo.marks.data() if photo.marks else {}),
         "contour": coco_contour(prediction.mask, photo.path.name),
     }
 
