@@ -22,7 +22,7 @@ CSS = "#photo img { max-height: 75vh; } #state progress { width: 100%; }"
 SCRIPT = """<script>
 document.addEventListener("keydown", (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
-    if (event.target.closest("textarea, select, input:not([type=radio])")) return;
+    if (event.target.closest?.("textarea, select, input:not([type=radio])")) return;
     const key = event.key.toLowerCase();
     if (key === "s") document.querySelector("#label input:not(:checked)")?.click();
     else if (/^[abnuz]$/.test(key)) document.querySelector(`#key-${key}`)?.click();
@@ -68,10 +68,15 @@ def build_page(queue: Queue):
     with needing("app", __name__):
         import gradio as gr
 
-    event = {"concurrency_id": "review", "concurrency_limit": 1, "api_visibility": "private"}
+    silent = {
+        "concurrency_id": "review",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+        "show_progress": "hidden",
+    }
     with gr.Blocks(title="Review of lesion masks", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         reviewer = gr.State(None)
-        view = gr.Textbox(visible="hidden", label="view")
+        view = gr.Textbox(visible="hidden", label="view", elem_id="view")
         state = gr.HTML(elem_id="state")
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
@@ -94,6 +99,7 @@ def build_page(queue: Queue):
                     visible=takes_clicks(queue.model),
                 )
                 undo = gr.Button("Undo click (Z)", elem_id="key-z", visible=takes_clicks(queue.model))
+        event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
         shown = [reviewer, view, photo, state, *buttons.values(), undo]
 
         def show(current: Reviewer, with_photo: bool = True) -> list:
@@ -136,15 +142,18 @@ def build_page(queue: Queue):
             current.go_back()
             return show(current)
 
+        def close(request: gr.Request) -> None:
+            queue.release(request.session_hash)
+
         for verdict, button in buttons.items():
             button.click(decide(verdict), [reviewer, view], shown, **event)
         back.click(go_back, reviewer, shown, **event)
         undo.click(lambda current, number: act(current, number, current.undo), [reviewer, view], shown, **event)
         if takes_clicks(queue.model):
-            photo.select(click, [reviewer, view, label], shown, show_progress="hidden", **event)
+            photo.select(click, [reviewer, view, label], shown, **silent)
         page.load(begin, None, shown, **event)
-        gr.Timer(TICK_SECONDS).tick(tick, reviewer, shown, show_progress="hidden", **event)
-        page.unload(lambda request: queue.release(request.session_hash))
+        gr.Timer(TICK_SECONDS).tick(tick, reviewer, shown, **silent)
+        page.unload(close)
     return page
 
 
@@ -157,7 +166,8 @@ def describe(reviewer: Reviewer) -> str:
         name = escape(printable(reviewer.photo.path.name))
         expected = reviewer.photo.mask(reviewer.points, reviewer.photo.preview.size[::-1])[1]
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
-        lines.append(f"<b>{name}</b> · expected Jaccard {expected:.2f}{before}")
+        clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
+        lines.append(f"<b>{name}</b> · expected Jaccard {expected:.2f}{clicks}{before}")
     elif reviewer.queue.error:
         lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
     elif progress["segmented"] < progress["waiting"]:
