@@ -15,9 +15,6 @@ KINDS = ("lesion", "skin", "box")  # what a click can mark
 class Picture(gr.Image):
     """An image that is shown without becoming a file on the server."""
 
-    def __init__(self, **options):
-        super().__init__(interactive=False, show_label=False, buttons=[], elem_classes="efp-picture", **options)
-
     def postprocess(self, value):
         return None if value is None else ImageData(url=data_url(value), orig_name="lesion.jpg")
 
@@ -33,7 +30,11 @@ def add_corrector() -> SimpleNamespace:
     picture = Picture(
         alt_text="The photo with the lesion outlined. Click to correct; or move the cross with the arrow keys and "
         "press Enter.",
+        interactive=False,
+        show_label=False,
+        buttons=[],
         elem_id="picture",
+        elem_classes="efp-picture",  # of script.js and style.css
     )
     with gr.Row(equal_height=True):
         kind = gr.Radio(list(KINDS), value=KINDS[0], label="A click marks", elem_id="kind", scale=2, min_width=220)
