@@ -24,7 +24,7 @@ from .markup import (
     view_html,
 )
 from .photo import SegmentedPhoto, segment_photo
-from .photo_results import compare_photo, draw_view, measure_photo, trust_photo
+from .photo_results import compare_photo, draw_probabilities, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
 from .temporary_files import SessionFiles, new_answer_folder
 
@@ -100,16 +100,15 @@ class Handlers:
 
     @with_messages
     def redraw(self, photo, threshold, largest_region):
-        """Words and pictures, and where the model takes prompts the corrector's parts."""
+        """Words and picture, and where the model takes prompts the corrector's parts."""
         takes_prompts = self.model.prompt_encoder is not None
         if photo is None:
-            return "", "", *((None, *show_marks([], False, False)) if takes_prompts else ())
+            return "", *((None, *show_marks([], False, False)) if takes_prompts else ())
         view = draw_view(photo, self.processor, threshold, largest_region)
-        probabilities = probability_html(view, threshold)
         if not takes_prompts:
-            return view_html(view), probabilities
+            return (view_html(view),)
         marks = show_marks(photo.marks.names(), bool(photo.past), bool(photo.future))
-        return status_html(view), probabilities, view.after, *marks
+        return status_html(view), view.after, *marks
 
     def corrector(self, correct: Callable[..., SegmentedPhoto]) -> Callable:
         """The handler of one way to correct: `correct` takes the photo and the value of a component."""
@@ -139,10 +138,18 @@ class Handlers:
     @with_messages
     def update_tab(self, tab, photo, threshold, largest_region, pixels_per_mm, truth):
         """Results of the open tab; those of the others are made when they are opened."""
-        results = {"Measure": gr.skip(), "Trust": gr.skip(), "Compare": gr.skip(), "Look inside": gr.skip()}
+        results = {
+            "Segment": gr.skip(),
+            "Measure": gr.skip(),
+            "Trust": gr.skip(),
+            "Compare": gr.skip(),
+            "Look inside": gr.skip(),
+        }
         settings = (self.processor, threshold, largest_region)
         if photo is not None:
-            if tab == "Measure":
+            if tab == "Segment":
+                results[tab] = probability_html(draw_probabilities(photo, *settings), threshold)
+            elif tab == "Measure":
                 results[tab] = measures_html(measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None))
             elif tab == "Trust":
                 results[tab] = trust_html(trust_photo(photo, *settings), self.evidence)

@@ -176,10 +176,10 @@ def add_batch_tab(parts: SimpleNamespace) -> None:
 def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> None:
     """The photo is run once; settings redraw what is shown, and a tab is filled when it is opened."""
     open_tab = gr.State("Segment")
-    segmented = [parts.view, parts.probabilities]
+    segmented = [parts.view]
     if parts.corrector is not None:
         segmented += [parts.corrector.picture, *parts.corrector.shown]
-    in_tabs = [parts.measures, parts.trusted, parts.compared, parts.maps]
+    in_tabs = [parts.probabilities, parts.measures, parts.trusted, parts.compared, parts.maps]
     update = {
         "fn": handlers.update_tab,
         "inputs": [open_tab, parts.photo, *parts.settings, parts.pixels_per_mm, parts.truth],

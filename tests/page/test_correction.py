@@ -11,11 +11,12 @@ from PIL import Image
 from efp_hf import EFPImageProcessor
 from efp_hf.data.files import read_mask
 from efp_hf.inference.correction import Correction
+from efp_hf.inference.drawing import tint_lesion
 from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.photo_results import draw_view, lesion_data, write_mask_file
-from efp_hf.page.pictures import draw_corrected
+from efp_hf.page.pictures import draw_corrected, outline_at_once
 
 FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 0)), (20.0, 10.0, 100.0, 80.0))
 
@@ -83,6 +84,14 @@ def test_all_regions_stay_where_there_are_clicks(prompted, photo):
     assert "points" not in lesion_data(photo, prompted[1]) and lesion_data(photo, prompted[1])["largest_region"]
     both = [find_lesion(corrected, prompted[1], largest_region=choice)[0] for choice in (True, False)]
     np.testing.assert_array_equal(*both)
+
+
+def test_quick_outline_is_that_of_every_other_picture(photo):
+    mask = np.zeros((90, 120), bool)
+    mask[20:60, 30:120] = True  # up to the image's border
+    mask[30:40, 50:60] = False
+    quick, exact = (np.asarray(draw(photo.preview, mask)).astype(int) for draw in (outline_at_once, tint_lesion))
+    assert np.abs(quick - exact).max() <= 1
 
 
 def test_marks_are_drawn_where_they_lie(prompted, photo):
