@@ -36,7 +36,7 @@ class Endpoints:
         Args:
             image: the photo.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
             points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
             labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
             box: [left, top, right, bottom] around the lesion, in pixels of the photo.
@@ -60,7 +60,7 @@ class Endpoints:
             image: the photo.
             pixels_per_mm: scale of the photo, for measures in millimetres; 0 where it is not known.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
             points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
             labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
             box: [left, top, right, bottom] around the lesion, in pixels of the photo.
@@ -76,7 +76,7 @@ class Endpoints:
         Args:
             image: the photo.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
             points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
             labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
             box: [left, top, right, bottom] around the lesion, in pixels of the photo.
@@ -92,7 +92,7 @@ class Endpoints:
             image: the photo.
             truth: the true mask, a picture of the photo's size, 0 skin and 255 lesion.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
             points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
             labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
             box: [left, top, right, bottom] around the lesion, in pixels of the photo.

@@ -128,7 +128,7 @@ class Handlers:
 
         def add(photo: SegmentedPhoto, kind: str) -> SegmentedPhoto:
             x, y = (
-                float(round((place + 0.5) * side / shown))
+                float(int((place + 0.5) * side / shown))
                 for place, side, shown in zip(event.index, photo.size[::-1], photo.preview.size, strict=True)
             )
             return correct_photo(photo, photo.marks.with_click(x, y, kind))

@@ -58,7 +58,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
     if isinstance(read, str):
         raise ValueError(without_folder(read, path))
     image, size = read
-    correction = None if model.prompt_encoder is None else open_correction(image, size, model, processor)
+    correction = None if model.prompt_encoder is None else Correction(image, model, processor, size)
     if correction is None:
         inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
     else:
@@ -78,16 +78,6 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         note=image.info.get(REPAIRED, ""),
         correction=correction,
     )
-
-
-def open_correction(
-    image: Image.Image, size: tuple[int, int], model: EFPForSegmentation, processor: EFPImageProcessor
-) -> Correction:
-    """A [`Correction`] of an image that was read at reduced scale; its points are in pixels of `size`."""
-    correction = Correction(image, model, processor)
-    correction.scale = correction.scale * torch.tensor([image.width / size[1], image.height / size[0]])
-    correction.size = size
-    return correction
 
 
 def make_preview(image: Image.Image, path: Path, size: tuple[int, int]) -> Image.Image:
