@@ -81,12 +81,21 @@ def build_page(queue: Queue):
         with gr.Row():
             with gr.Column(scale=4, min_width=320):
                 photo = gr.Image(
-                    type="pil", format="jpeg", interactive=False, buttons=[], label="Photo and mask", elem_id="photo"
+                    type="pil",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=[],
+                    label="Photo and mask",
+                    show_label=False,
+                    elem_id="photo",
                 )
             with gr.Column(scale=1, min_width=200):
                 buttons = {
                     verdict: gr.Button(
-                        name, variant="primary" if verdict == "accept" else "secondary", elem_id=f"key-{verdict[0]}"
+                        name,
+                        variant="primary" if verdict == "accept" else "secondary",
+                        interactive=False,
+                        elem_id=f"key-{verdict[0]}",
                     )
                     for verdict, name in VERDICTS.items()
                 }
@@ -98,12 +107,15 @@ def build_page(queue: Queue):
                     elem_id="label",
                     visible=takes_clicks(queue.model),
                 )
-                undo = gr.Button("Undo click (Z)", elem_id="key-z", visible=takes_clicks(queue.model))
+                undo = gr.Button(
+                    "Undo click (Z)", interactive=False, elem_id="key-z", visible=takes_clicks(queue.model)
+                )
         event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
         shown = [reviewer, view, photo, state, *buttons.values(), undo]
 
         def show(current: Reviewer, with_photo: bool = True) -> list:
             has_photo = current.photo is not None
+            # before the words, which have its expected Jaccard
             picture = (current.picture() if has_photo else None) if with_photo else gr.skip()
             can_press = [gr.update(interactive=has_photo)] * len(buttons)
             can_undo = gr.update(interactive=bool(current.points))
@@ -138,7 +150,9 @@ def build_page(queue: Queue):
         def click(current: Reviewer, number: str, name: str, place: gr.SelectData) -> list:
             return act(current, number, lambda: current.click(*place.index, LABELS[name]))
 
-        def go_back(current: Reviewer) -> list:
+        def go_back(current: Reviewer | None) -> list:
+            if current is None:
+                return [gr.skip()] * len(shown)
             current.go_back()
             return show(current)
 
@@ -164,10 +178,9 @@ def describe(reviewer: Reviewer) -> str:
     lines = []
     if reviewer.photo is not None:
         name = escape(printable(reviewer.photo.path.name))
-        expected = reviewer.photo.mask(reviewer.points, reviewer.photo.preview.size[::-1])[1]
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
         clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
-        lines.append(f"<b>{name}</b> · expected Jaccard {expected:.2f}{clicks}{before}")
+        lines.append(f"<b>{name}</b> · expected Jaccard {reviewer.expected_jaccard:.2f}{clicks}{before}")
     elif reviewer.queue.error:
         lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
     elif progress["segmented"] < progress["waiting"]:
@@ -179,8 +192,9 @@ def describe(reviewer: Reviewer) -> str:
     if progress["segmented"] < progress["waiting"]:
         lines.append(f"{progress['segmented']} of {progress['waiting']} segmented")
     if failed := reviewer.queue.failed:
-        names = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
-        lines.append(f"<details><summary>{len(failed)} files cannot be reviewed</summary><ul>{names}</ul></details>")
+        reasons = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
+        count = f"{len(failed)} file{'s' if len(failed) != 1 else ''}"
+        lines.append(f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>")
     return "<br>".join(lines)
 
 

@@ -116,13 +116,14 @@ class Queue:
             self.failed[image] = why
 
     def progress(self) -> dict[str, int]:
-        """How many images are there (`images`), `segmented` of the `waiting`, `decided` and `failed`."""
+        """Counts: `images` that can be reviewed, `waiting` at the start, `segmented` of these, `decided`, `failed`."""
         rows = self.decisions.rows()
         with self.lock:
+            decided = {image for image in self.images.values() if self.decisions.is_decided(image, rows)}
             return {
-                "images": len(self.images),
+                "images": len(decided | (set(self.images.values()) - set(self.failed))),
                 "waiting": len(self.waiting),
                 "segmented": len(self.expected) + sum(image in self.failed for image in self.waiting),
-                "decided": sum(self.decisions.is_decided(image, rows) for image in self.images.values()),
+                "decided": len(decided),
                 "failed": len(self.failed),
             }

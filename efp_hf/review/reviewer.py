@@ -81,6 +81,7 @@ class Reviewer:
         self.photo: Photo | None = None
         self.points: list[tuple[float, float, int]] = []
         self.decision, self.seen, self.started = "", 0, 0.0
+        self.expected_jaccard = 0.0  # of the last [`picture`]
         self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
         self.go_on()
 
@@ -159,7 +160,8 @@ class Reviewer:
     def picture(self) -> Image.Image:
         """The preview with the mask's outline and the clicks."""
         preview = self.photo.preview
-        pixels = np.array(outline_lesion(preview, self.photo.mask(self.points, preview.size[::-1])[0]))
+        mask, self.expected_jaccard = self.photo.mask(self.points, preview.size[::-1])
+        pixels = np.array(outline_lesion(preview, mask))
         radius = max(2, max(preview.size) // 150)
         for x, y, label in self.points:
             column = int(x * preview.width / self.photo.size[1])

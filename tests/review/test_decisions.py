@@ -230,6 +230,13 @@ def test_file_of_somebody_else_is_not_overwritten(store, photos, name):
     assert (store.output / name).read_text() == "mine" and rows_in(store) == []
 
 
+def test_file_that_somebody_adds_after_an_unusable_image_stays(store, photos):
+    store.decide(photos[0], "unusable", None)
+    (store.images / "p0.jpg").write_text("mine")
+    store.finish(photos)
+    assert (store.images / "p0.jpg").read_text() == "mine"
+
+
 def test_folder_or_table_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").touch()

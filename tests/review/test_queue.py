@@ -78,7 +78,7 @@ def test_unreadable_images_are_named_and_skipped(make_queue, folder):
     assert sorted(ascii(path.name) for path in queue.failed) == ["'\\udcff.jpg'", "'broken.jpg'", "'p1.png'"]
     assert "its mask would be that of p1.jpg, too. Rename one of them." in queue.failed[folder / "p1.png"]
     assert "broken.jpg: the image cannot be opened" in queue.failed[folder / "broken.jpg"]
-    assert queue.progress() == {"images": 7, "waiting": 7, "segmented": 7, "decided": 0, "failed": 3}
+    assert queue.progress() == {"images": 6, "waiting": 7, "segmented": 7, "decided": 0, "failed": 3}
     assert len(queue.expected) == 6
 
 
