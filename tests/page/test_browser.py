@@ -482,13 +482,20 @@ def axe(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-def test_axe_finds_no_violation_on_any_tab(browser, server, axe, color_scheme):
-    with open_page(browser, server, color_scheme=color_scheme) as page:
-        segment(page)
+@pytest.mark.parametrize("which", ["server", "prompted_server"])
+def test_axe_finds_no_violation_on_any_tab(browser, request, axe, which, color_scheme):
+    with open_page(browser, request.getfixturevalue(which), color_scheme=color_scheme) as page:
         page.add_script_tag(path=str(axe))
         found = {}
-        for tab in TABS:
-            open_tab(page, tab)
+        for tab in ("Welcome", *TABS):
+            if tab == "Segment":
+                choose_photo(page)
+                page.wait_for_selector("#view .efp-word")
+                if which == "prompted_server":
+                    click_picture(page, 0.5, 0.5)
+                    page.wait_for_selector("#marks label")
+            if tab != "Welcome":
+                open_tab(page, tab)
             page.wait_for_timeout(1500)
             report = page.evaluate("tags => axe.run(document, {runOnly: tags})", WCAG)
             for violation in report["violations"]:
