@@ -6,7 +6,7 @@ from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .correction import correct_photo
 from .handlers import with_messages
-from .inputs import FilesInput, PhotoInput
+from .inputs import FilesInput, NumbersInput, PhotoInput, PointsInput
 from .marks import read_marks
 from .photo import SegmentedPhoto, segment_photo
 from .photo_results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
@@ -144,7 +144,9 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
         ]
         # only where the model takes them
         takes_prompts = endpoints.model.prompt_encoder is not None
-        prompts = [gr.JSON(label=name) for name in ("points", "labels", "box")] if takes_prompts else []
+        prompts = []
+        if takes_prompts:
+            prompts = [PointsInput(label="points"), NumbersInput(label="labels"), NumbersInput(label="box")]
         data, file = gr.JSON(label="data"), gr.File(label="file")
         trigger = gr.Button()
     for function, inputs, outputs, limits in (

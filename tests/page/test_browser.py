@@ -353,7 +353,7 @@ def prompted_checkpoint(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def prompted_server(tmp_path_factory, prompted_checkpoint):
-    started = Server(tmp_path_factory.mktemp("prompted"), "--checkpoint", str(prompted_checkpoint))
+    started = Server(tmp_path_factory.mktemp("prompted"), "--mcp", "--checkpoint", str(prompted_checkpoint))
     yield started
     started.stop()
 
@@ -576,7 +576,8 @@ def test_api_reads_no_file_of_the_server_and_fetches_no_address(client, server):
         assert "event: error" in answer
 
 
-def test_mcp_server_offers_the_same_functions(server):
+def ask_mcp(server, tool: str, **arguments):
+    """The tools of the MCP server by name, and what one of them says of the photo."""
     pytest.importorskip("mcp")
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
@@ -585,17 +586,29 @@ def test_mcp_server_offers_the_same_functions(server):
         async with streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _):
             async with ClientSession(read, write) as session:
                 await session.initialize()
-                tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+                tools = {found.name: found for found in (await session.list_tools()).tools}
                 photo = f"data:image/jpeg;base64,{base64.b64encode(PHOTO.read_bytes()).decode()}"
-                name = next(name for name in tools if name.endswith("trust"))
-                return tools, await session.call_tool(name, {"image": photo})
+                name = next(name for name in tools if name.endswith(tool))
+                return tools, await session.call_tool(name, {"image": photo, **arguments})
 
     with ThreadPoolExecutor(1) as other_thread:  # Playwright's event loop runs in this one
-        tools, answer = other_thread.submit(lambda: asyncio.run(ask())).result()
+        return other_thread.submit(lambda: asyncio.run(ask())).result()
+
+
+def test_mcp_server_offers_the_same_functions(server):
+    tools, answer = ask_mcp(server, "trust")
     names = {"segment", "measure", "trust", "compare", "look_inside", "segment_many"}
     assert {next((name for name in names if tool.endswith(name)), tool) for tool in tools} == names
     assert all("photo" in tool.description for tool in tools.values())
     assert not answer.isError and "expected_jaccard" in answer.content[0].text
+
+
+def test_mcp_tool_takes_clicks_and_a_box(prompted_server):
+    given = {"points": [[300, 225]], "labels": [0], "box": [120, 45, 480, 405]}
+    tools, answer = ask_mcp(prompted_server, "segment", **given)
+    tool = next(tool for name, tool in tools.items() if name.endswith("segment"))
+    assert given.keys() <= tool.inputSchema["properties"].keys()
+    assert not answer.isError and "'box': [120" in answer.content[0].text
 
 
 def test_server_contacts_nobody(server):
