@@ -102,6 +102,9 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     changed = np.argwhere((drawn != 90).any(-1))
     assert changed.min(0).tolist() == [5, 5] and changed.max(0).tolist() == [35, 45]
     assert (drawn[10, 20] == 255).all() and (drawn[25, 25] == 90).all()
+    plus, minus = (np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, label)])) for label in (1, 0))
+    assert (plus[9, 20] == 255).all() and (plus[10, 19] == 255).all()
+    assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
 
 
 def test_checkpoint_without_prompts_says_so(loaded, photo_file):
