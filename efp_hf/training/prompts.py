@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from ..configuration_efp import PADDING
 from ..modeling_efp import EFPForSegmentation
@@ -13,7 +14,7 @@ from .trainer import LesionTrainer
 PROMPT_SIZE = 32  # channels that prompts become on every level
 MAX_CLICKS = 4  # on an image in training; in use there may be more
 # shares of the examples: without any prompt (the mask must stay as good), with a box, the rest with clicks alone
-NONE_SHARE, BOX_SHARE = 0.2, 0.35
+NONE_SHARE, BOX_SHARE = 0.25, 0.35
 ANYWHERE_SHARE = 0.5  # of the clicks that lie anywhere in the region, and not in its middle
 BOX_JITTER = 0.1
 
@@ -36,8 +37,13 @@ class PromptedLesionTrainer(LesionTrainer):
     and so are the batch norms' statistics, so that the network without prompts stays what it is.
 
     Of each image the mask of the step before is corrected by one click more, up to a drawn number of clicks, without
-    gradient; the last step has the loss, with that mask as a prompt of its own (Sofiiuk et al. 2021).
+    gradient; the last step has the loss, with that mask as a prompt of its own (Sofiiuk et al. 2021). Images without a
+    prompt have the cross-entropy with the probabilities of the network at the start in place of the truth's loss.
     """
+
+    def __init__(self, *args, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.at_the_start = copy.deepcopy(self.model).eval().requires_grad_(False)
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, **kwargs):
         if not model.training:
@@ -47,10 +53,15 @@ class PromptedLesionTrainer(LesionTrainer):
         random = np.random.default_rng((self.args.seed, self.state.global_step, self.args.process_index))
         with torch.no_grad():
             embeddings = network.get_image_embeddings(inputs["pixel_values"])
-            prompts = simulate_prompts(network, embeddings, inputs["labels"], random)
-        outputs = model(image_embeddings=embeddings, labels=inputs["labels"], **prompts)
+            prompts, is_prompted = simulate_prompts(network, embeddings, inputs["labels"], random)
+            target = self.at_the_start(image_embeddings=embeddings).logits[~is_prompted, 1].sigmoid()
+        labels = inputs["labels"].masked_fill(~is_prompted[:, None, None], network.config.semantic_loss_ignore_index)
+        outputs = model(image_embeddings=embeddings, labels=labels, **prompts)
+        loss = outputs.loss
+        if len(target):
+            loss = loss + F.binary_cross_entropy_with_logits(outputs.logits[~is_prompted, 1], target)
         network.train()
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return (loss, outputs) if return_outputs else loss
 
 
 @torch.no_grad()
@@ -59,9 +70,9 @@ def simulate_prompts(
     embeddings: tuple[torch.Tensor, ...],
     labels: torch.Tensor,
     random: np.random.Generator,
-) -> dict[str, torch.Tensor]:
+) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """
-    Prompts of each image of a batch, for `forward`.
+    Prompts of each image of a batch, for `forward`, and which images have any, `(batch_size,)`.
 
     Args:
         embeddings: of `get_image_embeddings`.
@@ -102,4 +113,5 @@ def simulate_prompts(
         }
         if step + 1 < wanted.max():
             logits = network(image_embeddings=embeddings, **prompts).logits[:, 1:]
-    return prompts
+    is_prompted = (boxes[:, 0] != PADDING) | (click_labels != PADDING).any(1)
+    return prompts, torch.from_numpy(is_prompted).to(device)
