@@ -105,6 +105,27 @@ def test_a_box_covers_its_share_of_a_pixel():
     assert inside[0, 1] == 0.5 and inside[0, 2] == 0.5 and inside.sum() == 1
 
 
+@pytest.mark.parametrize("size", [(64, 64), (33, 50)])  # of the second, the network sees an extended image
+@pytest.mark.parametrize("level", [2, 4, 8, 16])
+def test_a_click_on_the_border_is_seen_on_every_level(size, level):
+    height, width = size
+    for x in (0.0, width - 1.0, width - 0.01, width):
+        for y in (0.0, height - 1.0, height - 0.01, height):
+            prompts = Prompts(torch.tensor([[[x, y]]]), torch.ones(1, 1, dtype=torch.long))
+            prompts.check(1, height, width)
+            lesion = prompt_maps(prompts, size, (64, 64), (64 // level, 64 // level))[0, 0]
+            inside = lesion[: -(-height // level), : -(-width // level)]  # cells that hold pixels of the image
+            assert inside.max() > 0.85
+
+
+def test_a_box_may_end_at_the_border():
+    for box in [(0.0, 0, 64, 64), (63.0, 63, 64, 64), (60, 0, 64, 0.5)]:
+        prompts = Prompts(input_boxes=torch.tensor([box]))
+        prompts.check(1, *SIZE)
+        inside = prompt_maps(prompts, SIZE, SIZE, SIZE)[0, 2]
+        assert inside.sum() == pytest.approx((box[2] - box[0]) * (box[3] - box[1]))
+
+
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
@@ -153,6 +174,23 @@ def test_prompts_are_scaled_like_their_image():
     assert inputs["input_points"].tolist() == [[[5, 5], [50, 50]]]
     assert inputs["input_labels"].tolist() == [[1, 0]]
     assert inputs["input_boxes"].tolist() == [[5, 5, 15, 10]]
+
+
+@pytest.mark.parametrize("width", [302, 1022, 1999])
+def test_the_border_of_an_image_is_that_of_the_input(width):
+    processor = EFPImageProcessor(size={"height": 192, "width": 192})
+    image = Image.new("RGB", (width, width - 1))
+    inputs = processor(
+        image,
+        input_points=[[width, width - 1], [width - 0.01, width - 1.01]],
+        input_labels=[1, 0],
+        input_boxes=[0, 0, width, width - 1],
+        return_tensors="pt",
+    )
+    assert inputs["input_boxes"].tolist() == [[0, 0, 192, 192]]
+    assert inputs["input_points"][0, 0].tolist() == [192, 192] and 191.9 < inputs["input_points"][0, 1].min() < 192
+    prompts = {name: inputs[name] for name in ("input_points", "input_labels", "input_boxes")}
+    Prompts(**prompts).check(1, 192, 192)
 
 
 def test_points_are_those_of_the_upright_image(tmp_path):

@@ -39,7 +39,8 @@ class Correction:
         inputs = processor(image, return_tensors="pt").to(model.device, model.dtype)
         self.embeddings = model.get_image_embeddings(inputs["pixel_values"])
         height, width = inputs["pixel_values"].shape[-2:]
-        self.scale = torch.tensor([width / self.size[1], height / self.size[0]])
+        # float32 would scale the border of some photos to a place outside of the input
+        self.scale = torch.tensor([width / self.size[1], height / self.size[0]], dtype=torch.float64)
         self.steps: dict[tuple, SemanticSegmenterOutput] = {}  # what was asked for before: undo costs nothing
 
     @torch.inference_mode()
@@ -60,13 +61,13 @@ class Correction:
         if key not in self.steps:
             prompts = {}
             if box is not None:
-                prompts["input_boxes"] = torch.tensor([box], dtype=torch.float32)
+                prompts["input_boxes"] = torch.tensor([box], dtype=torch.float64)
             if points:
-                clicks = torch.tensor([points], dtype=torch.float32)
+                clicks = torch.tensor([points], dtype=torch.float64)
                 prompts["input_points"], prompts["input_labels"] = clicks[..., :2], clicks[..., 2].long()
             Prompts(**prompts).check(1, *self.size)
             for name in prompts.keys() - {"input_labels"}:
-                prompts[name] = prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)
+                prompts[name] = (prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)).float()
             if points:
                 prompts["input_masks"] = self.outputs(points[:-1], box).logits[:, 1:]
             prompts = {name: value.to(self.model.device) for name, value in prompts.items()}

@@ -340,6 +340,19 @@ def test_prompts_that_cannot_be_are_refused(efp, prompted_checkpoint, options, m
     assert ran.code == 2 and message in ran.err
 
 
+@pytest.mark.parametrize("prompts", [("--points", "302,284"), ("--points", "301.99,283.99"), ("--box", "0,0,302,284")])
+def test_the_border_of_a_photo_may_be_clicked(efp, tmp_path, prompted_checkpoint, prompts):
+    _, processor = load_checkpoint(prompted_checkpoint)
+    processor.size = {"height": 192, "width": 192}
+    processor.save_pretrained(prompted_checkpoint)
+    draw_lesion(0, 284, 302)[0].save(tmp_path / "photo.png")
+    call = ("predict", tmp_path / "photo.png", "--checkpoint", prompted_checkpoint)
+    assert efp(*call, *prompts).code == 0
+    assert efp(*call, "--output", "automatic").code == 0
+    masks = [(tmp_path / name / "photo_segmentation.png").read_bytes() for name in ("masks", "automatic")]
+    assert masks[0] != masks[1]
+
+
 def test_a_click_outside_of_the_photo_is_an_error_of_the_photo(efp, tmp_path, prompted_checkpoint, rows_of):
     photo = EXAMPLES / "synthetic_1.jpg"
     ran = efp("predict", photo, "--checkpoint", prompted_checkpoint, "--points", "5000,20")

@@ -82,3 +82,18 @@ def test_with_clicks_all_regions_stay(model, image):
     processor = EFPImageProcessor(size={"height": 32, "width": 64}, largest_region=True)
     found = Correction(image, model, processor).segment(CLICKS)
     assert torch.equal(found["segmentation"], found["probabilities"] > 0.5)
+
+
+@pytest.mark.parametrize("width", [302, 2000, 6000])
+@pytest.mark.parametrize("size", [(192, 192), (192, 256)])
+def test_the_border_of_a_photo_is_in_the_input(model, image, width, size):
+    processor = EFPImageProcessor(size={"height": size[0], "width": size[1]})
+    height = width - 1
+    correction = Correction(image, model, processor, size=(height, width))
+    plain = correction.outputs().logits[0, 1]
+    for x, y in [(width, height), (width - 0.01, height - 0.01), (width - 1, height - 1), (0, 0), (width, 0)]:
+        difference = (correction.outputs([(x, y, 1)]).logits[0, 1] - plain).abs()
+        row, column = divmod(int(difference.argmax()), size[1])
+        assert (row > size[0] / 2, column > size[1] / 2) == (y > 0, x > 0), (x, y)  # it acts where it is
+    for box in [(0, 0, width, height), (width - 1, height - 1, width, height), (0, 0, 1, 1)]:
+        assert not torch.equal(correction.outputs(box=box).logits[0, 1], plain), box
