@@ -1,12 +1,15 @@
-"""How fast a mask becomes right under clicks and boxes: a simulated annotator on every image."""
+"""How fast a mask becomes right under clicks and boxes: a simulated annotator on every image, GrabCut beside."""
 
+import math
 from collections.abc import Iterator, Sequence
 
+import cv2
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from ..extras import needing
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..inference.correction import Correction
 from ..modeling_efp import EFPForSegmentation
 from ..training.annotator import lesion_box, next_click
@@ -21,6 +24,11 @@ MAX_CLICKS = 20
 CLICKS = (0, 1, 2, 3, 5, 10)  # that a table shows
 BOX_JITTERS = (0.0, 0.05, 0.1)
 TARGETS = (0.8, 0.85, 0.9)  # of NoC
+BOX_ROWS = {"box": "boxes", "box, GrabCut": "grabcut"}  # name in the table → of [`correct_images`]
+GRABCUT_STEPS = 5
+GRABCUT_SIDE = 512  # longest of what GrabCut is given; a box in a photo of 12 megapixels would take it a minute
+
+Box = tuple[float, float, float, float] | None
 
 
 def jaccard_of(mask: np.ndarray, truth: np.ndarray) -> float:
@@ -30,30 +38,49 @@ def jaccard_of(mask: np.ndarray, truth: np.ndarray) -> float:
 def click_jaccards(
     correction: Correction, truth: np.ndarray, max_clicks: int = MAX_CLICKS, random: np.random.Generator | None = None
 ) -> list[float]:
-    """J after 0, 1, … `max_clicks` clicks, at the truth's size; once a mask is the truth itself it stays."""
-    scale = np.array(correction.size[::-1]) / truth.shape[::-1]
+    """J after 0, 1, … `max_clicks` clicks on a photo of the truth's size; once a mask is the truth itself it stays."""
     points, jaccards = [], []
     for _ in range(max_clicks + 1):
-        mask = correction.segment(points, target_size=truth.shape)["segmentation"].numpy(force=True)
+        mask = correction.segment(points)["segmentation"].numpy(force=True)
         jaccards.append(jaccard_of(mask, truth))
         click = next_click(mask, truth, random)
         if click is None:
             break
-        x, y, label = click
-        points = [*points, (x * scale[0], y * scale[1], label)]
+        points = [*points, click]
     return jaccards + jaccards[-1:] * (max_clicks + 1 - len(jaccards))
 
 
-def box_jaccards(correction: Correction, truth: np.ndarray, random: np.random.Generator) -> list[float]:
-    """J of each of `BOX_JITTERS`, at the truth's size; of an empty truth that of the mask without a box."""
-    scale = np.tile(np.array(correction.size[::-1]) / truth.shape[::-1], 2)
-    jaccards = []
-    for jitter in BOX_JITTERS:
-        box = lesion_box(truth, random, jitter)
-        box = None if box is None else tuple((np.array(box) * scale).tolist())
-        mask = correction.segment(box=box, target_size=truth.shape)["segmentation"].numpy(force=True)
-        jaccards.append(jaccard_of(mask, truth))
-    return jaccards
+def box_jaccards(correction: Correction, truth: np.ndarray, boxes: Sequence[Box]) -> list[float]:
+    """J of the mask of each box in a photo of the truth's size; `None` is no box."""
+    masks = (correction.segment(box=box)["segmentation"].numpy(force=True) for box in boxes)
+    return [jaccard_of(mask, truth) for mask in masks]
+
+
+def grabcut_mask(image: Image.Image, box: Box, size: tuple[int, int]) -> np.ndarray:
+    """
+    What GrabCut (Rother et al. 2004) of OpenCV takes for the lesion, boolean, `(height, width)` of `size`.
+
+    It learns the colours of lesion and skin from the image itself: all pixels that the box does not touch are skin. A
+    box that touches all of them leaves it no skin, and is the mask itself then. Without a box there is no lesion.
+
+    Args:
+        box: in pixels of `size`.
+    """
+    if box is None:
+        return np.zeros(size, bool)
+    scale = min(1, GRABCUT_SIDE / max(size))
+    height, width = (max(1, round(scale * side)) for side in size)
+    left, top, right, bottom = np.array(box) * np.tile([width / size[1], height / size[0]], 2)
+    kinds = np.full((height, width), cv2.GC_BGD, np.uint8)
+    kinds[int(top) : math.ceil(bottom), int(left) : math.ceil(right)] = cv2.GC_PR_FGD
+    if (kinds == cv2.GC_PR_FGD).all():
+        return np.ones(size, bool)
+    pixels = np.asarray(to_upright_rgb(image).resize((width, height)))
+    colours = np.zeros((1, 65)), np.zeros((1, 65))  # written by OpenCV
+    cv2.setRNGSeed(0)
+    cv2.grabCut(pixels, kinds, None, *colours, GRABCUT_STEPS, cv2.GC_INIT_WITH_MASK)
+    found = np.isin(kinds, (cv2.GC_FGD, cv2.GC_PR_FGD)).astype(np.uint8)
+    return cv2.resize(found, size[::-1], interpolation=cv2.INTER_NEAREST).astype(bool)
 
 
 def correct_images(
@@ -61,17 +88,29 @@ def correct_images(
 ) -> Iterator[dict]:
     """
     A row an image: `image_id`, `clicks` (J after 0 … `MAX_CLICKS` clicks into the middle of the largest error),
-    `clicks_anywhere` (clicks drawn anywhere in it) and `boxes` (J of each of `BOX_JITTERS`).
+    `clicks_anywhere` (clicks drawn anywhere in it), `boxes` (a box of each of `BOX_JITTERS`; without a lesion none) and
+    `grabcut` (GrabCut in the same boxes).
     """
     for number, row in enumerate(tqdm(dataset, unit="image", desc="clicking", leave=False, disable=None)):
         random = np.random.default_rng((seed, number))
-        truth, correction = truth_mask(row), Correction(row["image"], model, processor)
+        truth = truth_mask(row)
+        correction = Correction(row["image"], model, processor, truth.shape)
+        clicks_anywhere = click_jaccards(correction, truth, random=random)
+        boxes = [lesion_box(truth, random, jitter) for jitter in BOX_JITTERS]
         yield {
             "image_id": row["image_id"],
             "clicks": click_jaccards(correction, truth),
-            "clicks_anywhere": click_jaccards(correction, truth, random=random),
-            "boxes": box_jaccards(correction, truth, random),
+            "clicks_anywhere": clicks_anywhere,
+            "boxes": box_jaccards(correction, truth, boxes),
+            "grabcut": [jaccard_of(grabcut_mask(row["image"], box, truth.shape), truth) for box in boxes],
         }
+
+
+PERFECT = {
+    "image_id": "",
+    **dict.fromkeys(("clicks", "clicks_anywhere"), [1.0] * (MAX_CLICKS + 1)),
+    **dict.fromkeys(("boxes", "grabcut"), [1.0] * len(BOX_JITTERS)),
+}  # a row of an image that needs no correction, for its columns
 
 
 def number_of_clicks(jaccards: Sequence[float], target: float) -> int:
@@ -89,10 +128,14 @@ def summarize_corrections(corrected: list[dict]) -> tuple[list[dict], list[dict]
     prompts, clicks = [], []
     kinds = {"in the middle": "clicks", "anywhere": "clicks_anywhere"}
     jaccards = {place: np.array([row[name] for row in corrected]) for place, name in kinds.items()}
-    boxes = np.array([row["boxes"] for row in corrected])
+    boxes = {name: np.array([row[key] for row in corrected]) for name, key in BOX_ROWS.items()}
     settings = {
         **{(f"{number} clicks", place): values[:, number] for place, values in jaccards.items() for number in CLICKS},
-        **{("box", f"{jitter:.0%} off"): boxes[:, k] for k, jitter in enumerate(BOX_JITTERS)},
+        **{
+            (name, f"{jitter:.0%} off"): values[:, k]
+            for name, values in boxes.items()
+            for k, jitter in enumerate(BOX_JITTERS)
+        },
     }
     for (prompt, place), values in settings.items():
         low, high = bootstrap_interval(values)
