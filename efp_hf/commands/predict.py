@@ -61,7 +61,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo: its lesion, or skin (0)"
     )
-    parser.add_argument("--box", metavar="LEFT,TOP,RIGHT,BOTTOM", type=box, help="of one photo: around the lesion")
+    parser.add_argument(
+        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom of its lesion"
+    )
     add_batch_size_argument(parser)
     filled = parser.add_mutually_exclusive_group()
     filled.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
