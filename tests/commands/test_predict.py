@@ -19,7 +19,6 @@ from efp_hf.inference import folder
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.output_folder import only_writer
-from efp_hf.training.prompts import with_prompt_encoder
 
 EXAMPLES = REPOSITORY / "examples"
 
@@ -294,18 +293,6 @@ def test_images_that_do_not_fit_into_memory_are_said_so(efp, monkeypatch, tiny_c
     monkeypatch.setattr(folder, "segment_read", full)
     ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint)
     assert ran.code == 1 and ran.err.endswith("Go on with --resume and a smaller --batch-size.\n")
-
-
-@pytest.fixture
-def prompted_checkpoint(tmp_path, tiny_checkpoint):
-    """The tiny checkpoint with prompts that change something."""
-    model, processor = load_checkpoint(tiny_checkpoint)
-    model = with_prompt_encoder(model)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    model.save_pretrained(tmp_path / "prompted")
-    processor.save_pretrained(tmp_path / "prompted")
-    return tmp_path / "prompted"
 
 
 def test_clicks_and_box_make_the_mask_that_a_correction_has(efp, tmp_path, prompted_checkpoint, rows_of):
