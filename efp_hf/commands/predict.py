@@ -204,7 +204,7 @@ def prepare(
                 raise ValueError("`--points` and `--box` must be of one photo. Pass a single image.")
             if getattr(model, "prompt_encoder", None) is None:
                 raise ValueError(
-                    f"{arguments.checkpoint} must take clicks and boxes, and does not: an exported model never does. "
+                    f"{arguments.checkpoint} must take clicks and boxes, and does not. "
                     "Pass a checkpoint of `efp train --prompts`."
                 )
             if arguments.points and arguments.largest_region is None:

@@ -51,11 +51,14 @@ class Marks:
 
     def scaled(self, size: tuple[int, int], to: tuple[int, int]) -> "Marks":
         """The same in pixels of a picture of another (height, width)."""
-        down, across = to[0] / size[0], to[1] / size[1]
+
+        def scale(x: float, y: float) -> tuple[float, float]:
+            return x * to[1] / size[1], y * to[0] / size[0]  # in this order, so that the border stays the border
+
         return Marks(
-            tuple((x * across, y * down, label) for x, y, label in self.points),
-            self.box and tuple(side * scale for side, scale in zip(self.box, (across, down) * 2, strict=True)),
-            self.corner and (self.corner[0] * across, self.corner[1] * down),
+            tuple((*scale(x, y), label) for x, y, label in self.points),
+            self.box and (*scale(*self.box[:2]), *scale(*self.box[2:])),
+            self.corner and scale(*self.corner),
         )
 
     def data(self) -> dict:

@@ -75,3 +75,9 @@ def test_mark_outside_of_the_photo_is_refused_in_words(marks, words):
     with pytest.raises(ValueError, match=words):
         marks.check((50, 100))
     Marks(((100, 50, 1),), (0, 0, 100, 50)).check((50, 100))
+
+
+def test_the_border_stays_the_border_in_a_picture_of_any_size():
+    for side in range(1, 400):
+        marks = Marks(((side, side, 1),), (0, 0, side, side)).scaled((side, side), to=(4000, 4000))
+        assert marks == Marks(((4000, 4000, 1),), (0, 0, 4000, 4000))
