@@ -2,11 +2,12 @@
 
 image → F1..F4 (encoder) → F* (cross-scale enhancement) → M_s ⊗ F* (spatial attention) → fused → logits
 
-A person's clicks, box and the mask before join F1..F4 where they are given.
+A person's clicks, box and the mask before join F1..F4 where they are given, and what follows has weights of its own.
 """
 
 import copy
 import math
+import re
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
@@ -32,6 +33,8 @@ from .loss_efp import attention_loss, efp_loss
 MAX_PARAMETERS = 10**9  # 4 GB in float32
 CLICK_SIZE = 1.5  # standard deviation of a click's Gaussian in pixels of the level
 NUM_PROMPT_MAPS = 5
+# of weights, from before there were two decoders: pattern → name
+EARLIER_NAMES = {r"^(pyramid|attention|fusion|classifier)\.": r"decoder.\1."}
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
@@ -249,10 +252,11 @@ class EFPPromptEncoder(nn.Module):
 
         F_i ← F_i + V_i * σ(U_i * P_i)        V_i starts at zero; no biases
 
-    Where nothing is given P_i is 0, and F_i stays what it is. The five maps of P_i, `(batch_size, 5, H_i, W_i)`:
-    clicks on the lesion and on the skin, each a Gaussian of `CLICK_SIZE` of the level's own pixels, so that the fine
-    levels see where it is and the coarse ones what lies around it; the share of a pixel inside the box, and outside of
-    it; the mask before, as 2 σ(logit) - 1.
+    A decoder of its own reads these F_i, so that the mask without prompts depends on no weight that prompts have
+    trained. Where nothing is given P_i is 0, and F_i stays what it is. The five maps of P_i,
+    `(batch_size, 5, H_i, W_i)`: clicks on the lesion and on the skin, each a Gaussian of `CLICK_SIZE` of the level's
+    own pixels, so that the fine levels see where it is and the coarse ones what lies around it; the share of a pixel
+    inside the box, and outside of it; the mask before, as 2 σ(logit) - 1.
     """
 
     def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
@@ -450,6 +454,29 @@ class EFPFusion(nn.Module):
         return self.refinement(self.activation(self.normalization(summed)))
 
 
+class EFPDecoder(nn.Module):
+    """What follows the encoder, F1..F4 → logits: the parts that [`EFPForSegmentation.forward`] calls one by one."""
+
+    def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
+        super().__init__()
+        pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
+        self.pyramid = pyramid(config, channels)
+        self.attention = (
+            nn.ModuleList(EFPSpatialAttention(config) for _ in range(NUM_LEVELS))
+            if config.use_spatial_attention
+            else None
+        )
+        self.fusion = EFPFusion(config)
+        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
+
+    def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
+        if self.attention is None:
+            return levels, ()
+        attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
+        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
+
+
 @contextmanager
 def frozen_batch_statistics(model: nn.Module):
     """Inside, batch norms normalise as in training and their running mean and variance stay as they are."""
@@ -478,6 +505,13 @@ def check_weights(model: nn.Module) -> None:
             raise ValueError(f"`{name}` must not be negative, got {values.min():g}: it is a variance.")
 
 
+def current_name(name: str) -> str:
+    """Of a weight, from the one in a checkpoint."""
+    for pattern, replacement in EARLIER_NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def check_number_types(model: nn.Module, folder: Path) -> None:
     """
     Raises:
@@ -486,8 +520,9 @@ def check_number_types(model: nn.Module, folder: Path) -> None:
     weights = model.state_dict()
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, "pt") as file:
-            for name in file.keys():
-                kind = file.get_slice(name).get_dtype()
+            for saved_name in file.keys():
+                name = current_name(saved_name)
+                kind = file.get_slice(saved_name).get_dtype()
                 if name in weights and weights[name].is_floating_point() and not kind.startswith(("F", "BF")):
                     raise ValueError(f"`{name}` must be of floating-point numbers, got {kind}. Save it as F32.")
 
@@ -525,6 +560,7 @@ class EFPPreTrainedModel(PreTrainedModel):
         if kwargs.pop("ignore_mismatched_sizes", False):
             del problems["mismatched_keys"]
         kwargs.setdefault("use_safetensors", True)  # nothing is unpickled
+        kwargs.setdefault("key_mapping", EARLIER_NAMES)
         with damage_named(pretrained_model_name_or_path, "weights"):
             try:
                 model, loading_info = super().from_pretrained(
@@ -616,17 +652,10 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
+        self.decoder = EFPDecoder(config, self.encoder.channels)
         self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
-        pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
-        self.pyramid = pyramid(config, self.encoder.channels)
-        self.attention = (
-            nn.ModuleList(EFPSpatialAttention(config) for _ in range(NUM_LEVELS))
-            if config.use_spatial_attention
-            else None
-        )
+        self.prompted_decoder = EFPDecoder(config, self.encoder.channels) if config.prompt_size else None
         self.attention_weight = config.attention_weight  # λ3
-        self.fusion = EFPFusion(config)
-        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
             raise ValueError(
@@ -634,13 +663,6 @@ class EFPForSegmentation(EFPPreTrainedModel):
                 "Make `pyramid_size`, `hidden_sizes` or the backbone smaller."
             )
         self.post_init()
-
-    def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
-        if self.attention is None:
-            return levels, ()
-        attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
-        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
 
     def get_image_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """
@@ -706,10 +728,11 @@ class EFPForSegmentation(EFPPreTrainedModel):
             input_labels: of the clicks, 1 lesion, 0 skin, -10 no click, `(batch_size, num_points)`.
             input_boxes: (left, top, right, bottom) around the lesion, four times -10 for none, `(batch_size, 4)`.
             input_masks: the lesion's logits of the step before, `(batch_size, 1, height, width)`, of any size.
+                Where any of the four is given, all images of the batch go through the prompted decoder, those without
+                a prompt of their own, too.
             image_embeddings: of [`~EFPForSegmentation.get_image_embeddings`], in place of `pixel_values`.
             output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
-                in this order; level i has the size of
-                the extended image ([`extend`]) over its stride.
+                in this order; level i has the size of the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
         Returns:
@@ -734,13 +757,14 @@ class EFPForSegmentation(EFPPreTrainedModel):
         else:
             features = tuple(image_embeddings)
             size = tuple(self.first_stride * side for side in features[0].shape[-2:])
+        decoder = self.decoder
         if any(value is not None for value in prompts.values()):
-            features = self.add_prompts(features, Prompts(**prompts), size)
-        enhanced = self.pyramid(*features)  # F*
-        attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
-        fused = self.fusion(attended)
+            features, decoder = self.add_prompts(features, Prompts(**prompts), size), self.prompted_decoder
+        enhanced = decoder.pyramid(*features)  # F*
+        attended, attention_scores = decoder.attend(enhanced)  # F_out = M_s ⊗ F*
+        fused = decoder.fusion(attended)
         extended = tuple(side + -side % SIZE_DIVISOR for side in size)
-        logits = resize(self.classifier(fused) / self.config.temperature, extended)
+        logits = resize(decoder.classifier(fused) / self.config.temperature, extended)
         logits = logits[..., : size[0], : size[1]].contiguous()
         logits = with_background(logits) if self.config.num_labels == 2 else logits
 

@@ -29,24 +29,47 @@ def image():
     return torch.randn(2, 3, *SIZE)
 
 
-def test_without_prompts_and_with_padding_alone_nothing_changes(model, image):
+PADDED = {
+    "input_points": torch.full((2, 3, 2), -10.0),
+    "input_labels": torch.full((2, 3), -10),
+    "input_boxes": torch.full((2, 4), -10.0),
+    "input_masks": torch.zeros(2, 1, 16, 16),
+}
+
+
+def test_weights_of_prompts_have_nothing_to_do_with_the_automatic_mask(model, image):
     plain = model(image).logits
-    padding = {
-        "input_points": torch.full((2, 3, 2), -10.0),
-        "input_labels": torch.full((2, 3), -10),
-        "input_boxes": torch.full((2, 4), -10.0),
-        "input_masks": torch.zeros(2, 1, 16, 16),
-    }
-    assert torch.equal(model(image, **padding).logits, plain)
-    weights = {name: value for name, value in model.state_dict().items() if "prompt_encoder" not in name}
+    weights = {name: value for name, value in model.state_dict().items() if not name.startswith("prompt")}
     without = tiny_model()
     without.load_state_dict(weights)
     assert torch.equal(without(image).logits, plain)
+    for name, parameter in model.named_parameters():
+        if name.startswith("prompt"):
+            torch.nn.init.normal_(parameter)
+    assert torch.equal(model(image).logits, plain)
+    assert torch.equal(model(image_embeddings=model.get_image_embeddings(image)).logits, plain)
+
+
+def test_padding_alone_changes_no_feature_and_goes_through_the_prompted_decoder(model, image):
+    padded, plain = (model(image, output_hidden_states=True, **prompts) for prompts in (PADDED, {}))
+    for level, expected in zip(padded.hidden_states[:4], plain.hidden_states[:4], strict=True):
+        assert torch.equal(level, expected)
+    assert not torch.allclose(padded.logits, plain.logits)
+    model.decoder.load_state_dict(model.prompted_decoder.state_dict())
+    assert torch.equal(model(image).logits, padded.logits)
 
 
 def test_a_new_prompt_encoder_changes_nothing(image):
     model = tiny_model(prompt_size=4)
-    assert torch.equal(model(image, input_points=POINTS, input_labels=LABELS).logits, model(image).logits)
+    prompted = model(image, input_points=POINTS, input_labels=LABELS).logits
+    assert torch.equal(prompted, model(image, **PADDED).logits)
+
+
+def test_a_folder_keeps_both_decoders(model, image, tmp_path):
+    model.save_pretrained(tmp_path)
+    loaded = EFPForSegmentation.from_pretrained(tmp_path).eval()
+    for prompts in ({}, {"input_boxes": BOXES}):
+        assert torch.equal(loaded(image, **prompts).logits, model(image, **prompts).logits)
 
 
 @pytest.mark.parametrize(
@@ -58,7 +81,7 @@ def test_a_new_prompt_encoder_changes_nothing(image):
     ],
 )
 def test_each_prompt_changes_the_logits_of_its_own_image(model, image, prompts):
-    changed, plain = model(image, **prompts).logits, model(image).logits
+    changed, plain = model(image, **prompts).logits, model(image, **PADDED).logits
     assert (changed - plain)[1].abs().max() > 1e-3
     if "input_boxes" in prompts:
         assert torch.equal(changed[0], plain[0])  # its box is padding

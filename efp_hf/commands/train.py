@@ -75,7 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="for the encoder; --learning-rate is the rest's (default: %(default)s)",
     )
     parser.add_argument(
-        "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its encoder stays"
+        "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
@@ -250,8 +250,6 @@ def run(arguments: argparse.Namespace) -> int:
     row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
 
-    if arguments.prompts:  # the best epoch by J without prompts would be the one that changed least
-        training_arguments.load_best_model_at_end = False
     with one_line_errors():
         model, processor = load_model(arguments)
         if resume is not None:
@@ -343,4 +341,5 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
         results = [weights_digest(output), round(seconds / 60, 1)]
         results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
-        print(f"saved {output}; validation J {score['eval_jaccard']:.4f}")
+        clicked = " after one click" if row["prompts"] else ""
+        print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")

@@ -23,7 +23,7 @@ from ..configuration_efp import NUM_LEVELS, with_code_files
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
 from .checkpoint import EXPORTED_SUFFIXES, TRAINING_IMAGES
-from .runtimes import ENCODER, PACKAGES, PROMPTED_DECODER, WHOLE, no_prompts, require_packages
+from .runtimes import DECODER, ENCODER, PACKAGES, PROMPTED_DECODER, WHOLE, no_prompts, require_packages
 
 EXPORT_FORMATS = tuple(PACKAGES)
 CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
@@ -50,7 +50,7 @@ def export_model(
     [`load_checkpoint`] loads. Batch size, height and width stay free (ExecuTorch: up to
     `EXECUTORCH_LIMITS`).
 
-    A model that takes prompts gets two graphs more, [`prompt_graphs`], in ONNX and OpenVINO; in ExecuTorch, and where
+    A model that takes prompts gets three graphs more, [`prompt_graphs`], in ONNX and OpenVINO; in ExecuTorch, and where
     its levels do not halve in size, the folder makes the automatic mask alone.
 
     Args:
@@ -181,12 +181,13 @@ def free_sizes(to: str) -> dict:
 
 def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict, dict]]:
     """
-    The two graphs of a correction → network, example of its inputs, and their free sizes:
+    The three graphs of a correction → network, example of its inputs, and their free sizes:
 
         encoder             pixel_values, of sides that are multiples of `SIZE_DIVISOR` → F1..F4
+        decoder             image_embeddings F1..F4 → logits of the automatic mask
         prompted_decoder    image_embeddings F1..F4, input_points, input_labels, input_boxes, input_masks → logits
 
-    The decoder takes all prompts; those of [`no_prompts`] say nothing.
+    The prompted decoder takes all prompts; those of [`no_prompts`] say nothing.
     """
     batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")  # of SIZE_DIVISOR pixels
     image = torch.zeros(TRACED_SHAPE, dtype=dtype)
@@ -202,17 +203,19 @@ def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tu
         return {0: batch, 2: count * rows, 3: count * columns} if count > 1 else {0: batch, 2: rows, 3: columns}
 
     points = {0: batch, 1: Dim("points")}
-    decoder_sizes = {
-        "image_embeddings": tuple(free_sides(stride) for stride in strides),
+    embeddings_sizes = {"image_embeddings": tuple(free_sides(stride) for stride in strides)}
+    prompt_sizes = {
         "input_points": points,
         "input_labels": points,
         "input_boxes": {0: batch},
         "input_masks": {0: batch, 2: Dim("mask_height"), 3: Dim("mask_width")},
     }
-    inputs = {"image_embeddings": embeddings, **no_prompts(batch_size, dtype, length=3)}
+    inputs = {"image_embeddings": embeddings}
+    prompts = no_prompts(batch_size, dtype, length=3)
     return {
         ENCODER: (model.encoder, {"pixel_values": image}, {"pixel_values": free_sides(1)}),
-        PROMPTED_DECODER: (model, inputs, decoder_sizes),
+        DECODER: (model, inputs, embeddings_sizes),
+        PROMPTED_DECODER: (model, inputs | prompts, embeddings_sizes | prompt_sizes),
     }
 
 

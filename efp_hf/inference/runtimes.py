@@ -19,13 +19,14 @@ PACKAGES = {
 }
 RUNTIMES = ("torch", *PACKAGES)
 TRIAL_SIZE = (64, 96)  # of the image that a loaded model is tried on
-WHOLE, ENCODER, PROMPTED_DECODER = "model", "encoder", "prompted_decoder"  # graphs of an exported folder
+# graphs of an exported folder
+WHOLE, ENCODER, DECODER, PROMPTED_DECODER = "model", "encoder", "decoder", "prompted_decoder"
 
 
 class ExportedSegmentation(ExportedModel):
     """
-    An exported network that is called like [`EFPForSegmentation`]. Its graph `model` is the whole of it; where it takes
-    prompts `encoder` and `prompted_decoder` are its two parts.
+    An exported network that is called like [`EFPForSegmentation`]. Its graph `model` makes the automatic mask; where it
+    takes prompts `encoder`, `decoder` and `prompted_decoder` are its parts.
     """
 
     @property
@@ -67,6 +68,8 @@ class ExportedSegmentation(ExportedModel):
         given = {name: value for name, value in vars(prompts).items() if value is not None}
         if image_embeddings is None and not given:
             return self.runners[WHOLE](pixel_values=pixel_values)
+        if not given:
+            return self.runners[DECODER](image_embeddings=image_embeddings)
         if image_embeddings is None:
             image_embeddings = self.get_image_embeddings(pixel_values)
         inputs = no_prompts(len(image_embeddings[0]), self.dtype)
@@ -182,7 +185,8 @@ def check_outputs(model: ExportedSegmentation) -> None:
     pixel_values = torch.zeros(shape, dtype=model.dtype, device=model.device)
     trials = [{"pixel_values": pixel_values}]
     if model.prompt_encoder is not None:
-        trials.append({"image_embeddings": model.get_image_embeddings(pixel_values)})
+        embeddings = model.get_image_embeddings(pixel_values)
+        trials += [{"image_embeddings": embeddings, **prompts} for prompts in ({}, no_prompts(1, model.dtype))]
     expected = (1, model.config.num_labels, *TRIAL_SIZE)
     for inputs in trials:
         logits = model(**inputs).logits
