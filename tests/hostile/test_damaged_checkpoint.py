@@ -422,6 +422,6 @@ def test_every_command_refuses_a_damaged_checkpoint_in_one_line(
     before = set(tmp_path.iterdir())
     assert main([command, *COMMANDS[command], "--checkpoint", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"efp {command}: {folder}: weights: `classifier.bias` must be finite")
+    assert said.startswith(f"efp {command}: {folder}: weights: `decoder.classifier.bias` must be finite")
     assert said.count("\n") == 1
     assert set(tmp_path.iterdir()) == before

@@ -86,14 +86,17 @@ def test_with_clicks_all_regions_stay(model, image):
 
 @pytest.mark.parametrize("width", [302, 2000, 6000])
 @pytest.mark.parametrize("size", [(192, 192), (192, 256)])
+@torch.inference_mode()
 def test_the_border_of_a_photo_is_in_the_input(model, image, width, size):
     processor = EFPImageProcessor(size={"height": size[0], "width": size[1]})
     height = width - 1
     correction = Correction(image, model, processor, size=(height, width))
-    plain = correction.outputs().logits[0, 1]
+    embeddings, before = correction.embeddings, correction.outputs().logits[:, 1:]
+    unclicked = model(image_embeddings=embeddings, input_masks=before).logits[0, 1]
+    unboxed = model(image_embeddings=embeddings, input_boxes=torch.full((1, 4), -10.0)).logits[0, 1]
     for x, y in [(width, height), (width - 0.01, height - 0.01), (width - 1, height - 1), (0, 0), (width, 0)]:
-        difference = (correction.outputs([(x, y, 1)]).logits[0, 1] - plain).abs()
+        difference = (correction.outputs([(x, y, 1)]).logits[0, 1] - unclicked).abs()
         row, column = divmod(int(difference.argmax()), size[1])
         assert (row > size[0] / 2, column > size[1] / 2) == (y > 0, x > 0), (x, y)  # it acts where it is
     for box in [(0, 0, width, height), (width - 1, height - 1, width, height), (0, 0, 1, 1)]:
-        assert not torch.equal(correction.outputs(box=box).logits[0, 1], plain), box
+        assert not torch.equal(correction.outputs(box=box).logits[0, 1], unboxed), box
