@@ -128,7 +128,7 @@ class EFPConfig(PreTrainedConfig):
             Kernel of the convolution that makes M_s. Odd.
         prompt_size (`int`, defaults to 0):
             Channels that clicks, a box and an earlier mask become on every level, for a mask that a person can
-            correct ([`EFPPromptEncoder`]). 0: the network takes none.
+            correct ([`EFPPromptEncoder`]); the network then has a second decoder for them. 0: it takes none.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):

@@ -11,10 +11,10 @@ from ..modeling_efp import EFPForSegmentation, Prompts
 
 class Correction:
     """
-    A photo whose encoder has run. Each mask that follows takes pyramid and head alone.
+    A photo whose encoder has run. Each mask that follows takes a decoder alone.
 
     A click is a correction of the mask before, so that masks depend on the clicks' order: the first mask is of the box,
-    or of nothing; each click more sees the mask of the clicks before it.
+    or the automatic one; each click more sees the mask of the clicks before it.
 
     Args:
         image: a `PIL` image.

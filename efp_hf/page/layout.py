@@ -218,7 +218,7 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
 
 
 def wire_corrector(parts: SimpleNamespace, handlers: Handlers, segmented: list, update: dict) -> None:
-    """A click costs pyramid and head; the open tab is filled after the picture."""
+    """A click costs the prompted decoder; the open tab is filled after the picture."""
     corrector = parts.corrector
     corrections = handlers.corrections()
     for event, value, correct in (

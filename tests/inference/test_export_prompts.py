@@ -9,7 +9,7 @@ from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.export import export_model
-from efp_hf.inference.runtimes import ENCODER, PROMPTED_DECODER, WHOLE, ExportedSegmentation
+from efp_hf.inference.runtimes import DECODER, ENCODER, PROMPTED_DECODER, WHOLE, ExportedSegmentation
 
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0)]
 BOX = (5.0, 6.0, 70.0, 55.0)
@@ -88,7 +88,11 @@ def test_int8_leaves_the_graphs_of_a_correction_as_they_are(tmp_path):
     exported = load_checkpoint(tmp_path / "int8")[0]
     expected = Correction(image, model, processor).outputs(CLICKS).logits
     torch.testing.assert_close(Correction(image, exported, processor).outputs(CLICKS).logits, expected, **CLOSE)
-    assert sorted(exported.components) == sorted([WHOLE, ENCODER, PROMPTED_DECODER])
+    assert sorted(exported.components) == sorted([WHOLE, ENCODER, DECODER, PROMPTED_DECODER])
+    for graph in (WHOLE, DECODER, PROMPTED_DECODER):  # each holds its own weights alone
+        content = (tmp_path / "int8" / f"{graph}.onnx").read_bytes()
+        assert (b"prompted_decoder.fusion" in content) == (b"prompt_encoder" in content) == (graph == PROMPTED_DECODER)
+        assert (b"decoder.fusion" in content.replace(b"prompted_decoder", b"")) == (graph != PROMPTED_DECODER)
 
 
 def test_folder_without_the_graphs_takes_no_prompts():
