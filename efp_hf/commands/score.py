@@ -3,7 +3,7 @@
   efp score --data ISIC_FOLDER                         the shipped checkpoint on the test split
   efp score --data ISIC_FOLDER --split validation --checkpoint runs/mine
   efp score --data ISIC_FOLDER --masks masks           files named <id>_segmentation.png
-  efp score --data ISIC_FOLDER --prompts               under simulated clicks and boxes, GrabCut beside
+  efp score --data ISIC_FOLDER --prompts               simulated clicks and boxes, GrabCut beside
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
 --output. A test split that holds images on which the checkpoint was trained or chosen is refused.
