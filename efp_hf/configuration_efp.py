@@ -13,6 +13,7 @@ from transformers.activations import ACT2FN
 from transformers.utils import CONFIG_NAME
 
 NUM_LEVELS = 4  # the paper's F1..F4
+PADDING = -10  # label of a click that is none, and each of a box's four numbers where there is none, as in SAM
 MAX_SIZE = 8192  # of channels, layers, kernels or labels: 64 times the default pyramid
 MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
 # of other architectures: Transformers acts on them wherever they are
@@ -125,6 +126,9 @@ class EFPConfig(PreTrainedConfig):
             Spatial attention M_s on every level. `False`: the levels reach the head as they are.
         attention_kernel_size (`int`, defaults to 7):
             Kernel of the convolution that makes M_s. Odd.
+        prompt_size (`int`, defaults to 0):
+            Channels that clicks, a box and an earlier mask become on every level, for a mask that a person can
+            correct ([`EFPPromptEncoder`]); the network then has a second decoder for them. 0: it takes none.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -162,6 +166,7 @@ class EFPConfig(PreTrainedConfig):
     cross_scale_kernel_size: int = 1
     use_spatial_attention: bool = True
     attention_kernel_size: int = 7
+    prompt_size: int = 0
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
@@ -232,6 +237,8 @@ class EFPConfig(PreTrainedConfig):
             value = getattr(self, name)
             if not 1 <= value <= MAX_SIZE:
                 raise ValueError(f"`{name}` must be positive{f', up to {MAX_SIZE}' if value > 0 else ''}, got {value}.")
+        if not 0 <= self.prompt_size <= MAX_SIZE:
+            raise ValueError(f"`prompt_size` must be from 0 to {MAX_SIZE}, got {self.prompt_size}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be an activation of Transformers, as 'relu', got {self.hidden_act!r}.")
         if self.num_labels < 2:

@@ -25,7 +25,7 @@ from transformers.image_utils import (
 from transformers.processing_utils import ImagesKwargs, Unpack
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
-from .configuration_efp import MAX_TEMPERATURE, check_fields, damage_named, with_code_files
+from .configuration_efp import MAX_TEMPERATURE, PADDING, check_fields, damage_named, with_code_files
 
 NUM_ROWS = 128  # of an image that are added up at a time
 MIN_POINTS = 512  # more than the logits have
@@ -206,6 +206,71 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     jaccard_temperature: float | int | None
 
 
+def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray]:
+    """
+    What a person says of each image, as arrays of `depth` dimensions.
+
+    Args:
+        values: of one image, of each, or of each with a further level of one object, as Transformers' SAM has it.
+
+    Raises:
+        ValueError: another number of images or objects, another nesting, or what is no number.
+    """
+    if isinstance(values, torch.Tensor | np.ndarray):
+        values = values.tolist()
+    levels, inner = 0, values
+    while isinstance(inner, list | tuple | np.ndarray | torch.Tensor) and len(inner):
+        levels, inner = levels + 1, inner[0]
+    if levels == depth:
+        values = [values]
+    elif levels == depth + 2 and all(len(objects) == 1 for objects in values):
+        values = [objects[0] for objects in values]
+    elif levels != depth + 1:
+        raise ValueError(
+            f"`{name}` must be nested {depth} to {depth + 2} lists deep, with one object an image, got {levels}."
+        )
+    if len(values) != num_images:
+        raise ValueError(f"`{name}` must be of each image, got {len(values)} for {num_images}.")
+    try:
+        return [np.asarray(value, dtype=np.float64) for value in values]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"`{name}` must be numbers, got {values!r:.80}.") from error
+
+
+def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, float]]) -> dict[str, torch.Tensor]:
+    """The prompts of [`EFPImageProcessor.preprocess`] in pixels of the resized images, by the factors of x and y."""
+    scaled = {}
+    if prompts["input_points"] is not None:
+        points = per_image("input_points", prompts["input_points"], 2, len(scales))
+        labels = per_image("input_labels", prompts["input_labels"], 1, len(scales))
+        most = max(map(len, points))
+        scaled["input_points"] = torch.full((len(scales), most, 2), float(PADDING))
+        scaled["input_labels"] = torch.full((len(scales), most), PADDING)
+        for number, (clicks, values, scale) in enumerate(zip(points, labels, scales, strict=True)):
+            if clicks.shape != (len(values), 2):
+                raise ValueError(
+                    f"`input_points` must be an (x, y) for each label, got {len(clicks)} for {len(values)}."
+                )
+            given = values != PADDING
+            scaled["input_points"][number, : len(clicks)] = torch.from_numpy(
+                np.where(given[:, None], clicks * scale, PADDING)
+            )
+            scaled["input_labels"][number, : len(clicks)] = torch.from_numpy(values)
+    if prompts["input_boxes"] is not None:
+        boxes = per_image("input_boxes", prompts["input_boxes"], 1, len(scales))
+        if any(box.shape != (4,) for box in boxes):
+            raise ValueError("`input_boxes` must be (left, top, right, bottom) of each image.")
+        scaled["input_boxes"] = torch.from_numpy(
+            np.stack(
+                [
+                    box if (box == PADDING).all() else box * np.tile(scale, 2)
+                    for box, scale in zip(boxes, scales, strict=True)
+                ]
+            )
+        ).float()
+    return scaled
+
+
 class EFPImageProcessor(TorchvisionBackend):
     """
     Resizes images to `size` (the aspect ratio is not kept, as in the ISIC 2018 literature), scales them to [0, 1] and
@@ -314,22 +379,33 @@ class EFPImageProcessor(TorchvisionBackend):
         self,
         images: ImageInput,
         segmentation_maps: ImageInput | None = None,
+        input_points: list | np.ndarray | torch.Tensor | None = None,
+        input_labels: list | np.ndarray | torch.Tensor | None = None,
+        input_boxes: list | np.ndarray | torch.Tensor | None = None,
         **kwargs: Unpack[EFPImageProcessorKwargs],
     ) -> BatchFeature:
         """
-        Images (and masks) to what the model takes.
+        Images (and masks, clicks, boxes) to what the model takes.
 
         Args:
             images: one image or a list.
             segmentation_maps: one mask or a list, each `(height, width)` of its image: a 0/255 or boolean mask, or
                 integer labels with 255 for ignored pixels. A map of nothing but 0 and 255 is a mask.
+            input_points: a person's clicks, (x, y) in pixels of the upright image: those of one image, `[[x, y], …]`,
+                or of each, `[[[x, y], …], …]`; SAM's further level of one object an image may be there, too.
+            input_labels: of the clicks, 1 lesion or 0 skin, nested as they are.
+            input_boxes: (left, top, right, bottom) around the lesion, in the same pixels: one, one an image, or with
+                SAM's further level.
 
         Returns:
             `pixel_values` `(batch_size, 3, height, width)`, float, and with masks `labels` `(batch_size, height,
-            width)`, int64: 0 background, 1 lesion. Masks are resized with nearest interpolation.
+            width)`, int64: 0 background, 1 lesion. Masks are resized with nearest interpolation. With clicks
+            `input_points` `(batch_size, num_points, 2)` and `input_labels` `(batch_size, num_points)`, filled up with
+            -10, and with boxes `input_boxes` `(batch_size, 4)`, all in pixels of `pixel_values`.
 
         Raises:
-            ValueError: masks of another number or size than the images, floats in [0, 1] that would be scaled
+            ValueError: clicks without labels, or prompts for another number of images or not nested as above; masks of
+                another number or size than the images, floats in [0, 1] that would be scaled
                 twice, integers outside 0..255, or `do_reduce_labels`.
         """
         if kwargs.pop("do_reduce_labels", False):
@@ -337,7 +413,10 @@ class EFPImageProcessor(TorchvisionBackend):
                 "`do_reduce_labels` must not be set: it would turn skin (0) into ignored pixels (255) and lesion (1) "
                 "into 0. Leave it out."
             )
-        return super().preprocess(images, segmentation_maps, **kwargs)
+        prompts = {"input_points": input_points, "input_labels": input_labels, "input_boxes": input_boxes}
+        if (input_points is None) != (input_labels is None):
+            raise ValueError("`input_points` and `input_labels` must come together: a label for each point.")
+        return super().preprocess(images, segmentation_maps, prompts, **kwargs)
 
     def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, **kwargs) -> torch.Tensor:
         if isinstance(image, Image.Image):
@@ -345,7 +424,15 @@ class EFPImageProcessor(TorchvisionBackend):
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
 
     def _preprocess_image_like_inputs(
-        self, images, segmentation_maps, do_convert_rgb, input_data_format, return_tensors, device=None, **kwargs
+        self,
+        images,
+        segmentation_maps,
+        prompts,
+        do_convert_rgb,
+        input_data_format,
+        return_tensors,
+        device=None,
+        **kwargs,
     ) -> BatchFeature:
         images = self._prepare_image_like_inputs(
             images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
@@ -362,6 +449,13 @@ class EFPImageProcessor(TorchvisionBackend):
                     f"`images` must hold 0..255, got {image.min()}..{image.max()}. Scale 16-bit images down first."
                 )
         data = {"pixel_values": self._preprocess(images, return_tensors=None, **kwargs)["pixel_values"]}
+
+        if any(value is not None for value in prompts.values()):
+            scales = [
+                (pixels.shape[-1] / image.shape[-1], pixels.shape[-2] / image.shape[-2])
+                for pixels, image in zip(data["pixel_values"], images, strict=True)
+            ]
+            data |= scaled_prompts(prompts, scales)
 
         if segmentation_maps is not None:
             masks = self._prepare_image_like_inputs(

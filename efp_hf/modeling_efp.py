@@ -1,12 +1,18 @@
 """The network, its classes in the order in which an image meets them.
 
 image → F1..F4 (encoder) → F* (cross-scale enhancement) → M_s ⊗ F* (spatial attention) → fused → logits
+
+A person's clicks, box and the mask before join F1..F4 where they are given, and what follows has weights of its own.
 """
 
+import copy
 import math
+import re
 from contextlib import contextmanager, nullcontext
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
+from typing import TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -18,12 +24,17 @@ from transformers.activations import ACT2FN
 from transformers.backbone_utils import load_backbone
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_outputs import SemanticSegmenterOutput
+from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, EFPConfig, damage_named, with_code_files
+from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
 from .loss_efp import attention_loss, efp_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
+CLICK_SIZE = 1.5  # standard deviation of a click's Gaussian in pixels of the level
+NUM_PROMPT_MAPS = 5
+# of weights, from before there were two decoders: pattern → name
+EARLIER_NAMES = {r"^(pyramid|attention|fusion|classifier)\.": r"decoder.\1."}
 SIZE_DIVISOR = 32  # of height and width inside the network: the stride of most backbones' coarsest level
 
 
@@ -143,6 +154,175 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         feature_maps = tuple(self.backbone(pixel_values).feature_maps)
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
+
+
+class PromptKwargs(TypedDict, total=False):
+    """
+    The prompts among the arguments of `forward`. They are keyword arguments: in the signature `input_labels` would be
+    taken by Trainer for what it trains with.
+    """
+
+    input_points: torch.Tensor | None
+    input_labels: torch.Tensor | None
+    input_boxes: torch.Tensor | None
+    input_masks: torch.Tensor | None
+
+
+@dataclass
+class Prompts:
+    """
+    What a person says of the lesion of each image, in pixels of `pixel_values` of `(height, width)`.
+
+    Args:
+        input_points: (x, y) of the clicks, `(batch_size, num_points, 2)`, from 0 to width and height.
+        input_labels: of the points, 1 lesion, 0 skin, `PADDING` no point, `(batch_size, num_points)`.
+        input_boxes: (left, top, right, bottom) around the lesion, or four times `PADDING`, `(batch_size, 4)`.
+        input_masks: the lesion's logits of the step before, `(batch_size, 1, any height, any width)`; 0 where there is
+            none.
+    """
+
+    input_points: torch.Tensor | None = None
+    input_labels: torch.Tensor | None = None
+    input_boxes: torch.Tensor | None = None
+    input_masks: torch.Tensor | None = None
+
+    def check(self, batch_size: int, height: int, width: int) -> None:
+        """
+        Raises:
+            ValueError: points without labels, prompts for another number of images, of another shape, that are not
+                finite or outside the image, labels other than 1, 0 and `PADDING`, or a box without area.
+        """
+        if (self.input_points is None) != (self.input_labels is None):
+            raise ValueError("`input_points` and `input_labels` must come together: a label for each point.")
+        shapes = {
+            "input_points": (self.input_points, (batch_size, None, 2)),
+            "input_labels": (
+                self.input_labels,
+                (batch_size, self.input_points.shape[1] if self.input_points is not None else None),
+            ),
+            "input_boxes": (self.input_boxes, (batch_size, 4)),
+            "input_masks": (self.input_masks, (batch_size, 1, None, None)),
+        }
+        for name, (value, shape) in shapes.items():
+            if value is None:
+                continue
+            if value.ndim != len(shape) or any(b not in (None, a) for a, b in zip(value.shape, shape, strict=True)):
+                wanted = ", ".join("any" if side is None else str(side) for side in shape)
+                raise ValueError(
+                    f"`{name}` must have the shape ({wanted}) for {batch_size} images, got {tuple(value.shape)}."
+                )
+            if not value.isfinite().all():
+                raise ValueError(f"`{name}` must be finite, got {value[~value.isfinite()][0].item()}.")
+        if self.input_labels is not None:
+            unknown = ~torch.isin(self.input_labels, self.input_labels.new_tensor([0, 1, PADDING]))
+            if unknown.any():
+                raise ValueError(
+                    f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), "
+                    f"got {self.input_labels[unknown][0].item()}."
+                )
+            outside = (
+                (self.input_points < 0) | (self.input_points > self.input_points.new_tensor([width, height]))
+            ).any(-1)
+            outside &= self.input_labels != PADDING
+            if outside.any():
+                raise ValueError(
+                    f"`input_points` must lie in the image of {width}×{height} pixels, "
+                    f"got {tuple(self.input_points[outside][0].tolist())}."
+                )
+        if self.input_boxes is not None:
+            given = (self.input_boxes != PADDING).any(-1)
+            left, top, right, bottom = self.input_boxes.unbind(-1)
+            wrong = given & ~(
+                (0 <= left) & (left < right) & (right <= width) & (0 <= top) & (top < bottom) & (bottom <= height)
+            )
+            if wrong.any():
+                raise ValueError(
+                    f"`input_boxes` must be (left, top, right, bottom) in the image of {width}×{height} pixels, "
+                    f"with an area, got {tuple(self.input_boxes[wrong][0].tolist())}."
+                )
+
+
+class EFPZeroConv(nn.Conv2d):
+    """A convolution that starts at zero: what it adds to a trained network is nothing at first."""
+
+
+class EFPPromptEncoder(nn.Module):
+    """
+    Clicks, box and the mask before as maps P_i on every level, which join its features:
+
+        F_i ← F_i + V_i * σ(U_i * P_i)        V_i starts at zero; no biases
+
+    A decoder of its own reads these F_i, so that the mask without prompts depends on no weight that prompts have
+    trained. Where nothing is given P_i is 0, and F_i stays what it is. The five maps of P_i,
+    `(batch_size, 5, H_i, W_i)`: clicks on the lesion and on the skin, each a Gaussian of `CLICK_SIZE` of the level's
+    own pixels, so that the fine levels see where it is and the coarse ones what lies around it; the share of a pixel
+    inside the box, and outside of it; the mask before, as 2 σ(logit) - 1.
+    """
+
+    def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
+        super().__init__()
+        self.before = nn.ModuleList(
+            nn.Conv2d(NUM_PROMPT_MAPS, config.prompt_size, 3, padding=1, bias=False) for _ in range(NUM_LEVELS)
+        )
+        self.activation = ACT2FN[config.hidden_act]
+        self.after = nn.ModuleList(
+            EFPZeroConv(config.prompt_size, channels[i], 1, bias=False) for i in range(NUM_LEVELS)
+        )
+
+    def forward(
+        self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, ...]:
+        """
+        Args:
+            features: F1..F4 of the extended image.
+            size: (height, width) of `pixel_values`, whose pixels the prompts count.
+        """
+        height, width = size
+        extended = (height + -height % SIZE_DIVISOR, width + -width % SIZE_DIVISOR)
+        prompted = []
+        for level, before, after in zip(features, self.before, self.after, strict=True):
+            maps = prompt_maps(prompts, size, extended, level.shape[-2:])
+            prompted.append(level + after(self.activation(before(maps.to(level.dtype)))))
+        return tuple(prompted)
+
+
+def prompt_maps(
+    prompts: Prompts, size: tuple[int, int], extended: tuple[int, int], level_size: tuple[int, int]
+) -> torch.Tensor:
+    """The maps P_i of [`EFPPromptEncoder`] at `level_size` of the extended image; those of what is not given are 0."""
+    given = next(
+        value for value in (prompts.input_points, prompts.input_boxes, prompts.input_masks) if value is not None
+    )
+    batch_size, device = given.shape[0], given.device
+    height, width = level_size
+    cell_height, cell_width = extended[0] / height, extended[1] / width
+    tops = torch.arange(height, device=device, dtype=torch.float32) * cell_height
+    lefts = torch.arange(width, device=device, dtype=torch.float32) * cell_width
+    nothing = torch.zeros(batch_size, height, width, device=device)
+
+    clicks = [nothing, nothing]
+    if prompts.input_points is not None:
+        x, y = prompts.input_points.float().unbind(-1)  # (batch_size, num_points)
+        across = (lefts + cell_width / 2 - x[..., None]) / (CLICK_SIZE * cell_width)
+        down = (tops + cell_height / 2 - y[..., None]) / (CLICK_SIZE * cell_height)
+        bumps = torch.exp(-down.square() / 2)[..., :, None] * torch.exp(-across.square() / 2)[..., None, :]
+        clicks = [(bumps * (prompts.input_labels == label)[..., None, None]).amax(1) for label in (1, 0)]
+
+    box = [nothing, nothing]
+    if prompts.input_boxes is not None:
+        left, top, right, bottom = prompts.input_boxes.float()[..., None].unbind(1)  # each (batch_size, 1)
+        across = (torch.minimum(right, lefts + cell_width) - torch.maximum(left, lefts)).clamp(min=0) / cell_width
+        down = (torch.minimum(bottom, tops + cell_height) - torch.maximum(top, tops)).clamp(min=0) / cell_height
+        inside = down[:, :, None] * across[:, None, :]
+        is_given = (prompts.input_boxes[:, 0] != PADDING)[:, None, None]
+        box = [inside * is_given, (1 - inside) * is_given]
+
+    mask = nothing
+    if prompts.input_masks is not None:
+        signed = resize(torch.tanh(prompts.input_masks.float() / 2), size)  # 2 σ(logit) - 1
+        signed = F.pad(signed, (0, extended[1] - size[1], 0, extended[0] - size[0]))
+        mask = F.adaptive_avg_pool2d(signed, level_size)[:, 0]
+    return torch.stack([*clicks, *box, mask], dim=1)
 
 
 class EFPCrossScaleEnhancement(GradientCheckpointingLayer):
@@ -274,6 +454,29 @@ class EFPFusion(nn.Module):
         return self.refinement(self.activation(self.normalization(summed)))
 
 
+class EFPDecoder(nn.Module):
+    """What follows the encoder, F1..F4 → logits: the parts that [`EFPForSegmentation.forward`] calls one by one."""
+
+    def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
+        super().__init__()
+        pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
+        self.pyramid = pyramid(config, channels)
+        self.attention = (
+            nn.ModuleList(EFPSpatialAttention(config) for _ in range(NUM_LEVELS))
+            if config.use_spatial_attention
+            else None
+        )
+        self.fusion = EFPFusion(config)
+        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
+
+    def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
+        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
+        if self.attention is None:
+            return levels, ()
+        attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
+        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
+
+
 @contextmanager
 def frozen_batch_statistics(model: nn.Module):
     """Inside, batch norms normalise as in training and their running mean and variance stay as they are."""
@@ -302,6 +505,13 @@ def check_weights(model: nn.Module) -> None:
             raise ValueError(f"`{name}` must not be negative, got {values.min():g}: it is a variance.")
 
 
+def current_name(name: str) -> str:
+    """Of a weight, from the one in a checkpoint."""
+    for pattern, replacement in EARLIER_NAMES.items():
+        name = re.sub(pattern, replacement, name)
+    return name
+
+
 def check_number_types(model: nn.Module, folder: Path) -> None:
     """
     Raises:
@@ -310,8 +520,9 @@ def check_number_types(model: nn.Module, folder: Path) -> None:
     weights = model.state_dict()
     for path in folder.glob("model*.safetensors"):
         with safe_open(path, "pt") as file:
-            for name in file.keys():
-                kind = file.get_slice(name).get_dtype()
+            for saved_name in file.keys():
+                name = current_name(saved_name)
+                kind = file.get_slice(saved_name).get_dtype()
                 if name in weights and weights[name].is_floating_point() and not kind.startswith(("F", "BF")):
                     raise ValueError(f"`{name}` must be of floating-point numbers, got {kind}. Save it as F32.")
 
@@ -349,6 +560,7 @@ class EFPPreTrainedModel(PreTrainedModel):
         if kwargs.pop("ignore_mismatched_sizes", False):
             del problems["mismatched_keys"]
         kwargs.setdefault("use_safetensors", True)  # nothing is unpickled
+        kwargs.setdefault("key_mapping", EARLIER_NAMES)
         with damage_named(pretrained_model_name_or_path, "weights"):
             try:
                 model, loading_info = super().from_pretrained(
@@ -391,7 +603,9 @@ class EFPPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
-        if isinstance(module, EFPScore):
+        if isinstance(module, EFPZeroConv):
+            init.zeros_(module.weight)
+        elif isinstance(module, EFPScore):
             init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="linear")
             if module.bias is not None:
                 init.zeros_(module.bias)
@@ -438,16 +652,10 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
-        pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
-        self.pyramid = pyramid(config, self.encoder.channels)
-        self.attention = (
-            nn.ModuleList(EFPSpatialAttention(config) for _ in range(NUM_LEVELS))
-            if config.use_spatial_attention
-            else None
-        )
+        self.decoder = EFPDecoder(config, self.encoder.channels)
+        self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
+        self.prompted_decoder = EFPDecoder(config, self.encoder.channels) if config.prompt_size else None
         self.attention_weight = config.attention_weight  # λ3
-        self.fusion = EFPFusion(config)
-        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
             raise ValueError(
@@ -456,28 +664,75 @@ class EFPForSegmentation(EFPPreTrainedModel):
             )
         self.post_init()
 
-    def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
-        """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
-        if self.attention is None:
-            return levels, ()
-        attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
-        return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
+    def get_image_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        F1..F4 of images, for `image_embeddings`: a correction then runs without the encoder.
+
+        Raises:
+            ValueError: as in `forward`; sides that are no multiples of `SIZE_DIVISOR`, whose extension the embeddings
+                would hide.
+        """
+        self.check_shape(pixel_values)
+        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
+            raise ValueError(
+                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
+                f"{tuple(pixel_values.shape[-2:])}."
+            )
+        return self.encoder(extend(pixel_values))
+
+    @cached_property
+    def first_stride(self) -> int:
+        """Of F1: pixels of the image a pixel of the finest level."""
+        encoder = copy.deepcopy(self.encoder).to("meta")  # shapes alone
+        side = 2 * SIZE_DIVISOR
+        image = torch.empty(1, self.config.num_channels, side, side, device="meta")
+        return side // encoder(image)[0].shape[-1]
+
+    def add_prompts(
+        self, features: tuple[torch.Tensor, ...], prompts: Prompts, size: tuple[int, int]
+    ) -> tuple[torch.Tensor, ...]:
+        """F1..F4 → the same with what a person says."""
+        if self.prompt_encoder is None:
+            raise ValueError(
+                "The network must have been trained with prompts to take some; this one's `prompt_size` is 0. Load "
+                "another checkpoint, or train with `efp train --prompts`."
+            )
+        if not torch.compiler.is_compiling():
+            prompts.check(features[0].shape[0], *size)
+        return self.prompt_encoder(features, prompts, size)
+
+    def check_shape(self, pixel_values: torch.Tensor) -> None:
+        shape = pixel_values.shape
+        if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
+            raise ValueError(
+                f"`pixel_values` must have the shape (batch_size, {self.config.num_channels}, height, width), "
+                f"got {tuple(shape)}."
+            )
 
     @can_return_tuple
     def forward(
         self,
-        pixel_values: torch.Tensor,
+        pixel_values: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        image_embeddings: tuple[torch.Tensor, ...] | None = None,
         output_hidden_states: bool | None = None,
         output_attentions: bool | None = None,
+        **prompts: Unpack[PromptKwargs],
     ) -> SemanticSegmenterOutput:
         r"""
         Args:
             pixel_values: images as [`EFPImageProcessor`] makes them, `(batch_size, num_channels, height, width)`, any
                 height and width.
             labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`.
-            output_hidden_states: return F1..F4 and the four enhanced levels, in this order; level i has the size of
-                the extended image ([`extend`]) over its stride.
+            input_points: a person's clicks, (x, y) in pixels of `pixel_values`, `(batch_size, num_points, 2)`.
+            input_labels: of the clicks, 1 lesion, 0 skin, -10 no click, `(batch_size, num_points)`.
+            input_boxes: (left, top, right, bottom) around the lesion, four times -10 for none, `(batch_size, 4)`.
+            input_masks: the lesion's logits of the step before, `(batch_size, 1, height, width)`, of any size.
+                Where any of the four is given, all images of the batch go through the prompted decoder, those without
+                a prompt of their own, too.
+            image_embeddings: of [`~EFPForSegmentation.get_image_embeddings`], in place of `pixel_values`.
+            output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
+                in this order; level i has the size of the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
 
         Returns:
@@ -485,27 +740,32 @@ class EFPForSegmentation(EFPPreTrainedModel):
             background's 0 where there are two labels, and, where `labels` are given, `loss`.
 
         Raises:
-            ValueError: pixel values of another shape than the configuration's or without pixels, or labels as in
-                `efp_loss`.
+            ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
+                `efp_loss`, prompts as in [`Prompts.check`], or for a network without a prompt encoder.
         """
-        shape = pixel_values.shape
-        if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
-            raise ValueError(
-                f"`pixel_values` must have the shape (batch_size, {self.config.num_channels}, height, width), "
-                f"got {tuple(shape)}."
-            )
+        if (pixel_values is None) == (image_embeddings is None):
+            raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")
         if output_hidden_states is None:
             output_hidden_states = self.config.output_hidden_states
         if output_attentions is None:
             output_attentions = self.config.output_attentions
 
-        extended = extend(pixel_values)
-        features = self.encoder(extended)  # F1..F4
-        enhanced = self.pyramid(*features)  # F*
-        attended, attention_scores = self.attend(enhanced)  # F_out = M_s ⊗ F*
-        fused = self.fusion(attended)
-        logits = resize(self.classifier(fused) / self.config.temperature, extended.shape[-2:])
-        logits = logits[..., : shape[-2], : shape[-1]].contiguous()
+        if image_embeddings is None:
+            self.check_shape(pixel_values)
+            size = pixel_values.shape[-2:]
+            features = self.encoder(extend(pixel_values))  # F1..F4
+        else:
+            features = tuple(image_embeddings)
+            size = tuple(self.first_stride * side for side in features[0].shape[-2:])
+        decoder = self.decoder
+        if any(value is not None for value in prompts.values()):
+            features, decoder = self.add_prompts(features, Prompts(**prompts), size), self.prompted_decoder
+        enhanced = decoder.pyramid(*features)  # F*
+        attended, attention_scores = decoder.attend(enhanced)  # F_out = M_s ⊗ F*
+        fused = decoder.fusion(attended)
+        extended = tuple(side + -side % SIZE_DIVISOR for side in size)
+        logits = resize(decoder.classifier(fused) / self.config.temperature, extended)
+        logits = logits[..., : size[0], : size[1]].contiguous()
         logits = with_background(logits) if self.config.num_labels == 2 else logits
 
         loss = None

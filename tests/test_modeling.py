@@ -3,7 +3,7 @@ import copy
 import pytest
 import torch
 from conftest import TINY, tiny_model
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 from transformers import ResNetConfig, SwinConfig, TimmBackboneConfig
 
@@ -28,7 +28,7 @@ def feature_maps(size: int = 32) -> list[torch.Tensor]:
 
 @pytest.fixture
 def enhancement() -> EFPCrossScaleEnhancement:
-    return tiny_model().pyramid
+    return tiny_model().decoder.pyramid
 
 
 # Encoder
@@ -70,7 +70,7 @@ def test_each_pair_of_levels_reaches_the_other(enhancement, i, j):
 @pytest.mark.parametrize("kernel_size", [1, 3])
 def test_pair_is_the_sum_of_both_responses_of_the_paper(i, j, kernel_size):
     """F*_{i,j} = σ(W_{i,j} * F_i) + σ(W_{j,i} * F_j), seen by giving the pair all the weight of its level."""
-    enhancement = tiny_model(cross_scale_kernel_size=kernel_size).pyramid
+    enhancement = tiny_model(cross_scale_kernel_size=kernel_size).decoder.pyramid
     levels = feature_maps()
     size = enhancement.pyramid_size
 
@@ -208,10 +208,10 @@ def test_hidden_states_are_the_levels_and_the_enhanced_levels():
     image = torch.randn(1, 3, 32, 32)
     outputs = model(image, output_hidden_states=True, output_attentions=True)
     levels = model.encoder(image)
-    enhanced = model.pyramid(*levels)
+    enhanced = model.decoder.pyramid(*levels)
     for state, expected in zip(outputs.hidden_states, (*levels, *enhanced), strict=True):
         torch.testing.assert_close(state, expected)
-    for attention, level, attention_map in zip(model.attention, enhanced, outputs.attentions, strict=True):
+    for attention, level, attention_map in zip(model.decoder.attention, enhanced, outputs.attentions, strict=True):
         torch.testing.assert_close(attention(level)[1].sigmoid(), attention_map)
 
 
@@ -237,7 +237,7 @@ def test_background_has_the_logit_zero_and_the_lesion_its_own():
 def test_logits_come_from_the_attended_levels():
     """F_out and not F* reaches the head: with M_s = 0 the logits no longer depend on the image."""
     model = tiny_model()
-    for attention in model.attention:
+    for attention in model.decoder.attention:
         nn.init.constant_(attention.convolution.bias, -1e4)
     first, second = model(torch.randn(1, 3, 32, 32)).logits, model(torch.randn(1, 3, 32, 32)).logits
     torch.testing.assert_close(first, second)
@@ -248,7 +248,7 @@ def test_every_attended_level_reaches_the_logits(level):
     model = tiny_model()
     image = torch.randn(1, 3, 32, 32)
     before = model(image).logits
-    nn.init.constant_(model.attention[level].convolution.bias, -1e4)
+    nn.init.constant_(model.decoder.attention[level].convolution.bias, -1e4)
     assert (model(image).logits - before).abs().max() > 1e-4
 
 
@@ -256,13 +256,13 @@ def test_every_attended_level_reaches_the_logits(level):
 def test_part_that_is_turned_off_is_gone(part):
     names = set(tiny_model().state_dict())
     without = set(tiny_model(**{part: False}).state_dict())
-    gone = {"use_cross_scale": "pyramid.pair_scores", "use_spatial_attention": "attention"}[part]
+    gone = {"use_cross_scale": "decoder.pyramid.pair_scores", "use_spatial_attention": "decoder.attention"}[part]
     assert any(name.startswith(gone) for name in names)
     assert not any(name.startswith(gone) for name in without)
 
 
 def test_plain_pyramid_goes_top_down_only():
-    pyramid = tiny_model(use_cross_scale=False).pyramid
+    pyramid = tiny_model(use_cross_scale=False).decoder.pyramid
     levels = feature_maps()
     before = pyramid(*levels)
     levels[1] = levels[1] + torch.randn_like(levels[1])
@@ -412,7 +412,24 @@ def test_missing_weights_are_an_error_and_not_random_numbers(tmp_path):
     config = EFPConfig.from_pretrained(tmp_path)
     config.use_spatial_attention = True
     config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="8 weights of the model are not in the checkpoint, attention.0"):
+    with pytest.raises(ValueError, match="8 weights of the model are not in the checkpoint, decoder.attention.0"):
+        EFPForSegmentation.from_pretrained(tmp_path)
+
+
+def test_folder_with_the_names_of_earlier_releases_loads(tmp_path):
+    """They had one decoder, whose parts stood beside the encoder."""
+    model, image = tiny_model(), torch.randn(1, 3, 32, 32)
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    earlier = {name.removeprefix("decoder."): value for name, value in load_file(path).items()}
+    assert "classifier.bias" in earlier
+    save_file(earlier, path, {"format": "pt"})
+    loaded = EFPForSegmentation.from_pretrained(tmp_path).eval()
+    assert torch.equal(loaded(image).logits, model(image).logits)
+    loaded.save_pretrained(tmp_path / "again")
+    assert load_file(tmp_path / "again" / "model.safetensors").keys() == model.state_dict().keys()
+    save_file(earlier | {"classifier.weight": earlier["classifier.weight"].long()}, path, {"format": "pt"})
+    with pytest.raises(ValueError, match="`decoder.classifier.weight` must be of floating-point numbers, got I64"):
         EFPForSegmentation.from_pretrained(tmp_path)
 
 
@@ -421,7 +438,7 @@ def test_weights_of_another_network_are_refused(tmp_path):
     config = EFPConfig.from_pretrained(tmp_path)
     config.use_spatial_attention = False
     config.save_pretrained(tmp_path)
-    with pytest.raises(ValueError, match="8 weights of the checkpoint are not in the model, attention.0"):
+    with pytest.raises(ValueError, match="8 weights of the checkpoint are not in the model, decoder.attention.0"):
         EFPForSegmentation.from_pretrained(tmp_path)
     config.use_spatial_attention, config.pyramid_size = True, 5
     config.save_pretrained(tmp_path)
@@ -461,7 +478,7 @@ def test_gradient_checkpointing_changes_neither_gradients_nor_running_statistics
     plain = tiny_model(backbone_config=backbone_config).train()
     checkpointed = copy.deepcopy(plain)
     checkpointed.activation_checkpointing_enable()
-    assert checkpointed.pyramid.gradient_checkpointing
+    assert checkpointed.decoder.pyramid.gradient_checkpointing
     expected, found = gradients(plain, image, labels), gradients(checkpointed, image, labels)
     for name in expected:
         torch.testing.assert_close(found[name], expected[name], msg=name)

@@ -5,7 +5,8 @@
   efp predict photo.jpg --checkpoint exports/efp-isic-onnx
   efp export --to hub --checkpoint runs/mine         weights, card, and code for trust_remote_code
 
-Writes a folder that `efp predict`, `efp score` and `efp app` take as --checkpoint.
+Writes a folder that `efp predict`, `efp score` and `efp app` take as --checkpoint. A checkpoint
+that takes clicks and boxes takes them in ONNX and OpenVINO, too.
 """
 
 import argparse

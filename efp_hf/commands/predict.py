@@ -3,6 +3,7 @@
   efp predict photo.jpg
   efp predict FOLDER 'more/*.png' --output masks --overlays
   efp predict photo.jpg --checkpoint exports/efp-isic-onnx      of `efp export`
+  efp predict photo.jpg --points 310,220 80,95,0                clicks: lesion, and skin
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
@@ -57,10 +58,31 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action=argparse.BooleanOptionalAction,
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
+    parser.add_argument(
+        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo: its lesion, or skin (0)"
+    )
+    parser.add_argument(
+        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom of its lesion"
+    )
     add_batch_size_argument(parser)
     filled = parser.add_mutually_exclusive_group()
     filled.add_argument("--resume", action="store_true", help="go on with a stopped run: what is finished stays")
     filled.add_argument("--overwrite", action="store_true", help="write into an output folder that is not empty")
+
+
+def click(text: str) -> tuple[float, float, int]:
+    """Of `--points`: "x,y" or "x,y,1" on the lesion, "x,y,0" on skin, in pixels."""
+    numbers = [float(number) for number in text.split(",")]
+    if len(numbers) not in (2, 3) or numbers[2:] not in ([], [0], [1]):
+        raise ValueError
+    return numbers[0], numbers[1], int(numbers[2]) if len(numbers) == 3 else 1
+
+
+def box(text: str) -> tuple[float, ...]:
+    numbers = tuple(float(number) for number in text.split(","))
+    if len(numbers) != 4:
+        raise ValueError
+    return numbers
 
 
 @dataclass
@@ -103,7 +125,7 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
     """The part of one process → its exit code. The first one prepares the folder, and joins the tables in the end."""
     from tqdm import tqdm
 
-    from ..inference.folder import predict_files, share_of, stream_share, unfinished, write_predictions
+    from ..inference.folder import correct_file, predict_files, share_of, stream_share, unfinished, write_predictions
     from ..inference.prediction_table import join_parts, printable, table_text
 
     job = None
@@ -128,14 +150,12 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
         places = [(place, table_text(path.name)) for place, path in enumerate(job.files)] if number == 0 else []
         share = share_of(unfinished(job.files, job.finished), number, count)
         num_images = len(share)
-    predictions = predict_files(
-        share,
-        model,
-        processor,
-        batch_size=arguments.batch_size,
-        threshold=job.threshold,
-        largest_region=job.largest_region,
-    )
+    post_processing = {"threshold": job.threshold, "largest_region": job.largest_region}
+    if arguments.points or arguments.box:
+        prompts = (arguments.points, arguments.box)
+        predictions = (correct_file(path, model, processor, *prompts, **post_processing) for path in share)
+    else:
+        predictions = predict_files(share, model, processor, batch_size=arguments.batch_size, **post_processing)
     is_quiet = True if number else None  # None: quiet where no terminal is
     progress = tqdm(predictions, total=num_images, unit="image", disable=is_quiet)
     failed = write_predictions(progress, arguments.output, arguments.overlays, job.finished, job.made_by, part=number)
@@ -178,9 +198,21 @@ def prepare(
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
         region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
         processor.check_threshold(threshold)
+        prompts = ""
+        if arguments.points or arguments.box:
+            if files is None or len(files) != 1:
+                raise ValueError("`--points` and `--box` must be of one photo. Pass a single image.")
+            if getattr(model, "prompt_encoder", None) is None:
+                raise ValueError(
+                    f"{arguments.checkpoint} must take clicks and boxes, and does not. "
+                    "Pass a checkpoint of `efp train --prompts`."
+                )
+            if arguments.points and arguments.largest_region is None:
+                region = False  # a person may mean several
+            prompts = f", points {arguments.points}, box {arguments.box}"
         weights = weights_digest(arguments.checkpoint) or arguments.checkpoint
         settings = settings_digest(model, processor) + " bfloat16" * arguments.bf16
-        made_by = f"{weights}, settings {settings}, threshold {threshold}, largest region {region}"
+        made_by = f"{weights}, settings {settings}, threshold {threshold}, largest region {region}{prompts}"
         output.mkdir(parents=True, exist_ok=True)
         held.enter_context(only_writer(output))
         finished = finished_rows(output, made_by, arguments.overlays, files or ()) if arguments.resume else {}

@@ -3,6 +3,7 @@
   efp score --data ISIC_FOLDER                         the shipped checkpoint on the test split
   efp score --data ISIC_FOLDER --split validation --checkpoint runs/mine
   efp score --data ISIC_FOLDER --masks masks           files named <id>_segmentation.png
+  efp score --data ISIC_FOLDER --prompts               simulated clicks and boxes, GrabCut beside
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
 --output. A test split that holds images on which the checkpoint was trained or chosen is refused.
@@ -28,6 +29,7 @@ from .arguments import (
 )
 
 SETTINGS = ("weights", "image_size", "threshold", "largest_region")  # columns of a checkpoint's row
+PROMPT_TABLES = ("prompts.csv", "number_of_clicks.csv")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,6 +40,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-training-images", action="store_true", help="score a test split with training images in it, too"
     )
+    parser.add_argument("--prompts", action="store_true", help="score under simulated clicks and boxes; minutes")
     add_batch_size_argument(parser)
     add_output_argument(parser, "scores", "scores.csv")
 
@@ -74,8 +77,59 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     if arguments.allow_training_images and arguments.masks is not None:
         raise InputError("`--allow-training-images` must be used with a checkpoint, got --masks. Leave one out.")
+    if arguments.prompts and arguments.masks is not None:
+        raise InputError("`--prompts` must be used with a checkpoint, got --masks. Leave one out.")
     with one_line_errors():
         require("train", "this command")
+    return score_prompts(arguments) if arguments.prompts else score_masks(arguments)
+
+
+def score_prompts(arguments: argparse.Namespace) -> int:
+    """The masks of simulated clicks and boxes → a row a kind of prompts, and a row a target of J."""
+    from ..data.lesions import load_lesions
+    from ..data.split import SPLITS, get_split
+    from ..metrics.correction import PERFECT, correct_images, summarize_corrections
+    from ..metrics.rows import append_row, checkpoint_columns, split_columns
+    from ..training.fingerprint import read_fingerprint
+
+    row = command_provenance(arguments)
+    with one_line_errors():
+        get_split(dict.fromkeys(SPLITS), arguments.split)
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        if model.prompt_encoder is None:
+            raise ValueError(
+                f"{arguments.checkpoint} must take prompts to be scored with them, and does not. Train it with "
+                "`efp train --prompts`."
+            )
+        fingerprint = read_fingerprint(arguments.checkpoint)
+        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
+        row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
+        row["training_images"] = count_training_images(arguments, dataset, fingerprint)
+        row |= checkpoint_columns(arguments.checkpoint, model, processor)
+        columns = [[*row, *rows[0]] for rows in summarize_corrections([PERFECT])]
+        for name, table_columns in zip(PROMPT_TABLES, columns, strict=True):
+            check_table(arguments.output / name, table_columns)
+        prompts, clicks = summarize_corrections(list(correct_images(dataset, model, processor)))
+    with write_errors():
+        for name, rows in zip(PROMPT_TABLES, (prompts, clicks), strict=True):
+            for scores in rows:
+                append_row(arguments.output / name, row | scores)
+    for scores in prompts:
+        print(
+            f"{scores['prompts']:12} {scores['place']:14} J {scores['jaccard']:.4f}  [{scores['jaccard_low']:.4f}, "
+            f"{scores['jaccard_high']:.4f}]  Dice {scores['dice']:.4f}  failures {scores['failure_rate']:.1%}"
+        )
+    for scores in clicks:
+        print(
+            f"NoC@{100 * scores['target']:.0f}       {scores['place']:14} {scores['clicks']:.2f}  "
+            f"[{scores['clicks_low']:.2f}, {scores['clicks_high']:.2f}]  never {scores['never']:.1%}"
+        )
+    print(f"rows in {' and '.join(str(arguments.output / name) for name in PROMPT_TABLES)}")
+    return 0
+
+
+def score_masks(arguments: argparse.Namespace) -> int:
+    """A checkpoint's masks, or those of a folder, with every metric → a row."""
     import evaluate
     import numpy as np
     from tqdm import tqdm

@@ -3,6 +3,7 @@
   efp train --data synthetic --output runs/first                 a first run, about a minute
   efp train --data ISIC_FOLDER --output runs/efp
   efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
+  efp train --data MY_FOLDER --output runs/clicks --checkpoint runs/mine --prompts
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv.
@@ -72,6 +73,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=float,
         default=3e-4,
         help="for the encoder; --learning-rate is the rest's (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
@@ -161,12 +165,13 @@ def load_model(arguments: argparse.Namespace):
     from ..image_processing_efp import EFPImageProcessor
     from ..inference.checkpoint import load_checkpoint
     from ..training.encoders import ATTENTION_WEIGHT, new_model
+    from ..training.prompts import with_prompt_encoder
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         processor.size = size or processor.size
-        return model, processor
+        return (with_prompt_encoder(model) if arguments.prompts else model), processor
     model = new_model(
         arguments.encoder or DEFAULT_ENCODER,
         pretrained=not arguments.no_encoder_weights,
@@ -227,9 +232,12 @@ def run(arguments: argparse.Namespace) -> int:
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_image_size, check_network
     from ..training.fingerprint import read_fingerprint
-    from ..training.trainer import lesion_trainer
+    from ..training.prompts import PromptedLesionTrainer
+    from ..training.trainer import LesionTrainer, lesion_trainer
 
     check_model_options(arguments)
+    if arguments.prompts and arguments.checkpoint is None:
+        raise InputError("`--prompts` must be used with --checkpoint: a trained network learns to take them. Train it.")
     training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
@@ -254,7 +262,10 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
-        trainer = lesion_trainer(model, processor, data, training_arguments, arguments.encoder_learning_rate)
+        trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
+        trainer = lesion_trainer(
+            model, processor, data, training_arguments, arguments.encoder_learning_rate, trainer_class
+        )
     row |= {
         "data": Path(arguments.data).name,
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
@@ -274,6 +285,7 @@ def run(arguments: argparse.Namespace) -> int:
         "learning_rate": training_arguments.learning_rate,
         "weight_decay": training_arguments.weight_decay,
         "attention_weight": model.config.attention_weight,
+        "prompts": arguments.prompts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
     }
@@ -329,4 +341,5 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
         results = [weights_digest(output), round(seconds / 60, 1)]
         results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
-        print(f"saved {output}; validation J {score['eval_jaccard']:.4f}")
+        clicked = " after one click" if row["prompts"] else ""
+        print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")

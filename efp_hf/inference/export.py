@@ -17,13 +17,13 @@ from timm.layers.conv2d_same import Conv2dSame
 from torch import nn
 from torch.export import Dim
 from transformers.exporters.auto import AutoExportConfig, AutoHfExporter
-from transformers.exporters.base import EXPORT_MANIFEST_FILE
+from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
 
-from ..configuration_efp import with_code_files
+from ..configuration_efp import NUM_LEVELS, with_code_files
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
 from .checkpoint import EXPORTED_SUFFIXES, TRAINING_IMAGES
-from .runtimes import PACKAGES, require_packages
+from .runtimes import DECODER, ENCODER, PACKAGES, PROMPTED_DECODER, WHOLE, no_prompts, require_packages
 
 EXPORT_FORMATS = tuple(PACKAGES)
 CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
@@ -50,10 +50,14 @@ def export_model(
     [`load_checkpoint`] loads. Batch size, height and width stay free (ExecuTorch: up to
     `EXECUTORCH_LIMITS`).
 
+    A model that takes prompts gets three graphs more, [`prompt_graphs`], in ONNX and OpenVINO; in ExecuTorch, and where
+    its levels do not halve in size, the folder makes the automatic mask alone.
+
     Args:
         folder: is there afterwards whole, or as it was before.
         to: "onnx", "openvino" or "executorch".
-        calibration_images: quantize to int8, with the ranges that these images give; they should be training images.
+        calibration_images: quantize the automatic mask's graph to int8, with the ranges that these images give; they
+            should be training images.
         half: weights of 16 bits, for ONNX and ExecuTorch the computation too.
         overwrite: replace an exported folder.
         fingerprint: the checkpoint's `training_images.csv`, that goes along.
@@ -72,23 +76,31 @@ def export_model(
         quantizer = None
         if calibration_images is not None:
             quantizer = make_quantizer(to, list(calibration_inputs(calibration_images, processor)))
-        options = {"dynamic_shapes": {"pixel_values": free_sizes(to)}, "quantizer": quantizer}
+        options = {"export_format": to}
         if to == "openvino":
             options["compress_to_fp16"] = half  # it does not halve the convolutions of a model of 16 bits
-        config = AutoExportConfig.from_dict({"export_format": to, **options})
         model = traceable(model)
         if to == "onnx":
             write_poolings_for_onnx(model)
-        model = model.half() if half and to != "openvino" else model
-        pixel_values = torch.zeros(TRACED_SHAPE, dtype=model.dtype)
-        exported = AutoHfExporter.from_config(config).export(model, {"pixel_values": pixel_values}, config)
+        dtype = torch.float16 if half and to != "openvino" else model.dtype
+        graphs = {WHOLE: (model, {"pixel_values": torch.zeros(TRACED_SHAPE, dtype=dtype)}, free_sizes(to))}
+        if to != "executorch" and getattr(model, "prompt_encoder", None) is not None and has_exact_halves(model):
+            graphs |= prompt_graphs(model, dtype)
+        model.to(dtype)
+        components = {}
+        for name, (module, inputs, sizes) in graphs.items():
+            config = AutoExportConfig.from_dict(
+                {**options, "dynamic_shapes": sizes, "quantizer": quantizer if name == WHOLE else None}
+            )
+            exported = AutoHfExporter.from_config(config).export(module, inputs, config)
+            components[name] = next(iter(exported.components.values()))
         if to == "onnx":
             # the Python lines that made each node: three quarters of a graph's bytes, which no runtime reads
             from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-            for component in exported.components.values():
+            for component in components.values():
                 ClearMetadataAndDocStringPass()(component.program)
-        exported.save_pretrained(partial)
+        ExportedModel(components, to, model.config).save_pretrained(partial)
         processor.save_pretrained(partial)
         if fingerprint is not None:
             shutil.copy(fingerprint, partial)
@@ -158,11 +170,53 @@ def is_written_here(path: Path) -> bool:
 
 
 def free_sizes(to: str) -> dict:
-    """Axis of `pixel_values` → that its size is free; an export in which it would become a constant is an error."""
+    """Which axes of `pixel_values` have a free size; an export in which it would become a constant is an error."""
     if to == "executorch":
         most, longest = EXECUTORCH_LIMITS
-        return {0: Dim.DYNAMIC(max=most), 2: Dim.DYNAMIC(max=longest), 3: Dim.DYNAMIC(max=longest)}
-    return {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+        axes = {0: Dim.DYNAMIC(max=most), 2: Dim.DYNAMIC(max=longest), 3: Dim.DYNAMIC(max=longest)}
+    else:
+        axes = {0: Dim.DYNAMIC, 2: Dim.DYNAMIC, 3: Dim.DYNAMIC}
+    return {"pixel_values": axes}
+
+
+def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict, dict]]:
+    """
+    The three graphs of a correction → network, example of its inputs, and their free sizes:
+
+        encoder             pixel_values, of sides that are multiples of `SIZE_DIVISOR` → F1..F4
+        decoder             image_embeddings F1..F4 → logits of the automatic mask
+        prompted_decoder    image_embeddings F1..F4, input_points, input_labels, input_boxes, input_masks → logits
+
+    The prompted decoder takes all prompts; those of [`no_prompts`] say nothing.
+    """
+    batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")  # of SIZE_DIVISOR pixels
+    image = torch.zeros(TRACED_SHAPE, dtype=dtype)
+    batch_size, _, height, width = image.shape
+    strides = [model.first_stride * 2**i for i in range(NUM_LEVELS)]
+    embeddings = tuple(
+        torch.zeros(batch_size, channels, height // stride, width // stride, dtype=dtype)
+        for channels, stride in zip(model.encoder.channels, strides, strict=True)
+    )
+
+    def free_sides(stride: int) -> dict:
+        count = SIZE_DIVISOR // stride
+        return {0: batch, 2: count * rows, 3: count * columns} if count > 1 else {0: batch, 2: rows, 3: columns}
+
+    points = {0: batch, 1: Dim("points")}
+    embeddings_sizes = {"image_embeddings": tuple(free_sides(stride) for stride in strides)}
+    prompt_sizes = {
+        "input_points": points,
+        "input_labels": points,
+        "input_boxes": {0: batch},
+        "input_masks": {0: batch, 2: Dim("mask_height"), 3: Dim("mask_width")},
+    }
+    inputs = {"image_embeddings": embeddings}
+    prompts = no_prompts(batch_size, dtype, length=3)
+    return {
+        ENCODER: (model.encoder, {"pixel_values": image}, {"pixel_values": free_sides(1)}),
+        DECODER: (model, inputs, embeddings_sizes),
+        PROMPTED_DECODER: (model, inputs | prompts, embeddings_sizes | prompt_sizes),
+    }
 
 
 def traceable(model: EFPForSegmentation) -> EFPForSegmentation:

@@ -22,6 +22,7 @@ from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomic
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
+from .correction import Correction
 from .drawing import outline_lesion
 from .prediction_table import (
     COLUMNS,
@@ -221,6 +222,26 @@ def predict_one(
     prediction = Prediction.of(path, result)
     prediction.note = image.info.get(REPAIRED, "")
     return prediction
+
+
+def correct_file(
+    path: Path,
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
+    points: list[tuple[float, float, int]],
+    box: tuple[float, float, float, float] | None,
+    **post_processing,
+) -> Prediction:
+    """The mask of one file after clicks and a box, as of [`Correction`], in pixels of the upright photo."""
+    read = read_for_model(path, processor)
+    if isinstance(read, str):
+        return Prediction(path, error=read)
+    image, size = read
+    try:
+        outputs = Correction(image, model, processor, size).outputs(points, box)
+    except ValueError as error:
+        return Prediction(path, error=f"{path}: {error}")
+    return predict_one(path, image, size, outputs.logits, processor, **post_processing)
 
 
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:

@@ -5,10 +5,12 @@ import os
 from pathlib import Path
 
 import torch
-from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
+from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedComponent, ExportedModel
+from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from ..configuration_efp import damage_named
+from ..configuration_efp import PADDING, damage_named
 from ..extras import require
+from ..modeling_efp import SIZE_DIVISOR, Prompts
 
 PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -17,6 +19,75 @@ PACKAGES = {
 }
 RUNTIMES = ("torch", *PACKAGES)
 TRIAL_SIZE = (64, 96)  # of the image that a loaded model is tried on
+# graphs of an exported folder
+WHOLE, ENCODER, DECODER, PROMPTED_DECODER = "model", "encoder", "decoder", "prompted_decoder"
+
+
+class ExportedSegmentation(ExportedModel):
+    """
+    An exported network that is called like [`EFPForSegmentation`]. Its graph `model` makes the automatic mask; where it
+    takes prompts `encoder`, `decoder` and `prompted_decoder` are its parts.
+    """
+
+    @property
+    def prompt_encoder(self) -> ExportedComponent | None:
+        """As of [`EFPForSegmentation`] `None` where the network takes no prompts."""
+        return self.components.get(PROMPTED_DECODER)
+
+    def get_image_embeddings(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """
+        F1..F4 of images whose sides are multiples of `SIZE_DIVISOR`.
+
+        Raises:
+            ValueError: other sides, or a folder without the graphs for prompts.
+        """
+        if self.prompt_encoder is None:
+            raise ValueError(
+                "The network must have been trained with prompts to take some, and exported for onnx or openvino. "
+                "Load another checkpoint, or train with `efp train --prompts`."
+            )
+        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
+            raise ValueError(
+                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
+                f"{tuple(pixel_values.shape[-2:])}."
+            )
+        return self.runners[ENCODER](pixel_values=pixel_values)
+
+    def __call__(
+        self,
+        pixel_values: torch.Tensor | None = None,
+        image_embeddings: tuple[torch.Tensor, ...] | None = None,
+        input_points: torch.Tensor | None = None,
+        input_labels: torch.Tensor | None = None,
+        input_boxes: torch.Tensor | None = None,
+        input_masks: torch.Tensor | None = None,
+        **others,
+    ) -> SemanticSegmenterOutput:
+        """`others`, what else [`EFPForSegmentation`] takes, is dropped as by [`ExportedModel`]."""
+        prompts = Prompts(input_points, input_labels, input_boxes, input_masks)
+        given = {name: value for name, value in vars(prompts).items() if value is not None}
+        if image_embeddings is None and not given:
+            return self.runners[WHOLE](pixel_values=pixel_values)
+        if not given:
+            return self.runners[DECODER](image_embeddings=image_embeddings)
+        if image_embeddings is None:
+            image_embeddings = self.get_image_embeddings(pixel_values)
+        inputs = no_prompts(len(image_embeddings[0]), self.dtype)
+        inputs |= {name: value.to(inputs[name].dtype) for name, value in given.items()}
+        outputs = self.runners[PROMPTED_DECODER](image_embeddings=image_embeddings, **inputs)
+        batch_size, _, height, width = outputs.logits.shape  # the image's, which the embeddings do not tell
+        prompts.check(batch_size, height, width)
+        return outputs
+
+
+def no_prompts(batch_size: int, dtype: torch.dtype, length: int = 1) -> dict[str, torch.Tensor]:
+    """The prompts of `prompted_decoder` that say nothing: `length` points, and a mask of as many pixels a side."""
+    return {
+        "input_points": torch.full((batch_size, length, 2), float(PADDING)),
+        "input_labels": torch.full((batch_size, length), PADDING),
+        "input_boxes": torch.full((batch_size, 4), float(PADDING)),
+        "input_masks": torch.zeros(batch_size, 1, length, length, dtype=dtype),
+    }
 
 
 def require_packages(packages: tuple[str, ...], purpose: str) -> None:
@@ -71,10 +142,10 @@ def runner_options(runtime: str, bf16: bool, threads: int | None) -> dict:
     return {"device": "cpu", "session_options": options}
 
 
-def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedModel:
+def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedSegmentation:
     """
-    The model of an exported folder, ready to run. It is called like [`EFPForSegmentation`] with `pixel_values`
-    `(batch_size, 3, height, width)` and returns an output with `logits`; it has `device`, `dtype` and `config`.
+    The model of an exported folder, ready to run. It is called like [`EFPForSegmentation`] and returns an output with
+    `logits`; it has `device`, `dtype` and `config`.
 
     Args:
         bf16: products in bfloat16, for OpenVINO: logits differ from the second or third digit on.
@@ -92,7 +163,7 @@ def load_exported(folder: str | Path, bf16: bool = False, threads: int | None = 
     return model
 
 
-def start_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedModel:
+def start_exported(folder: str | Path, bf16: bool = False, threads: int | None = None) -> ExportedSegmentation:
     """As [`load_exported`], of any network: it is not tried on an image."""
     runtime = runtime_of(folder)
     require_packages(PACKAGES.get(runtime, ()), f"{folder}: the runtime {runtime}")
@@ -100,20 +171,26 @@ def start_exported(folder: str | Path, bf16: bool = False, threads: int | None =
         raise ValueError(f"{folder}: `bf16` must be used with a folder of OpenVINO, got one for {runtime}.")
     options = runner_options(runtime, bf16, threads)
     with damage_named(folder, "the exported model is damaged"):
-        return ExportedModel.from_pretrained(Path(os.path.expanduser(folder)), **options)
+        return ExportedSegmentation.from_pretrained(Path(os.path.expanduser(folder)), **options)
 
 
 @torch.inference_mode()
-def check_outputs(model: ExportedModel) -> None:
+def check_outputs(model: ExportedSegmentation) -> None:
     """
     Raises:
         ValueError: a small black image does not give finite logits of the configuration's labels: some weights are
-            damaged, or the file is another network's.
+            damaged, or a file is another network's.
     """
     shape = (1, model.config.num_channels, *TRIAL_SIZE)
-    logits = model(pixel_values=torch.zeros(shape, dtype=model.dtype, device=model.device)).logits
+    pixel_values = torch.zeros(shape, dtype=model.dtype, device=model.device)
+    trials = [{"pixel_values": pixel_values}]
+    if model.prompt_encoder is not None:
+        embeddings = model.get_image_embeddings(pixel_values)
+        trials += [{"image_embeddings": embeddings, **prompts} for prompts in ({}, no_prompts(1, model.dtype))]
     expected = (1, model.config.num_labels, *TRIAL_SIZE)
-    if tuple(logits.shape) != expected:
-        raise ValueError(f"its logits must have the shape {expected}, got {tuple(logits.shape)}.")
-    if not logits.isfinite().all():
-        raise ValueError("its logits must be finite, got NaN or infinity for a black image.")
+    for inputs in trials:
+        logits = model(**inputs).logits
+        if tuple(logits.shape) != expected:
+            raise ValueError(f"its logits must have the shape {expected}, got {tuple(logits.shape)}.")
+        if not logits.isfinite().all():
+            raise ValueError("its logits must be finite, got NaN or infinity for a black image.")

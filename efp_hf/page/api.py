@@ -4,8 +4,10 @@ from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
+from .correction import correct_photo
 from .handlers import with_messages
-from .inputs import FilesInput, PhotoInput
+from .inputs import FilesInput, NumbersInput, PhotoInput, PointsInput
+from .marks import read_marks
 from .photo import SegmentedPhoto, segment_photo
 from .photo_results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
 from .temporary_files import new_answer_folder
@@ -21,30 +23,35 @@ class Endpoints:
         self.model = model
         self.processor = processor
 
-    def read_photo(self, image) -> SegmentedPhoto:
-        return segment_photo(image, self.model, self.processor)
+    def read_photo(self, image, points=None, labels=None, box=None) -> SegmentedPhoto:
+        marks = read_marks(points, labels, box)
+        photo = segment_photo(image, self.model, self.processor)
+        return correct_photo(photo, marks) if marks else photo
 
     @with_messages
-    def segment(self, image, threshold, largest_region):
+    def segment(self, image, threshold, largest_region, points=None, labels=None, box=None):
         """
         Find the skin lesion in a dermatoscopic photo. Research use, not a diagnosis.
 
         Args:
             image: the photo.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
+            points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
+            labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
+            box: [left, top, right, bottom] around the lesion, in pixels of the photo.
 
         Returns:
             data: size of the photo, area and bounding box of the lesion in pixels, mean probability inside, and the
                 contour as a COCO data set.
             mask: PNG of the photo's size, 0 skin and 255 lesion.
         """
-        photo = self.read_photo(image)
+        photo = self.read_photo(image, points, labels, box)
         data = lesion_data(photo, self.processor, threshold, largest_region)
         return data, str(write_mask_file(photo, self.processor, new_answer_folder(), threshold, largest_region))
 
     @with_messages
-    def measure(self, image, pixels_per_mm, threshold, largest_region):
+    def measure(self, image, pixels_per_mm, threshold, largest_region, points=None, labels=None, box=None):
         """
         Measure the skin lesion of a dermatoscopic photo: area, diameter, outline, compactness, asymmetry, border
         irregularity and colours. Research use, not a diagnosis.
@@ -53,24 +60,31 @@ class Endpoints:
             image: the photo.
             pixels_per_mm: scale of the photo, for measures in millimetres; 0 where it is not known.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
+            points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
+            labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
+            box: [left, top, right, bottom] around the lesion, in pixels of the photo.
         """
-        return measure_photo(self.read_photo(image), self.processor, threshold, largest_region, pixels_per_mm or None)
+        photo = self.read_photo(image, points, labels, box)
+        return measure_photo(photo, self.processor, threshold, largest_region, pixels_per_mm or None)
 
     @with_messages
-    def trust(self, image, threshold, largest_region):
+    def trust(self, image, threshold, largest_region, points=None, labels=None, box=None):
         """
         Estimate how well the mask of a dermatoscopic photo fits its lesion, with notes on what speaks against it.
 
         Args:
             image: the photo.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
+            points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
+            labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
+            box: [left, top, right, bottom] around the lesion, in pixels of the photo.
         """
-        return trust_photo(self.read_photo(image), self.processor, threshold, largest_region)
+        return trust_photo(self.read_photo(image, points, labels, box), self.processor, threshold, largest_region)
 
     @with_messages
-    def compare(self, image, truth, threshold, largest_region):
+    def compare(self, image, truth, threshold, largest_region, points=None, labels=None, box=None):
         """
         Score the mask of a dermatoscopic photo against the true one: J, TJ, Dice, sensitivity and specificity.
 
@@ -78,9 +92,13 @@ class Endpoints:
             image: the photo.
             truth: the true mask, a picture of the photo's size, 0 skin and 255 lesion.
             threshold: probability, between 0 and 1, above which a pixel is lesion.
-            largest_region: keep the lesion's largest region only, its holes filled.
+            largest_region: keep the lesion's largest region only, its holes filled; where there are points all stay.
+            points: a person's clicks on the photo, a list of [x, y] in its pixels; the mask is corrected by them.
+            labels: of the points, a list of 1 (on the lesion) and 0 (on skin); without it all are on the lesion.
+            box: [left, top, right, bottom] around the lesion, in pixels of the photo.
         """
-        comparison = compare_photo(self.read_photo(image), self.processor, truth, threshold, largest_region)
+        photo = self.read_photo(image, points, labels, box)
+        comparison = compare_photo(photo, self.processor, truth, threshold, largest_region)
         return {**comparison.scores, "pixels": comparison.pixels}
 
     @with_messages
@@ -124,13 +142,18 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
             gr.Number(processor.threshold, label="threshold"),
             gr.Checkbox(processor.largest_region, label="largest_region"),
         ]
+        # only where the model takes them
+        takes_prompts = endpoints.model.prompt_encoder is not None
+        prompts = []
+        if takes_prompts:
+            prompts = [PointsInput(label="points"), NumbersInput(label="labels"), NumbersInput(label="box")]
         data, file = gr.JSON(label="data"), gr.File(label="file")
         trigger = gr.Button()
     for function, inputs, outputs, limits in (
-        (endpoints.segment, [image, *settings], [data, file], one_photo),
-        (endpoints.measure, [image, scale, *settings], data, one_photo),
-        (endpoints.trust, [image, *settings], data, one_photo),
-        (endpoints.compare, [image, truth, *settings], data, one_photo),
+        (endpoints.segment, [image, *settings, *prompts], [data, file], one_photo),
+        (endpoints.measure, [image, scale, *settings, *prompts], data, one_photo),
+        (endpoints.trust, [image, *settings, *prompts], data, one_photo),
+        (endpoints.compare, [image, truth, *settings, *prompts], data, one_photo),
         (endpoints.look_inside, [image], data, one_photo),
         (endpoints.segment_many, [files, *settings], [data, file], many_photos),
     ):

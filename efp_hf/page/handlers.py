@@ -1,5 +1,6 @@
 """What a click on the page does: each method is wired to an event in `layout.py`."""
 
+import shutil
 from collections.abc import Callable
 from functools import wraps
 from html import escape
@@ -9,9 +10,21 @@ from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
-from .markup import batch_html, comparison_html, grid_html, measures_html, probability_html, trust_html, view_html
-from .photo import segment_photo
-from .photo_results import compare_photo, draw_view, measure_photo, trust_photo
+from .correction import correct_photo, redo, undo
+from .corrector import show_marks
+from .marks import Marks
+from .markup import (
+    batch_html,
+    comparison_html,
+    grid_html,
+    measures_html,
+    probability_html,
+    status_html,
+    trust_html,
+    view_html,
+)
+from .photo import SegmentedPhoto, segment_photo
+from .photo_results import compare_photo, draw_probabilities, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
 from .temporary_files import SessionFiles, new_answer_folder
 
@@ -46,10 +59,13 @@ class Handlers:
     `evidence` the sentence of [`trust_evidence`].
     """
 
-    def __init__(self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str):
+    def __init__(
+        self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str, examples: list[Path] = ()
+    ):
         self.model = model
         self.processor = processor
         self.evidence = evidence
+        self.examples = examples
         self.session_files = SessionFiles()
 
     def remember(self, uploads, request: gr.Request):
@@ -62,24 +78,78 @@ class Handlers:
         self.session_files.delete(request.session_hash)
 
     @with_messages
+    def choose_example(self, event: gr.SelectData, request: gr.Request):
+        """The session's own copy of the example, as if it had been uploaded."""
+        return shutil.copy(self.examples[event.index], self.session_folder(request))
+
+    @with_messages
     def segment_upload(self, upload, threshold, largest_region):
+        """The photo and its pictures in place of the welcome; the welcome again where the photo was taken away."""
+        if upload is None:
+            return self.clear()
         photo = segment_photo(upload, self.model, self.processor)
-        return photo, *self.redraw(photo, threshold, largest_region)
+        return (
+            photo,
+            gr.Column(visible=False),
+            gr.Column(visible=True),
+            *self.redraw(photo, threshold, largest_region),
+        )
+
+    def clear(self):
+        return None, gr.Column(visible=True), gr.Column(visible=False), *self.redraw(None, None, None)
 
     @with_messages
     def redraw(self, photo, threshold, largest_region):
+        """Words and picture, and where the model takes prompts the corrector's parts."""
+        takes_prompts = self.model.prompt_encoder is not None
         if photo is None:
-            return "", ""
+            return "", *((None, *show_marks([], False, False)) if takes_prompts else ())
         view = draw_view(photo, self.processor, threshold, largest_region)
-        return view_html(view), probability_html(view, threshold)
+        if not takes_prompts:
+            return (view_html(view),)
+        marks = show_marks(photo.marks.names(), bool(photo.past), bool(photo.future))
+        return status_html(view), view.after, *marks
+
+    def corrector(self, correct: Callable[..., SegmentedPhoto]) -> Callable:
+        """The handler of one way to correct: `correct` takes the photo and the value of a component."""
+
+        @with_messages
+        def handler(photo, value, threshold, largest_region):
+            if photo is None:
+                raise ValueError("The server has deleted the photo by now. Upload it again.")
+            photo = correct(photo, value)
+            return photo, *self.redraw(photo, threshold, largest_region)
+
+        return handler
+
+    @with_messages
+    def click(self, photo, kind, threshold, largest_region, event: gr.SelectData):
+        """A click on the picture, whose pixels are larger than those of the photo."""
+
+        def add(photo: SegmentedPhoto, kind: str) -> SegmentedPhoto:
+            x, y = (
+                float(int((place + 0.5) * side / shown))
+                for place, side, shown in zip(event.index, photo.size[::-1], photo.preview.size, strict=True)
+            )
+            return correct_photo(photo, photo.marks.with_click(x, y, kind))
+
+        return self.corrector(add)(photo, kind, threshold, largest_region)
 
     @with_messages
     def update_tab(self, tab, photo, threshold, largest_region, pixels_per_mm, truth):
         """Results of the open tab; those of the others are made when they are opened."""
-        results = {"Measure": gr.skip(), "Trust": gr.skip(), "Compare": gr.skip(), "Look inside": gr.skip()}
+        results = {
+            "Segment": gr.skip(),
+            "Measure": gr.skip(),
+            "Trust": gr.skip(),
+            "Compare": gr.skip(),
+            "Look inside": gr.skip(),
+        }
         settings = (self.processor, threshold, largest_region)
         if photo is not None:
-            if tab == "Measure":
+            if tab == "Segment":
+                results[tab] = probability_html(draw_probabilities(photo, *settings), threshold)
+            elif tab == "Measure":
                 results[tab] = measures_html(measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None))
             elif tab == "Trust":
                 results[tab] = trust_html(trust_photo(photo, *settings), self.evidence)
@@ -92,7 +162,7 @@ class Handlers:
     @with_messages
     def compare_upload(self, photo, truth, threshold, largest_region):
         if photo is None:
-            raise ValueError("There is no lesion yet. Choose a photo and press Segment, then compare.")
+            raise ValueError("There is no lesion yet. Choose a photo, then compare.")
         return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
 
     @with_messages
@@ -113,13 +183,22 @@ class Handlers:
         batch = segment_batch(uploads, self.model, self.processor, folder, threshold, largest_region, progress=show)
         return batch_html(batch), gr.DownloadButton(value=str(batch.archive), interactive=True)
 
+    def corrections(self) -> dict[str, Callable]:
+        """The handlers of [`corrector`] by the component that calls them."""
+        return {
+            "undo": self.corrector(lambda photo, _: undo(photo)),
+            "redo": self.corrector(lambda photo, _: redo(photo)),
+            "reset": self.corrector(lambda photo, _: correct_photo(photo, Marks())),
+            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names))),
+        }
+
     def writer(self, write_file: Callable[..., Path]) -> Callable:
         """The handler that writes one of the photo's files."""
 
         @with_messages
         def write(photo, threshold, largest_region, request: gr.Request):
             if photo is None:
-                raise ValueError("There is nothing to download yet. Choose a photo and press Segment.")
+                raise ValueError("There is nothing to download yet. Choose a photo.")
             return str(write_file(photo, self.processor, self.session_folder(request), threshold, largest_region))
 
         return write

@@ -2,6 +2,7 @@
 
 from html import escape
 from pathlib import Path
+from typing import ClassVar
 from urllib.parse import unquote
 
 from ..extras import needing
@@ -100,3 +101,24 @@ class FilesInput(LocalFiles, gr.File):
 
     def get_block_class(self):
         return "file"
+
+
+class NumbersInput(gr.JSON):
+    """A list of numbers; the schema that Gradio gives of JSON is none, and MCP clients refuse it."""
+
+    items: ClassVar = {"type": "number"}
+
+    def api_info(self):
+        return {"type": "array", "items": self.items}
+
+    def get_block_name(self):
+        return "json"
+
+    def get_block_class(self):
+        return "json"
+
+
+class PointsInput(NumbersInput):
+    """A list of [x, y]."""
+
+    items: ClassVar = {"type": "array", "items": {"type": "number"}}

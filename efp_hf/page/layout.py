@@ -8,6 +8,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
+from .corrector import add_corrector
 from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
 from .inputs import FilesInput, Page, PhotoInput
@@ -45,21 +46,23 @@ def build_page(
         evidence: the sentence of [`trust_evidence`].
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
-    handlers = Handlers(model, processor, evidence)
+    examples = sorted(examples.glob("*.jpg")) if examples is not None else []
+    takes_prompts = model.prompt_encoder is not None
+    handlers = Handlers(model, processor, evidence, examples)
     with Page(
         title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
     ) as page:
         gr.Markdown(render("header.md"))
-        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60))
+        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor, examples)
+                parts = add_photo_column(processor)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts)
+                    add_photo_tabs(parts, examples, takes_prompts)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        gr.Markdown(render("api.md", url=url, max_mcp_bytes=MAX_MCP_BYTES))
+                        gr.Markdown(render("api.md", takes_prompts=takes_prompts, url=url, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
         parts.score.click(
@@ -70,12 +73,13 @@ def build_page(
         )
         for component in (parts.upload, parts.truth, parts.files):
             component.change(handlers.remember, component, None, **SILENT)
+        page.load(None, js="() => efp.nameByText()", **PRIVATE)
         page.unload(handlers.close_session)
         add_endpoints(Endpoints(model, processor), MODEL, BATCH)
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> SimpleNamespace:
+def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
     """What is chosen → the page's parts by name, to which the tabs add theirs."""
     upload = PhotoInput(
         label="Photo",
@@ -88,7 +92,6 @@ def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> Sim
         alt_text="The photo that was chosen",
         elem_id="photo",
     )
-    run = gr.Button("Segment", variant="primary", elem_id="run")
     threshold = gr.Slider(
         0.02,
         0.98,
@@ -99,27 +102,33 @@ def add_photo_column(processor: EFPImageProcessor, examples: Path | None) -> Sim
         info="A pixel is lesion above this probability.",
     )
     region = gr.Checkbox(processor.largest_region, label="Largest region only, holes filled", elem_id="region")
-    if examples is not None:
-        gr.Examples(
-            [str(path) for path in sorted(examples.glob("*.jpg"))],
-            [upload],
-            label="Examples (drawings, not patients)",
-            example_labels=list(EXAMPLE_LABELS),
-            cache_examples=False,
-        )
     photo = gr.State(None, time_to_live=KEEP_SECONDS)
-    return SimpleNamespace(upload=upload, run=run, settings=[threshold, region], photo=photo)
+    return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace) -> None:
-    """The tabs of one photo."""
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool) -> None:
+    """The tabs of one photo; before there is one, the first has examples."""
     with gr.Tab("Segment"):
-        parts.view = gr.HTML(head=SCRIPT, js_on_load="efp.followCut(element, watch)", elem_id="view")
-        with gr.Row():
-            parts.downloads = {
-                id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}") for id, (name, _) in DOWNLOADS.items()
-            }
-        parts.probabilities = gr.HTML(elem_id="probabilities")
+        with gr.Column() as parts.welcome:
+            gr.Markdown(render("welcome.md"))
+            parts.examples = gr.Gallery(
+                [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
+                label="Examples (drawings, not patients)",
+                columns=len(EXAMPLE_LABELS),
+                allow_preview=False,
+                interactive=False,
+                buttons=[],
+                elem_id="examples",
+            )
+        with gr.Column(visible=False) as parts.results:
+            parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
+            parts.corrector = add_corrector() if takes_prompts else None
+            with gr.Row():
+                parts.downloads = {
+                    id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}")
+                    for id, (name, _) in DOWNLOADS.items()
+                }
+            parts.probabilities = gr.HTML(elem_id="probabilities")
     with gr.Tab("Measure"):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
@@ -167,8 +176,10 @@ def add_batch_tab(parts: SimpleNamespace) -> None:
 def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> None:
     """The photo is run once; settings redraw what is shown, and a tab is filled when it is opened."""
     open_tab = gr.State("Segment")
-    segmented = [parts.view, parts.probabilities]
-    in_tabs = [parts.measures, parts.trusted, parts.compared, parts.maps]
+    segmented = [parts.view]
+    if parts.corrector is not None:
+        segmented += [parts.corrector.picture, *parts.corrector.shown]
+    in_tabs = [parts.probabilities, parts.measures, parts.trusted, parts.compared, parts.maps]
     update = {
         "fn": handlers.update_tab,
         "inputs": [open_tab, parts.photo, *parts.settings, parts.pixels_per_mm, parts.truth],
@@ -176,14 +187,19 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
         **PRIVATE,
         **MODEL,
     }
-    parts.run.click(
+    parts.examples.select(handlers.choose_example, None, parts.upload, **SILENT)
+    shown = [parts.photo, parts.welcome, parts.results, *segmented]
+    chosen = parts.upload.change(
         handlers.segment_upload,
         [parts.upload, *parts.settings],
-        [parts.photo, *segmented],
-        show_progress_on=[parts.view],
+        shown,
+        show_progress_on=[parts.upload],
         **PRIVATE,
         **MODEL,
-    ).success(**update).success(None, js="() => efp.showResult()", **PRIVATE)
+    )
+    chosen.success(**update).success(None, js="() => efp.showResult()", **PRIVATE)
+    # the results of the photo before are not those of one that cannot be read
+    chosen.failure(handlers.clear, None, shown, **SILENT).success(lambda: [""] * len(in_tabs), None, in_tabs, **SILENT)
     gr.on(
         [setting.change for setting in parts.settings],
         handlers.redraw,
@@ -194,10 +210,33 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
         **PRIVATE,
         **MODEL,
     ).success(**update)
+    if parts.corrector is not None:
+        wire_corrector(parts, handlers, segmented, update)
     tabs.select(name_of_tab, None, open_tab, **SILENT).success(**update)
     gr.on([parts.pixels_per_mm.submit, parts.pixels_per_mm.blur], **update)
-    outputs = [*segmented, *in_tabs]
-    parts.upload.clear(lambda: (None, *[""] * len(outputs)), None, [parts.photo, *outputs], queue=False, **PRIVATE)
+    parts.upload.clear(lambda: [""] * len(in_tabs), None, in_tabs, queue=False, **PRIVATE)
+
+
+def wire_corrector(parts: SimpleNamespace, handlers: Handlers, segmented: list, update: dict) -> None:
+    """A click costs the prompted decoder; the open tab is filled after the picture."""
+    corrector = parts.corrector
+    corrections = handlers.corrections()
+    for event, value, correct in (
+        (corrector.picture.select, corrector.kind, handlers.click),
+        (corrector.undo.click, corrector.kind, corrections["undo"]),
+        (corrector.redo.click, corrector.kind, corrections["redo"]),
+        (corrector.reset.click, corrector.kind, corrections["reset"]),
+        (corrector.marks.input, corrector.marks, corrections["marks"]),
+    ):
+        event(
+            correct,
+            [parts.photo, value, *parts.settings],
+            [parts.photo, *segmented],
+            trigger_mode="always_last",
+            show_progress="hidden",
+            **PRIVATE,
+            **MODEL,
+        ).success(**update)
 
 
 def wire_downloads(parts: SimpleNamespace, handlers: Handlers) -> None:

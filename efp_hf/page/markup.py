@@ -11,19 +11,28 @@ from PIL import Image
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
+from .evidence import trust_word
 from .photo_results import Comparison, View
 
-MEASURES = {
-    "area": "pixels of the lesion",
-    "area_share": "the lesion's share of the image",
-    "feret_diameter_max": "longest diameter (scikit-image)",
-    "perimeter_crofton": "length of the outline (scikit-image); outlines along the axes up to 5 % short",
-    "compactness": "4π · area / perimeter²; a disc has about 1, other outlines less (a square 0.88: see perimeter)",
-    "asymmetry_major": "share left uncovered when folded about the longer principal axis (A of the ABCD rule)",
-    "asymmetry_minor": "the same about the shorter principal axis",
-    "border_irregularity": "outline over that of the convex hull; 1 for convex outlines, others more",
-    "color_variety": "colours of the ABCD rule that the lesion has (C): white, red, light and dark brown, "
-    "blue-grey, black",
+MEASURES = {  # the library's name → the name that a clinician reads, and what it is
+    "area": ("area", "all of the lesion"),
+    "area_share": ("share of the image", "that the lesion covers"),
+    "feret_diameter_max": ("longest diameter", "between the two points of the outline that lie farthest apart"),
+    "perimeter_crofton": ("length of the outline", "along the axes up to 5 % short"),
+    "compactness": ("roundness", "4π · area / outline²; a disc has about 1, other outlines less (a square 0.88)"),
+    "asymmetry_major": (
+        "asymmetry, longer axis",
+        "share left uncovered when folded about the longer principal axis (A of the ABCD rule)",
+    ),
+    "asymmetry_minor": ("asymmetry, shorter axis", "the same about the shorter principal axis"),
+    "border_irregularity": (
+        "border irregularity",
+        "outline over that of the convex hull; 1 for convex outlines, others more",
+    ),
+    "color_variety": (
+        "number of colours",
+        "of the ABCD rule (C): white, red, light and dark brown, blue-grey, black",
+    ),
 }
 MILLIMETRES = {"area": "mm2", "feret_diameter_max": "mm", "perimeter_crofton": "mm"}
 SCORE_NAMES = {
@@ -72,40 +81,47 @@ def grid_html(pictures: list[tuple[Image.Image, str]], alternative: str) -> str:
     return TEMPLATES.get_template("macros.html").module.grid(pictures, alternative)
 
 
+def status_html(view: View) -> str:
+    """How far to trust the mask, and its size."""
+    return render("status.html", view=view, word=trust_word(view.expected_jaccard))
+
+
 def view_html(view: View) -> str:
-    """Photo and lesion, with the slider between them."""
-    return render("view.html", view=view)
+    """How far to trust the mask, then photo and lesion with the slider between them."""
+    return render("view.html", view=view, word=trust_word(view.expected_jaccard))
 
 
-def probability_html(view: View, threshold: float) -> str:
+def probability_html(picture: Image.Image, threshold: float) -> str:
     """The probability map with its colour bar, the threshold marked on it."""
-    return render("probability.html", view=view, threshold=threshold, colors=COLOR_MAP.tolist())
+    return render("probability.html", picture=picture, threshold=threshold, colors=COLOR_MAP.tolist())
 
 
 def measures_html(measures: dict[str, float | None]) -> str:
-    """The measures in pixels and, where there is a scale, in millimetres, each with what it is."""
-    rows = [(name, *measure_cells(name, measures), meaning) for name, meaning in MEASURES.items()]
+    """The measures, in millimetres first where there is a scale, each with what it is and the library's name."""
+    rows = [(title, measure_text(name, measures), meaning, name) for name, (title, meaning) in MEASURES.items()]
     caption = "Measures of the lesion" if measures["area"] else "No lesion found: there is nothing to measure"
-    return table_html(caption, ("measure", "value", "with scale", "what it is"), rows, numbers=(1, 2))
+    return table_html(caption, ("measure", "value", "what it is", "name in the library"), rows, numbers=(1,))
 
 
-def measure_cells(name: str, measures: dict[str, float | None]) -> tuple[str, str]:
-    """One measure as text: by itself, and in millimetres where those are known."""
+def measure_text(name: str, measures: dict[str, float | None]) -> str:
+    """One measure with its unit."""
     value = measures[name]
     if value is None:
-        return "", ""
+        return ""
     if name in MILLIMETRES:
         unit = MILLIMETRES[name]
         in_mm = measures.get(f"{name}_{unit}")
-        return f"{value:,.0f} px", "" if in_mm is None else f"{in_mm:.2f} {unit.replace('2', '²')}"
+        in_pixels = f"{value:,.0f} px"
+        return in_pixels if in_mm is None else f"{in_mm:.2f} {unit.replace('2', '²')} ({in_pixels})"
     if name == "area_share":
-        return f"{value:.2%}", ""
-    return f"{value:d} of 6" if name == "color_variety" else f"{value:.3f}", ""
+        return f"{value:.2%}"
+    return f"{value:d} of 6" if name == "color_variety" else f"{value:.3f}"
 
 
 def trust_html(trusted: dict, evidence: str) -> str:
     """The estimate, the notes, and how well the estimate was measured to work."""
-    return render("trust.html", **trusted, evidence=evidence, failed_below=JACCARD_THRESHOLD)
+    word = trust_word(trusted["expected_jaccard"])
+    return render("trust.html", **trusted, word=word, evidence=evidence, failed_below=JACCARD_THRESHOLD)
 
 
 def comparison_html(comparison: Comparison) -> str:

@@ -1,6 +1,6 @@
 """A photo after its one run through the model, and the lesion in it at any threshold."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,8 +11,10 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import REPAIRED, read_image
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.correction import Correction
 from ..inference.folder import read_for_model
 from ..modeling_efp import EFPForSegmentation
+from .marks import Marks
 from .uploads import check_photo, without_folder
 
 PREVIEW_SIDE = 1024  # longer side of the pictures on the page
@@ -26,6 +28,9 @@ class SegmentedPhoto:
     `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 2, height,
     width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
     channels) and M_s 1..4, empty for an exported model, `note` what had to be repaired to read the file.
+
+    Where the model takes prompts, `correction` keeps what the encoder made of the photo, `marks` are a person's clicks
+    and box that `logits` are of, `past` and `future` those before them and those that were undone.
     """
 
     path: Path
@@ -34,6 +39,10 @@ class SegmentedPhoto:
     logits: torch.Tensor
     maps: dict[str, np.ndarray]
     note: str = ""
+    correction: Correction | None = None
+    marks: Marks = field(default_factory=Marks)
+    past: tuple[Marks, ...] = ()
+    future: tuple[Marks, ...] = ()
 
 
 @torch.inference_mode()
@@ -49,7 +58,11 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
     if isinstance(read, str):
         raise ValueError(without_folder(read, path))
     image, size = read
-    inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
+    correction = None if model.prompt_encoder is None else Correction(image, model, processor, size)
+    if correction is None:
+        inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
+    else:
+        inputs = {"image_embeddings": correction.embeddings}
     outputs = model(**inputs, output_hidden_states=True, output_attentions=True)
     hidden_states = outputs.hidden_states or ()  # an exported model returns none
     levels = range(1, len(hidden_states) // 2 + 1)
@@ -63,6 +76,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         logits=outputs.logits.float().cpu(),
         maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
         note=image.info.get(REPAIRED, ""),
+        correction=correction,
     )
 
 
@@ -101,12 +115,13 @@ def post_process(
 ) -> BatchFeature:
     """
     `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
-    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run.
+    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run. Where there are
+    clicks all regions stay, as in [`Correction.segment`].
     """
     return processor.post_process_semantic_segmentation(
         SimpleNamespace(logits=photo.logits),
         target_sizes=[photo.size if size is None else size],
         threshold=threshold,
-        largest_region=largest_region,
+        largest_region=False if photo.marks.points else largest_region,
         return_probabilities=True,
     )[0]

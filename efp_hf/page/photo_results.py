@@ -16,6 +16,7 @@ from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
 from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
 from .photo import SegmentedPhoto, find_lesion, post_process
+from .pictures import draw_marks, outline_at_once
 from .uploads import MAX_UPLOAD_PIXELS, check_photo, naming
 
 PIXELS_PER_MM = (0.01, 10_000)
@@ -24,12 +25,12 @@ SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
 
 @dataclass
 class View:
-    """What the Segment tab shows: the photo, the lesion in it, its probabilities, and a sentence."""
+    """What the Segment tab shows first: the photo, the lesion in it, a sentence, and how far to trust the mask."""
 
     before: Image.Image
     after: Image.Image
-    probabilities: Image.Image
     summary: str
+    expected_jaccard: float
 
 
 def draw_view(
@@ -38,9 +39,11 @@ def draw_view(
     threshold: float | None = None,
     largest_region: bool | None = None,
 ) -> View:
-    """The Segment tab at the page's size, from the kept logits."""
+    """The lesion at the page's size, from the kept logits: a person who clicks waits for it."""
     threshold = processor.threshold if threshold is None else threshold
-    mask, probabilities = find_lesion(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    result = post_process(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    mask = result["segmentation"].numpy()
+    marks = photo.marks.scaled(photo.size, mask.shape)
     height, width = photo.size
     if mask.any():
         summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
@@ -48,10 +51,16 @@ def draw_view(
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
     return View(
         before=photo.preview,
-        after=tint_lesion(photo.preview, mask),
-        probabilities=draw_border(color_map(probabilities), mask, (255, 255, 255)),
+        after=draw_marks(outline_at_once(photo.preview, mask), marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
+        expected_jaccard=result["expected_jaccard"],
     )
+
+
+def draw_probabilities(photo, processor, threshold=None, largest_region=None) -> Image.Image:
+    """The probabilities at the page's size, the lesion's border on them."""
+    mask, probabilities = find_lesion(photo, processor, threshold, largest_region, photo.preview.size[::-1])
+    return draw_border(color_map(probabilities), mask, (255, 255, 255))
 
 
 def write_mask_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
@@ -85,10 +94,13 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
     prediction.note = photo.note
     row = table_row(prediction)
+    if largest_region is None:
+        largest_region = processor.largest_region
     return {
         **{name: None if value == "" else value for name, value in row.items()},
         "threshold": processor.threshold if threshold is None else threshold,
-        "largest_region": processor.largest_region if largest_region is None else largest_region,
+        "largest_region": largest_region and not photo.marks.points,
+        **(photo.marks.data() if photo.marks else {}),
         "contour": coco_contour(prediction.mask, photo.path.name),
     }
 

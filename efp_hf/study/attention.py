@@ -68,8 +68,8 @@ def measure_attention(
     for level, area in enumerate(attention_areas(dataset, model, processor), start=1):
         yield f"area_{level}", round(area, 4)
     yield "jaccard", round(mean_jaccard(dataset, model, processor), 4)
-    maps = torch.nn.ModuleList(attention.convolution for attention in model.attention)
+    maps = torch.nn.ModuleList(attention.convolution for attention in model.decoder.attention)
     with changed_outputs(maps, flattened):
         yield "jaccard_of_mean_attention", round(mean_jaccard(dataset, model, processor), 4)
-    with changed_outputs(model.pyramid.pair_scores, torch.zeros_like):
+    with changed_outputs(model.decoder.pyramid.pair_scores, torch.zeros_like):
         yield "jaccard_of_equal_pairs", round(mean_jaccard(dataset, model, processor), 4)

@@ -57,7 +57,7 @@ def parameter_groups(
     """
     groups = {}
     in_encoder = {id(parameter) for parameter in getattr(model.encoder, "backbone", model.encoder).parameters()}
-    for parameter in model.parameters():
+    for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
         is_encoder, decays = id(parameter) in in_encoder, parameter.ndim > 1
         group = groups.setdefault(
             (is_encoder, decays),
@@ -212,6 +212,7 @@ def lesion_trainer(
     data: DatasetDict | IterableDatasetDict,
     arguments: TrainingArguments,
     encoder_learning_rate: float,
+    trainer_class: type["LesionTrainer"] = LesionTrainer,
 ) -> Trainer:
     """
     A Trainer for EFP, or a model with the same interface, on the splits `train` (augmented) and `validation` of
@@ -251,7 +252,7 @@ def lesion_trainer(
     else:
         train_dataset = undecoded(data["train"]).with_transform(augmented)
         eval_dataset = undecoded(data["validation"]).with_transform(plain)
-    return LesionTrainer(
+    return trainer_class(
         model,
         arguments,
         train_dataset=train_dataset,

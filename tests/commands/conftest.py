@@ -2,8 +2,11 @@ import csv
 from dataclasses import dataclass
 
 import pytest
+import torch
 
 from efp_hf.__main__ import main
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.training.prompts import with_prompt_encoder
 
 
 @dataclass
@@ -37,3 +40,15 @@ def rows_of():
             return list(csv.DictReader(file))
 
     return read
+
+
+@pytest.fixture
+def prompted_checkpoint(tmp_path, tiny_checkpoint):
+    """The tiny checkpoint with prompts that change something."""
+    model, processor = load_checkpoint(tiny_checkpoint)
+    model = with_prompt_encoder(model)
+    for convolution in model.prompt_encoder.after:
+        torch.nn.init.normal_(convolution.weight)
+    model.save_pretrained(tmp_path / "prompted")
+    processor.save_pretrained(tmp_path / "prompted")
+    return tmp_path / "prompted"

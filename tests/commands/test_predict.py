@@ -17,6 +17,7 @@ from scipy.ndimage import label
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference import folder
 from efp_hf.inference.checkpoint import load_checkpoint, segment
+from efp_hf.inference.correction import Correction
 from efp_hf.inference.output_folder import only_writer
 
 EXAMPLES = REPOSITORY / "examples"
@@ -292,3 +293,59 @@ def test_images_that_do_not_fit_into_memory_are_said_so(efp, monkeypatch, tiny_c
     monkeypatch.setattr(folder, "segment_read", full)
     ran = efp("predict", EXAMPLES, "--checkpoint", tiny_checkpoint)
     assert ran.code == 1 and ran.err.endswith("Go on with --resume and a smaller --batch-size.\n")
+
+
+def test_clicks_and_box_make_the_mask_that_a_correction_has(efp, tmp_path, prompted_checkpoint, rows_of):
+    photo = EXAMPLES / "synthetic_1.jpg"
+    call = ("predict", photo, "--checkpoint", prompted_checkpoint)
+    assert efp(*call, "--points", "310,220", "80,95,0", "--box", "100,90,450,350", "--threshold", 0.4).code == 0
+    mask = np.asarray(Image.open(tmp_path / "masks" / "synthetic_1_segmentation.png")) > 128
+    model, processor = load_checkpoint(prompted_checkpoint)
+    image, size = folder.read_for_model(photo, processor)
+    correction = Correction(image, model, processor, size)
+    found = correction.segment([(310, 220, 1), (80, 95, 0)], (100, 90, 450, 350))
+    assert np.array_equal(mask, found["probabilities"].numpy() > 0.4)
+    (row,) = rows_of(tmp_path / "masks" / "predictions.csv")
+    assert "points [(310.0, 220.0, 1), (80.0, 95.0, 0)], box (100.0, 90.0, 450.0, 350.0)" in row["made_by"]
+    automatic = efp(*call, "--output", "automatic", "--threshold", 0.4)
+    assert automatic.code == 0
+    other = np.asarray(Image.open(tmp_path / "automatic" / "synthetic_1_segmentation.png")) > 128
+    assert not np.array_equal(mask, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (("--points", "10,20,2"), "invalid click value: '10,20,2'"),
+        (("--box", "1,2,3"), "invalid box value"),
+        (("--points", "10,20", "--overwrite"), "must be of one photo"),
+    ],
+)
+def test_prompts_that_cannot_be_are_refused(efp, prompted_checkpoint, options, message):
+    photos = sorted(EXAMPLES.glob("synthetic_[12].jpg"))
+    ran = efp("predict", *photos, "--checkpoint", prompted_checkpoint, *options)
+    assert ran.code == 2 and message in ran.err
+
+
+@pytest.mark.parametrize("prompts", [("--points", "302,284"), ("--points", "301.99,283.99"), ("--box", "0,0,302,284")])
+def test_the_border_of_a_photo_may_be_clicked(efp, tmp_path, prompted_checkpoint, prompts):
+    _, processor = load_checkpoint(prompted_checkpoint)
+    processor.size = {"height": 192, "width": 192}
+    processor.save_pretrained(prompted_checkpoint)
+    draw_lesion(0, 284, 302)[0].save(tmp_path / "photo.png")
+    call = ("predict", tmp_path / "photo.png", "--checkpoint", prompted_checkpoint)
+    assert efp(*call, *prompts).code == 0
+    assert efp(*call, "--output", "automatic").code == 0
+    masks = [(tmp_path / name / "photo_segmentation.png").read_bytes() for name in ("masks", "automatic")]
+    assert masks[0] != masks[1]
+
+
+def test_a_click_outside_of_the_photo_is_an_error_of_the_photo(efp, tmp_path, prompted_checkpoint, rows_of):
+    photo = EXAMPLES / "synthetic_1.jpg"
+    ran = efp("predict", photo, "--checkpoint", prompted_checkpoint, "--points", "5000,20")
+    assert ran.code == 1 and "must lie in the image of 600×450 pixels, got (5000.0, 20.0)" in ran.err
+
+
+def test_a_checkpoint_without_prompts_says_so(efp, tiny_checkpoint):
+    ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint, "--points", "10,20")
+    assert ran.code == 2 and "must take clicks and boxes, and does not" in ran.err

@@ -136,3 +136,42 @@ def test_damaged_fingerprint_is_refused_before_the_images_are_read(efp, trained_
 def test_masks_have_no_training_images(efp):
     ran = efp("score", "--data", "/nowhere", "--masks", "masks", "--allow-training-images")
     assert ran.code == 2 and "`--allow-training-images` must be used with a checkpoint, got --masks" in ran.err
+
+
+def test_prompts_are_scored_with_grabcut_beside(efp, tmp_path, synthetic_root, prompted_checkpoint, rows_of):
+    call = (
+        "score",
+        "--data",
+        synthetic_root,
+        "--split",
+        "validation",
+        "--prompts",
+        "--checkpoint",
+        prompted_checkpoint,
+    )
+    ran = efp(*call)
+    assert ran.code == 0, ran.err
+    rows = rows_of(tmp_path / "scores" / "prompts.csv")
+    given = [(row["prompts"], row["place"]) for row in rows]
+    assert len(given) == len(set(given)) == 2 * 6 + 2 * 3
+    for name in ("box", "box, GrabCut"):
+        assert [place for kind, place in given if kind == name] == ["0% off", "5% off", "10% off"]
+    by_box = {row["place"]: float(row["jaccard"]) for row in rows if row["prompts"] == "box, GrabCut"}
+    assert by_box["0% off"] > 0.6 and f"box, GrabCut 0% off         J {by_box['0% off']:.4f}" in ran.out
+    assert len(rows_of(tmp_path / "scores" / "number_of_clicks.csv")) == 6
+    assert {row["images"] for row in rows} == {"4"}
+
+
+def test_a_table_of_other_columns_is_refused_before_the_clicks(efp, tmp_path, synthetic_root, prompted_checkpoint):
+    (tmp_path / "scores").mkdir()
+    (tmp_path / "scores" / "number_of_clicks.csv").write_text("target,clicks\n")
+    ran = efp(
+        "score", "--data", synthetic_root, "--split", "validation", "--prompts", "--checkpoint", prompted_checkpoint
+    )
+    assert ran.code == 2 and "number_of_clicks.csv has the columns ['target', 'clicks']" in ran.err
+    assert not (tmp_path / "scores" / "prompts.csv").exists()
+
+
+def test_a_checkpoint_without_prompts_is_not_scored_with_them(efp, synthetic_root, tiny_checkpoint):
+    ran = efp("score", "--data", synthetic_root, "--prompts", "--checkpoint", tiny_checkpoint)
+    assert ran.code == 2 and "must take prompts to be scored with them" in ran.err

@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import REPOSITORY
 from transformers import TrainerCallback, trainer
 
@@ -69,6 +70,19 @@ def test_train_refuses_model_arguments_beside_a_checkpoint(efp, synthetic_root, 
         *given,
     )
     assert ran.code == 2 and f"`{given[0]}` must not be given with --checkpoint" in ran.err
+
+
+@pytest.mark.slow
+def test_training_with_prompts_leaves_the_automatic_mask(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    call = ("train", "--data", synthetic_root, *TRAIN[4:], "--checkpoint", tiny_checkpoint, "--prompts")
+    ran = efp(*call)
+    (row,) = rows_of(tmp_path / "runs" / "first" / "training.csv")
+    assert ran.code == 0 and f"validation J after one click {float(row['validation_jaccard']):.4f}" in ran.out
+    assert efp(*call, "--num-train-epochs", "3", "--resume").code == 0
+    before = EFPForSegmentation.from_pretrained(tiny_checkpoint).state_dict()
+    after = EFPForSegmentation.from_pretrained(tmp_path / "runs" / "first").state_dict()
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert not torch.equal(before["decoder.classifier.weight"], after["prompted_decoder.classifier.weight"])
 
 
 @pytest.mark.slow

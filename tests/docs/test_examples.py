@@ -150,8 +150,13 @@ def test_commands_are_fenced_so_that_they_are_run(page):
 def test_numbers_of_the_prose_are_those_of_the_code():
     from efp_hf.data.split import SHARES
     from efp_hf.metrics import JACCARD_THRESHOLD
+    from efp_hf.metrics.correction import BOX_JITTERS, MAX_CLICKS, TARGETS
 
     shares = "/".join(f"{share * 100:.0f}" for share in SHARES.values())
     assert f"a {shares} split" in (REPOSITORY / "README.md").read_text()
-    for page in ("README.md", "docs/metrics.md"):
+    correction = (REPOSITORY / "docs" / "correction.md").read_text()
+    _, small, large = (f"{jitter * 100:.0f} %" for jitter in BOX_JITTERS)
+    assert f"up to {MAX_CLICKS} clicks" in correction and f"up to {small} and {large} of the box" in correction
+    assert f"NoC@{100 * TARGETS[1]:.0f} | the clicks until an image's J reaches {TARGETS[1]}" in correction
+    for page in ("README.md", "docs/metrics.md", "docs/correction.md"):
         assert f"J below {JACCARD_THRESHOLD}" in (REPOSITORY / page).read_text()

@@ -44,9 +44,9 @@ def write_assets(assets: Path, checkpoint_of: Callable[[], EFPForSegmentation]) 
     with torch.inference_mode():  # half of each photo above the threshold: a mask then shows what the pixels are
         inputs = processor([Image.open(path).convert("RGB") for path in sorted(photos.iterdir())], return_tensors="pt")
         logits = model(**inputs).logits[:, 1]
-        model.classifier.bias -= logits.median()
-        model.classifier.weight *= 1 / logits.std()
-        model.classifier.bias *= 1 / logits.std()
+        model.decoder.classifier.bias -= logits.median()
+        model.decoder.classifier.weight *= 1 / logits.std()
+        model.decoder.classifier.bias *= 1 / logits.std()
     model.save_pretrained(assets / "checkpoint")
     processor.save_pretrained(assets / "checkpoint")
     write_synthetic_isic(assets / "data", num_images=GOOD_ROWS["train"], height=48, width=64)

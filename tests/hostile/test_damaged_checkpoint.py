@@ -253,8 +253,8 @@ DAMAGE = {
     **{
         f"{name}_{value}": (set_first(name, value), f"`{name}` must (be finite|not be negative)")
         for name, values in {
-            "classifier.weight": (math.nan, math.inf),
-            "attention.0.convolution.bias": (math.nan, -math.inf),
+            "decoder.classifier.weight": (math.nan, math.inf),
+            "decoder.attention.0.convolution.bias": (math.nan, -math.inf),
             f"{NORM}.weight": (math.nan, math.inf),
             f"{NORM}.running_mean": (math.nan, math.inf),
             f"{NORM}.running_var": (math.nan, math.inf, -0.1),
@@ -266,16 +266,16 @@ DAMAGE = {
         for dtype, kind in {torch.int64: "got I64", torch.bool: "got BOOL", torch.complex64: "got C64"}.items()
     },
     "weight_missing": (
-        damage_weights(lambda old: {k: v for k, v in old.items() if k != "classifier.bias"}),
-        "1 weights of the model are not in the checkpoint, classifier.bias",
+        damage_weights(lambda old: {k: v for k, v in old.items() if k != "decoder.classifier.bias"}),
+        "1 weights of the model are not in the checkpoint, decoder.classifier.bias",
     ),
     "weight_left_over": (
         damage_weights(lambda old: {**old, "other": torch.zeros(1)}),
         "1 weights of the checkpoint are not in the model, other",
     ),
     "weight_shape": (
-        damage_weights(lambda old: {**old, "classifier.bias": torch.zeros(5)}),
-        "1 weights have another shape than the configuration says, classifier.bias",
+        damage_weights(lambda old: {**old, "decoder.classifier.bias": torch.zeros(5)}),
+        "1 weights have another shape than the configuration says, decoder.classifier.bias",
     ),
     "shard_gone": (in_shards(lambda folder: sorted(folder.glob("model-*"))[1].unlink()), "model-00002-of"),
     "shard_cut": (in_shards(lambda folder: sorted(folder.glob("model-*"))[1].write_bytes(b"")), "weights are damaged"),
@@ -384,7 +384,7 @@ def test_whole_numbers_are_taken_for_floating_point_ones():
 @pytest.mark.parametrize("value", [math.nan, math.inf])
 def test_exported_model_whose_logits_are_not_finite_is_refused(value):
     model = tiny_model()
-    model.classifier.bias.data[0] = value
+    model.decoder.classifier.bias.data[0] = value
     with pytest.raises(ValueError, match="its logits must be finite"):
         check_outputs(model)
 
@@ -418,10 +418,10 @@ def test_every_command_refuses_a_damaged_checkpoint_in_one_line(
     draw_lesion(0, 32, 32)[0].save("photo.png")
     Path("data").symlink_to(synthetic_root)
     folder = shutil.copytree(checkpoints["config.json"], tmp_path / "work")
-    set_first("classifier.bias", math.nan)(folder)
+    set_first("decoder.classifier.bias", math.nan)(folder)
     before = set(tmp_path.iterdir())
     assert main([command, *COMMANDS[command], "--checkpoint", str(folder)]) == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"efp {command}: {folder}: weights: `classifier.bias` must be finite")
+    assert said.startswith(f"efp {command}: {folder}: weights: `decoder.classifier.bias` must be finite")
     assert said.count("\n") == 1
     assert set(tmp_path.iterdir()) == before

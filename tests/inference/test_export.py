@@ -144,7 +144,7 @@ def test_averages_lose_their_ceil_mode_only_where_every_level_is_half_of_the_one
         )
         model = tiny_model(backbone_config=backbone)
         write_poolings_for_onnx(model)
-        assert has_exact_halves(model) == expected and model.pyramid.ceil_mode != expected
+        assert has_exact_halves(model) == expected and model.decoder.pyramid.ceil_mode != expected
 
 
 @pytest.mark.parametrize("channels", [64, 20, 7])

@@ -5,6 +5,7 @@ import base64
 import fnmatch
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -19,9 +20,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+import torch
+from conftest import REPOSITORY, tiny_model
 from PIL import Image
 
+from efp_hf import EFPImageProcessor
 from efp_hf.data.files import read_mask
 
 EXAMPLES = REPOSITORY / "examples"
@@ -120,8 +123,10 @@ def page(browser, server):
 class open_page:
     """A page in its own browser profile; when it is closed, no request went to another host and no script failed."""
 
-    def __init__(self, browser, server, width=1440, color_scheme="light"):
-        self.context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme)
+    def __init__(self, browser, server, width=1440, color_scheme="light", has_touch=False):
+        self.context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=color_scheme, has_touch=has_touch
+        )
         self.url, self.hosts, self.failures = server.url, set(), []
 
     def __enter__(self):
@@ -130,7 +135,7 @@ class open_page:
         page.on("request", lambda request: self.hosts.add("/".join(request.url.split("/", 3)[:3])))
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.goto(self.url)
-        page.wait_for_selector("#run")
+        page.wait_for_selector("#examples img")
         return page
 
     def __exit__(self, kind, error, traceback):
@@ -147,8 +152,7 @@ def choose_photo(page, path=PHOTO):
 
 def segment(page, path=PHOTO):
     choose_photo(page, path)
-    page.click("#run")
-    page.wait_for_selector("#view .efp-compare img")
+    page.get_by_text(Path(path).name).wait_for()
 
 
 def open_tab(page, name):
@@ -160,7 +164,7 @@ def open_tab(page, name):
 
 
 def summary(page) -> str:
-    return page.inner_text("#view [role=status]")
+    return page.inner_text("#view .efp-summary")
 
 
 def download(page, button):
@@ -183,19 +187,21 @@ def test_segment_shows_the_lesion_and_the_threshold_redraws_it(page):
     segment(page)
     before = summary(page)
     assert before.startswith("The lesion covers") and "synthetic_1.jpg (600 × 450 pixels)" in before
-    assert page.locator("#probabilities img").is_visible()
+    page.wait_for_selector("#probabilities img")
     page.fill("#threshold input[type=number]", "0.9")
     page.keyboard.press("Tab")
-    page.wait_for_function("before => document.querySelector('#view [role=status]').innerText != before", arg=before)
+    page.wait_for_function("before => document.querySelector('#view .efp-summary').innerText != before", arg=before)
     assert float(summary(page).split()[3].rstrip("%")) < float(before.split()[3].rstrip("%"))
-    assert "0.90" in page.inner_text("#probabilities")
+    page.locator("#probabilities").get_by_text("0.90").wait_for()
 
 
 def test_an_example_can_be_segmented(page):
-    page.locator("button.gallery-item").first.click()
-    page.wait_for_selector("#photo img")
-    page.click("#run")
+    page.locator("#examples button").first.click()
     page.wait_for_selector("#view .efp-compare img")
+    assert not page.locator("#examples").is_visible()
+    assert "expected jaccard" in page.inner_text("#view [role=status]").lower()
+    page.click("#photo button[aria-label='Remove Image']")
+    page.wait_for_selector("#examples img")
 
 
 def test_downloads_are_those_of_the_command_line(page, tmp_path):
@@ -234,10 +240,11 @@ def test_measure_gives_millimetres_for_a_scale(page):
     segment(page)
     open_tab(page, "Measure")
     page.wait_for_selector("#measures table")
-    assert "feret_diameter_max" in page.inner_text("#measures") and "mm²" not in page.inner_text("#measures")
+    assert "longest diameter" in page.inner_text("#measures") and "mm²" not in page.inner_text("#measures")
     page.fill("#scale input", "20")
     page.keyboard.press("Enter")
     page.get_by_text("mm²").wait_for()
+    assert re.search(r"[0-9.]+ mm \([0-9,]+ px\)", page.inner_text("#measures"))
 
 
 def test_trust_states_the_estimate_and_how_well_it_was_measured(page):
@@ -312,15 +319,9 @@ def test_many_images_go_past_a_bad_file(page, tmp_path):
 def test_bad_photo_is_refused_in_words_and_the_page_goes_on(page, tmp_path, content, message):
     (tmp_path / "bad.jpg").write_bytes(content)
     choose_photo(page, tmp_path / "bad.jpg")
-    page.click("#run")
     page.get_by_text(f"bad.jpg: {'the file is ' if 'damaged' in message else ''}{message}").wait_for()
     page.reload()
     segment(page)
-
-
-def test_nothing_chosen_is_said(page):
-    page.click("#run")
-    page.get_by_text("There is no photo yet.").wait_for()
 
 
 def test_page_says_that_it_is_no_diagnosis(page):
@@ -331,22 +332,123 @@ def test_large_photo_is_shown(page, tmp_path):
     with Image.open(PHOTO) as image:
         image.resize((4000, 3000), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=92)
     choose_photo(page, tmp_path / "large.jpg")
-    page.click("#run")
     page.wait_for_selector("#view .efp-compare img")
     page.get_by_text("4000 × 3000 pixels").wait_for()
+
+
+# -- a person who corrects
+
+
+@pytest.fixture(scope="module")
+def prompted_checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(8)
+    model = tiny_model(prompt_size=4)
+    for after in model.prompt_encoder.after:
+        torch.nn.init.normal_(after.weight, std=2.0)
+    folder = tmp_path_factory.mktemp("checkpoint") / "prompted"
+    model.save_pretrained(folder)
+    EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def prompted_server(tmp_path_factory, prompted_checkpoint):
+    started = Server(tmp_path_factory.mktemp("prompted"), "--mcp", "--checkpoint", str(prompted_checkpoint))
+    yield started
+    started.stop()
+
+
+def marks(page) -> list[str]:
+    return page.locator("#marks label").all_inner_texts()
+
+
+def click_picture(page, x, y, tap=False):
+    """At a place of the picture, in shares of its sides."""
+    area = page.locator("#picture img").bounding_box()
+    place = area["x"] + x * area["width"], area["y"] + y * area["height"]
+    page.touchscreen.tap(*place) if tap else page.mouse.click(*place)
+
+
+def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, prompted_server, prompted_checkpoint, tmp_path):
+    from gradio_client import Client, handle_file
+
+    with open_page(browser, prompted_server) as page:
+        choose_photo(page)
+        page.wait_for_selector("#picture img")
+        automatic, _ = download(page, "#get_mask")
+        click_picture(page, 0.5, 0.5)
+        page.get_by_text("1: lesion (").wait_for()
+        page.get_by_label("skin", exact=True).check()
+        page.focus("#picture button")
+        for key in ["ArrowRight"] * 5 + ["ArrowUp"] * 5:
+            page.keyboard.press(key)
+        page.keyboard.press("Enter")
+        page.get_by_text("2: skin (").wait_for()
+        page.get_by_label("box", exact=True).check()
+        click_picture(page, 0.8, 0.9)
+        page.get_by_text("corner of a box").wait_for()
+        click_picture(page, 0.2, 0.1)
+        page.get_by_text(") to (").wait_for()
+        names = marks(page)
+        numbers = [int(number) for number in re.findall(r"\d+(?=[,)])", " ".join(names))]
+        np.testing.assert_allclose(numbers, [300, 225, 360, 165, 120, 45, 480, 405], atol=1.5)
+        first, second, box = numbers[:2], numbers[2:4], numbers[4:]
+        corrected, name = download(page, "#get_mask")
+        assert name == "synthetic_1_segmentation.png" and corrected.read_bytes() != automatic.read_bytes()
+
+        clicks = [f"{first[0]},{first[1]}", f"{second[0]},{second[1]},0"]
+        prompts = ["--points", *clicks, "--box", ",".join(map(str, box))]
+        command = [sys.executable, "-m", "efp_hf", "predict", str(PHOTO), "--output", str(tmp_path / "masks"), *prompts]
+        subprocess.run([*command, "--checkpoint", str(prompted_checkpoint)], cwd=REPOSITORY, check=True)
+        assert corrected.read_bytes() == (tmp_path / "masks" / name).read_bytes()
+        client = Client(prompted_server.url, verbose=False, analytics_enabled=False)
+        given = {"points": [first, second], "labels": [1, 0], "box": box}
+        data, mask = client.predict(handle_file(PHOTO), **given, api_name="/segment")
+        assert Path(mask).read_bytes() == corrected.read_bytes() and data["box"] == given["box"]
+
+        page.locator("#marks input").nth(1).uncheck()
+        page.get_by_text("2: skin (").wait_for(state="hidden")
+        assert marks(page) == [names[0], names[2]]
+        page.click("#undo")
+        page.get_by_text("2: skin (").wait_for()
+        assert download(page, "#get_mask")[0].read_bytes() == corrected.read_bytes()
+        page.click("#redo")
+        page.get_by_text("2: skin (").wait_for(state="hidden")
+        page.click("#reset")
+        page.wait_for_selector("#marks", state="hidden")
+        assert download(page, "#get_mask")[0].read_bytes() == automatic.read_bytes()
+
+
+def test_a_finger_corrects_on_a_phone(browser, prompted_server):
+    with open_page(browser, prompted_server, width=390, has_touch=True) as page:
+        choose_photo(page)
+        page.wait_for_selector("#picture img")
+        page.locator("#picture img").scroll_into_view_if_needed()
+        click_picture(page, 0.5, 0.5, tap=True)
+        page.get_by_text("1: lesion (").wait_for()
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
+
+
+def test_point_outside_is_refused_in_words(prompted_server):
+    from gradio_client import Client, handle_file
+    from gradio_client.exceptions import AppError
+
+    client = Client(prompted_server.url, verbose=False, analytics_enabled=False)
+    with pytest.raises(AppError, match="must lie in the photo of 600×450 pixels"):
+        client.predict(handle_file(PHOTO), points=[[601, 5]], api_name="/measure")
 
 
 # -- for everybody, and safely
 
 
 def test_keyboard_alone_reaches_the_lesion_and_the_tabs(page):
-    choose_photo(page)
     for _ in range(30):
         page.keyboard.press("Tab")
-        if page.evaluate("() => document.activeElement.id") == "run":
+        if page.evaluate("() => document.activeElement.closest('#examples') !== null"):
             break
     page.keyboard.press("Enter")
     page.wait_for_selector("#view .efp-compare img")
+    page.focus("#photo button")
     for _ in range(30):
         page.keyboard.press("Tab")
         if page.evaluate("() => document.activeElement.getAttribute('role')") == "tab":
@@ -380,13 +482,20 @@ def axe(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-def test_axe_finds_no_violation_on_any_tab(browser, server, axe, color_scheme):
-    with open_page(browser, server, color_scheme=color_scheme) as page:
-        segment(page)
+@pytest.mark.parametrize("which", ["server", "prompted_server"])
+def test_axe_finds_no_violation_on_any_tab(browser, request, axe, which, color_scheme):
+    with open_page(browser, request.getfixturevalue(which), color_scheme=color_scheme) as page:
         page.add_script_tag(path=str(axe))
         found = {}
-        for tab in TABS:
-            open_tab(page, tab)
+        for tab in ("Welcome", *TABS):
+            if tab == "Segment":
+                choose_photo(page)
+                page.wait_for_selector("#view .efp-word")
+                if which == "prompted_server":
+                    click_picture(page, 0.5, 0.5)
+                    page.wait_for_selector("#marks label")
+            if tab != "Welcome":
+                open_tab(page, tab)
             page.wait_for_timeout(1500)
             report = page.evaluate("tags => axe.run(document, {runOnly: tags})", WCAG)
             for violation in report["violations"]:
@@ -467,7 +576,8 @@ def test_api_reads_no_file_of_the_server_and_fetches_no_address(client, server):
         assert "event: error" in answer
 
 
-def test_mcp_server_offers_the_same_functions(server):
+def ask_mcp(server, tool: str, **arguments):
+    """The tools of the MCP server by name, and what one of them says of the photo."""
     pytest.importorskip("mcp")
     from mcp import ClientSession
     from mcp.client.streamable_http import streamablehttp_client
@@ -476,17 +586,29 @@ def test_mcp_server_offers_the_same_functions(server):
         async with streamablehttp_client(f"{server.url}/gradio_api/mcp/") as (read, write, _):
             async with ClientSession(read, write) as session:
                 await session.initialize()
-                tools = {tool.name: tool for tool in (await session.list_tools()).tools}
+                tools = {found.name: found for found in (await session.list_tools()).tools}
                 photo = f"data:image/jpeg;base64,{base64.b64encode(PHOTO.read_bytes()).decode()}"
-                name = next(name for name in tools if name.endswith("trust"))
-                return tools, await session.call_tool(name, {"image": photo})
+                name = next(name for name in tools if name.endswith(tool))
+                return tools, await session.call_tool(name, {"image": photo, **arguments})
 
     with ThreadPoolExecutor(1) as other_thread:  # Playwright's event loop runs in this one
-        tools, answer = other_thread.submit(lambda: asyncio.run(ask())).result()
+        return other_thread.submit(lambda: asyncio.run(ask())).result()
+
+
+def test_mcp_server_offers_the_same_functions(server):
+    tools, answer = ask_mcp(server, "trust")
     names = {"segment", "measure", "trust", "compare", "look_inside", "segment_many"}
     assert {next((name for name in names if tool.endswith(name)), tool) for tool in tools} == names
     assert all("photo" in tool.description for tool in tools.values())
     assert not answer.isError and "expected_jaccard" in answer.content[0].text
+
+
+def test_mcp_tool_takes_clicks_and_a_box(prompted_server):
+    given = {"points": [[300, 225]], "labels": [0], "box": [120, 45, 480, 405]}
+    tools, answer = ask_mcp(prompted_server, "segment", **given)
+    tool = next(tool for name, tool in tools.items() if name.endswith("segment"))
+    assert given.keys() <= tool.inputSchema["properties"].keys()
+    assert not answer.isError and "'box': [120" in answer.content[0].text
 
 
 def test_server_contacts_nobody(server):

@@ -2,7 +2,7 @@
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from efp_hf.page.evidence import trust_evidence
+from efp_hf.page.evidence import GOOD_FROM, LOOK_FROM, trust_evidence, trust_word
 
 
 def write_card(folder, measured: dict[str, dict[str, float]]):
@@ -42,3 +42,10 @@ def test_card_with_scores_alone_and_no_card_are_said(tmp_path):
 def test_damaged_card_stops_nothing(tmp_path):
     (tmp_path / "README.md").write_text("---\nmodel-index: 5\n---\n")
     assert "not measured" in trust_evidence(tmp_path)
+
+
+def test_word_changes_at_its_thresholds():
+    words = [
+        trust_word(expected) for expected in (0.0, LOOK_FROM - 0.001, LOOK_FROM, GOOD_FROM - 0.001, GOOD_FROM, 1.0)
+    ]
+    assert words == ["likely wrong"] * 2 + ["look again"] * 2 + ["good"] * 2

@@ -25,10 +25,16 @@ def test_each_photo_is_segmented_anew(handlers, tmp_path):
     for number in (3, 4):
         path = tmp_path / f"{number}.jpg"
         draw_lesion(number, 40, 50)[0].save(path)
-        photo, view, _ = handlers["segment_upload"](str(path), 0.5, False)
+        photo, _, _, view = handlers["segment_upload"](str(path), 0.5, False)
         assert photo.path == path
         pages.append(view)
     assert pages[0] != pages[1]
+
+
+def test_photo_that_is_taken_away_leaves_the_welcome(handlers):
+    photo, welcome, results, *shown = handlers["segment_upload"](None, 0.5, False)
+    assert photo is None and welcome.visible and not results.visible
+    assert not any(shown)
 
 
 def test_comparison_on_the_page_follows_the_threshold(handlers, tmp_path, unsure_photo):

@@ -36,7 +36,7 @@ def test_a_model_that_returns_logits_alone_has_a_mask_and_no_maps(tmp_path, load
         def __call__(self, pixel_values, **kwargs):
             return SemanticSegmenterOutput(logits=model(pixel_values).logits)
 
-    exported = Exported(device=model.device, dtype=model.dtype, config=model.config)
+    exported = Exported(device=model.device, dtype=model.dtype, config=model.config, prompt_encoder=None)
     photo, whole = (segment_photo(path, found, processor) for found in (exported, model))
     assert not photo.maps and photo.logits.equal(whole.logits)
     assert draw_view(photo, processor, threshold=0.5).summary == draw_view(whole, processor, threshold=0.5).summary

@@ -114,7 +114,7 @@ def test_attention_gives_the_areas_and_what_j_is_without_them(measure, tiny_chec
     expected = np.mean([jaccard(confusion_counts(*pair)) for _, *pair in model_masks(validation, model, processor)])
     assert float(row["jaccard"]) == pytest.approx(expected, abs=1e-4)
     assert all(0 <= float(row[f"area_{level}"]) <= 1 for level in (1, 2))
-    for attention in model.attention:  # a map that is the same everywhere, without a hook
+    for attention in model.decoder.attention:  # a map that is the same everywhere, without a hook
         torch.nn.init.zeros_(attention.convolution.weight)
         torch.nn.init.constant_(attention.convolution.bias, 0.3)
     (flat := tmp_path / "flat").mkdir()

@@ -76,7 +76,8 @@ def model_rows(seconds: dict[tuple[str, str], list[float]], batch_size: int, ima
 
 def time_parts(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, float]:
     """Seconds of each of EFP's parts in one forward pass in PyTorch, in their order, and of the `rest`."""
-    seconds, starts, handles = dict.fromkeys((name for name, _ in model.named_children()), 0.0), {}, []
+    parts = {"encoder": model.encoder, **dict(model.decoder.named_children())}
+    seconds, starts, handles = dict.fromkeys(parts, 0.0), {}, []
 
     def begin(name: str, *_) -> None:
         starts[name] = time.perf_counter()
@@ -84,7 +85,7 @@ def time_parts(model: torch.nn.Module, pixel_values: torch.Tensor) -> dict[str, 
     def end(name: str, *_) -> None:
         seconds[name] += time.perf_counter() - starts[name]
 
-    for name, part in model.named_children():
+    for name, part in parts.items():
         for module in part if isinstance(part, torch.nn.ModuleList) else [part]:
             handles.append(module.register_forward_pre_hook(partial(begin, name)))
             handles.append(module.register_forward_hook(partial(end, name)))

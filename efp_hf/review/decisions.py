@@ -1,0 +1,227 @@
+"""What a person decided of each image: a row a decision, and images and masks as a training set beside them."""
+
+import csv
+import io
+import os
+import re
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+from zlib import crc32
+
+import numpy as np
+
+from ..data.files import write_atomically
+from ..inference.folder import write_mask
+from ..inference.prediction_table import csv_line, mask_path, remove_files, table_text
+from ..metrics import confusion_counts, jaccard
+from ..metrics.rows import lock, write_all
+
+DECISIONS = ("accepted", "corrected", "no lesion", "unusable")
+COLUMNS = (
+    "time",
+    "image",
+    "decision",
+    "seconds",
+    "clicks",
+    "points",
+    "jaccard",
+    "expected_jaccard",
+    "mask",
+    "made_by",
+)
+HEADER = csv_line(COLUMNS)
+PARTIAL = re.compile(r"\.\d+-\d+-.+")  # of `write_atomically`
+
+
+class OtherDecision(ValueError):
+    """Somebody else has decided of this image since it was shown."""
+
+
+class Decisions:
+    """
+    A folder with `decisions.csv`, `images/` and `masks/`: at once a folder of [`load_isic`].
+
+    A decision is in three steps: its mask is written to `.pending/`, its row to the table, and then mask and image get
+    their places. Killed before the row, nothing was decided; killed after it, [`finish`] does the rest. The last row of
+    an image counts. Each step is under the table's lock, so that several servers may work on one folder.
+
+    Args:
+        output: new, empty, or begun before.
+        made_by: of every row: the weights that the masks are of.
+
+    Raises:
+        ValueError: a folder of something else.
+    """
+
+    def __init__(self, output: Path, made_by: str = ""):
+        self.output, self.made_by = output, made_by
+        self.table, self.images, self.masks = output / "decisions.csv", output / "images", output / "masks"
+        self.pending = output / ".pending"
+        self.thread_lock = threading.Lock()
+        if output.exists() and any(output.iterdir()) and not self.table.exists():
+            raise ValueError(f"{output} is not empty and has no {self.table.name}. Choose another --output.")
+        output.mkdir(parents=True, exist_ok=True)
+        with self.locked():  # makes the table first: it says whose folder this is
+            for folder in (self.images, self.masks, self.pending):
+                folder.mkdir(exist_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[tuple[BinaryIO, dict[str, list[dict[str, str]]]]]:
+        """
+        The table's file, which nobody else writes meanwhile, and the rows of each image. A last row that a kill has cut
+        goes.
+
+        Raises:
+            ValueError: another table.
+        """
+        with self.thread_lock, self.table.open("a+b", buffering=0) as file:
+            lock(file)
+            file.seek(0)
+            data = file.read()
+            if not data.startswith(HEADER) and not HEADER.startswith(data):
+                raise ValueError(f"{self.table}: another table than this version writes. Choose another --output.")
+            whole = data[: data.rfind(b"\n") + 1]
+            if whole != data:
+                file.truncate(len(whole))
+            if not whole:
+                write_all(file, HEADER)
+            rows = {}
+            for row in csv.DictReader(io.StringIO(whole.decode("utf-8", errors="replace"), newline="")):
+                rows.setdefault(row["image"], []).append(row)
+            yield file, rows
+
+    def rows(self) -> dict[str, list[dict[str, str]]]:
+        """Image's name as [`table_text`] → its rows, the last one counts; in the order of their first ones."""
+        with self.locked() as (_, rows):
+            return rows
+
+    def decide(
+        self,
+        image: Path,
+        decision: str,
+        mask: np.ndarray | None,
+        seen: int = 0,
+        found: np.ndarray | None = None,
+        points: list[tuple[float, float, int]] = (),
+        seconds: float = 0.0,
+        expected_jaccard: float | None = None,
+    ) -> None:
+        """
+        Keep a decision; when this returns it is on disk.
+
+        Args:
+            image: the file, which is copied byte for byte.
+            decision: of `DECISIONS`.
+            mask: boolean, of the upright image's size; `None` of an unusable image.
+            seen: the number of decisions of this image that the person knew of.
+            found: the model's own mask, for the row's J between both.
+            points: the clicks, (x, y, label) in pixels of the image.
+            seconds: for which the image was looked at.
+            expected_jaccard: of `found`.
+
+        Raises:
+            OtherDecision: there are more decisions than were seen.
+            FileExistsError: a file of this name in `images/` or `masks/` is not of this table.
+            ValueError: no such decision; a mask that is missing, or not wanted.
+            OSError: the disk is full, or the image is gone.
+        """
+        if decision not in DECISIONS:
+            raise ValueError(f"`decision` must be one of {', '.join(DECISIONS)}, got {decision!r}.")
+        if (mask is None) != (decision == "unusable"):
+            raise ValueError(f"`mask` must be there unless the image is unusable, got {decision!r}.")
+        with self.locked() as (file, rows):
+            earlier = rows.get(table_text(image.name), [])
+            if len(earlier) != seen:
+                raise OtherDecision(f"{image.name}: somebody else has decided {earlier[-1]['decision']!r} meanwhile.")
+            if not self.is_owner(earlier):
+                self.check_free(image)
+            row = {
+                "time": datetime.now(UTC).isoformat(timespec="seconds"),
+                "image": image.name,
+                "decision": decision,
+                "seconds": round(seconds, 1),
+                "clicks": len(points),
+                "points": write_points(points),
+                "made_by": self.made_by,
+            }
+            if expected_jaccard is not None:
+                row["expected_jaccard"] = round(expected_jaccard, 4)
+            if mask is not None:
+                if not image.is_file():
+                    raise FileNotFoundError(f"{image}: no such file. It was moved since the review began.")
+                staged = mask_path(self.pending, image)
+                write_mask(mask, staged)
+                row["mask"] = digest(staged)
+                if found is not None:
+                    row["jaccard"] = round(float(jaccard(confusion_counts(mask, found))), 4)
+            append(file, csv_line(row.get(column, "") for column in COLUMNS))
+            self.place(image, decision, row.get("mask", ""), self.is_owner(earlier))
+
+    def finish(self, images: list[Path]) -> None:
+        """What a killed server left: masks and images of decided rows get their places, all else of it goes."""
+        with self.locked() as (_, rows):
+            for image in images:
+                if of_image := rows.get(table_text(image.name)):
+                    self.place(image, of_image[-1]["decision"], of_image[-1]["mask"], self.is_owner(of_image))
+            shutil.rmtree(self.pending)
+            self.pending.mkdir()
+            for folder in (self.images, self.masks):
+                remove_files(folder, PARTIAL)
+
+    def place(self, image: Path, decision: str, mask_digest: str, is_owner: bool) -> None:
+        """The files as the decision wants them. At each moment, all images of the set have their masks."""
+        target, mask, staged = self.images / image.name, mask_path(self.masks, image), mask_path(self.pending, image)
+        if decision == "unusable":
+            if is_owner:
+                target.unlink(missing_ok=True)
+                mask.unlink(missing_ok=True)
+            return
+        if staged.exists() and digest(staged) == mask_digest:
+            staged.replace(mask)
+        if mask.exists() and not target.exists() and image.exists():
+            write_atomically(target, lambda partial: shutil.copyfile(image, partial))
+
+    def is_decided(self, image: Path, rows: dict[str, list[dict[str, str]]]) -> bool:
+        """Its last row stands, and its files are where they belong."""
+        of_image = rows.get(table_text(image.name))
+        if not of_image:
+            return False
+        has_files = (self.images / image.name).exists() and mask_path(self.masks, image).exists()
+        return has_files or of_image[-1]["decision"] == "unusable"
+
+    @staticmethod
+    def is_owner(rows: list[dict[str, str]]) -> bool:
+        """The image's files in the set come from these rows."""
+        return any(row["mask"] for row in rows)
+
+    def check_free(self, image: Path) -> None:
+        for path in (self.images / image.name, mask_path(self.masks, image)):
+            if os.path.lexists(path):
+                raise FileExistsError(f"{path} is not of this review, and would be replaced. Move it away.")
+
+
+def digest(path: Path) -> str:
+    return f"{crc32(path.read_bytes()):08x}"
+
+
+def write_points(points: list[tuple[float, float, int]]) -> str:
+    return "; ".join(f"{x:.1f} {y:.1f} {label}" for x, y, label in points)
+
+
+def read_points(text: str) -> list[tuple[float, float, int]]:
+    points = [point.split() for point in text.split(";") if point.strip()]
+    return [(float(x), float(y), int(label)) for x, y, label in points]
+
+
+def append(file: BinaryIO, line: bytes) -> None:
+    end = file.seek(0, os.SEEK_END)
+    try:
+        write_all(file, line)
+    except OSError:
+        file.truncate(end)  # a full disk has taken a part
+        raise

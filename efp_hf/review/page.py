@@ -1,0 +1,203 @@
+"""The page of a review, for this computer alone."""
+
+import atexit
+import shutil
+from html import escape
+from pathlib import Path
+
+from ..extras import needing
+from ..inference.prediction_table import printable
+from ..page.server import set_environment
+from .decisions import OtherDecision
+from .queue import Queue
+from .reviewer import Reviewer, takes_clicks
+
+HOST = "127.0.0.1"
+KEEP_SECONDS = 900  # the pictures that were shown
+TICK_SECONDS = 2
+VERDICTS = {"accept": "Accept (A)", "no lesion": "No lesion (N)", "unusable": "Unusable (U)"}
+LABELS = {"lesion": 1, "skin": 0}
+CSS = "#photo img { max-height: 75vh; } #state progress { width: 100%; }"
+# A key presses the button whose name ends in it; a key that is held presses it once.
+SCRIPT = """<script>
+document.addEventListener("keydown", (event) => {
+    if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+    if (event.target.closest?.("textarea, select, input:not([type=radio])")) return;
+    const key = event.key.toLowerCase();
+    if (key === "s") document.querySelector("#label input:not(:checked)")?.click();
+    else if (/^[abnuz]$/.test(key)) document.querySelector(`#key-${key}`)?.click();
+});
+</script>"""
+
+
+def launch(queue: Queue, port: int = 7860) -> None:
+    """
+    Serves the page until the process is interrupted.
+
+    Raises:
+        OSError: the port is taken.
+    """
+    set_environment()
+    from starlette.middleware import Middleware
+
+    from ..page.gate import Gate
+    from ..page.temporary_files import upload_folder
+    from ..page.theme import make_theme
+
+    upload_folder().mkdir(mode=0o700, parents=True, exist_ok=True)
+    atexit.register(shutil.rmtree, upload_folder(), ignore_errors=True)
+    page = build_page(queue)
+    page.launch(
+        app_kwargs={"middleware": [Middleware(Gate, [upload_folder()])]},
+        server_name=HOST,
+        server_port=port,
+        run_history=False,
+        enable_monitoring=False,
+        share=False,
+        ssr_mode=False,
+        pwa=False,
+        footer_links=[],
+        theme=make_theme(),
+        css=CSS,
+        head=SCRIPT,
+    )
+
+
+def build_page(queue: Queue):
+    """The page as `gr.Blocks`. All of its events take turns: two at once would be of one image."""
+    with needing("app", __name__):
+        import gradio as gr
+
+    silent = {
+        "concurrency_id": "review",
+        "concurrency_limit": 1,
+        "api_visibility": "private",
+        "show_progress": "hidden",
+    }
+    with gr.Blocks(title="Review of lesion masks", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
+        reviewer = gr.State(None)
+        view = gr.Textbox(visible="hidden", label="view", elem_id="view")
+        state = gr.HTML(elem_id="state")
+        with gr.Row():
+            with gr.Column(scale=4, min_width=320):
+                photo = gr.Image(
+                    type="pil",
+                    format="jpeg",
+                    interactive=False,
+                    buttons=[],
+                    label="Photo and mask",
+                    show_label=False,
+                    elem_id="photo",
+                )
+            with gr.Column(scale=1, min_width=200):
+                buttons = {
+                    verdict: gr.Button(
+                        name,
+                        variant="primary" if verdict == "accept" else "secondary",
+                        interactive=False,
+                        elem_id=f"key-{verdict[0]}",
+                    )
+                    for verdict, name in VERDICTS.items()
+                }
+                back = gr.Button("Back (B)", elem_id="key-b")
+                label = gr.Radio(
+                    list(LABELS),
+                    value="lesion",
+                    label="A click on the photo marks (S)",
+                    elem_id="label",
+                    visible=takes_clicks(queue.model),
+                )
+                undo = gr.Button(
+                    "Undo click (Z)", interactive=False, elem_id="key-z", visible=takes_clicks(queue.model)
+                )
+        event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
+        shown = [reviewer, view, photo, state, *buttons.values(), undo]
+
+        def show(current: Reviewer, with_photo: bool = True) -> list:
+            has_photo = current.photo is not None
+            # before the words, which have its expected Jaccard
+            picture = (current.picture() if has_photo else None) if with_photo else gr.skip()
+            can_press = [gr.update(interactive=has_photo)] * len(buttons)
+            can_undo = gr.update(interactive=bool(current.points))
+            return [current, str(current.view), picture, describe(current), *can_press, can_undo]
+
+        def begin(request: gr.Request) -> list:
+            return show(Reviewer(request.session_hash, queue))
+
+        def tick(current: Reviewer | None) -> list:
+            if current is None:
+                return [gr.skip()] * len(shown)
+            waited = current.photo is None
+            if waited:
+                current.go_on()
+            return show(current, with_photo=waited and current.photo is not None)
+
+        def act(current: Reviewer, number: str, change) -> list:
+            """`change()`, if what the person saw is what is shown."""
+            if current.photo is not None and number == str(current.view):
+                try:
+                    change()
+                except OtherDecision as error:
+                    gr.Warning(escape(printable(str(error))))
+                    current.go_on()
+                except (OSError, ValueError) as error:
+                    raise gr.Error(escape(printable(str(error))), print_exception=False) from error
+            return show(current)
+
+        def decide(verdict: str):
+            return lambda current, number: act(current, number, lambda: current.decide(verdict))
+
+        def click(current: Reviewer, number: str, name: str, place: gr.SelectData) -> list:
+            return act(current, number, lambda: current.click(*place.index, LABELS[name]))
+
+        def go_back(current: Reviewer | None) -> list:
+            if current is None:
+                return [gr.skip()] * len(shown)
+            current.go_back()
+            return show(current)
+
+        def close(request: gr.Request) -> None:
+            queue.release(request.session_hash)
+
+        for verdict, button in buttons.items():
+            button.click(decide(verdict), [reviewer, view], shown, **event)
+        back.click(go_back, reviewer, shown, **event)
+        undo.click(lambda current, number: act(current, number, current.undo), [reviewer, view], shown, **event)
+        if takes_clicks(queue.model):
+            photo.select(click, [reviewer, view, label], shown, **silent)
+        page.load(begin, None, shown, **event)
+        gr.Timer(TICK_SECONDS).tick(tick, reviewer, shown, **silent)
+        page.unload(close)
+    return page
+
+
+def describe(reviewer: Reviewer) -> str:
+    """What is shown, how far the review is, and what could not be read, as HTML."""
+    progress = reviewer.queue.progress()
+    decided, images = progress["decided"], progress["images"]
+    lines = []
+    if reviewer.photo is not None:
+        name = escape(printable(reviewer.photo.path.name))
+        before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
+        clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
+        lines.append(f"<b>{name}</b> · expected Jaccard {reviewer.expected_jaccard:.2f}{clicks}{before}")
+    elif reviewer.queue.error:
+        lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
+    elif progress["segmented"] < progress["waiting"]:
+        lines.append("The next image is being segmented.")
+    else:
+        lines.append("No image waits.")
+    lines.append(f"{decided} of {images} decided")
+    lines.append(f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>')
+    if progress["segmented"] < progress["waiting"]:
+        lines.append(f"{progress['segmented']} of {progress['waiting']} segmented")
+    if failed := reviewer.queue.failed:
+        reasons = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
+        count = f"{len(failed)} file{'s' if len(failed) != 1 else ''}"
+        lines.append(f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>")
+    return "<br>".join(lines)
+
+
+def summary(queue: Queue, output: Path) -> str:
+    progress = queue.progress()
+    return f"{progress['decided']} of {progress['images']} images decided in {printable(str(output))}"

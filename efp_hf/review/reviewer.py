@@ -1,0 +1,171 @@
+"""One person at one browser: the image that is shown, its clicks, and what becomes of it."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from transformers.exporters.base import ExportedModel
+
+from ..image_processing_efp import EFPImageProcessor
+from ..inference.correction import Correction
+from ..inference.drawing import outline_lesion
+from ..inference.folder import predict_one, read_for_model, segment_read
+from ..inference.prediction_table import table_text
+from ..modeling_efp import EFPForSegmentation
+from .decisions import read_points
+from .queue import Queue
+
+PREVIEW_SIDE = 1024  # longer side of the picture on the page
+POINT_COLORS = {1: (0, 255, 80), 0: (255, 80, 60)}  # lesion, skin
+
+
+def takes_clicks(model: EFPForSegmentation | ExportedModel) -> bool:
+    return getattr(model, "prompt_encoder", None) is not None
+
+
+class Photo:
+    """
+    An image file, decoded as `efp predict` decodes it, and its masks.
+
+    Args:
+        path: raises a `ValueError` where it cannot be read.
+    """
+
+    def __init__(self, path: Path, model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor):
+        read = read_for_model(path, processor)
+        if isinstance(read, str):
+            raise ValueError(read)
+        self.image, self.size = read
+        self.preview = self.image.copy()
+        self.preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        self.path, self.processor, self.correction = path, processor, None
+        if takes_clicks(model):
+            self.correction = Correction(self.image, model, processor)
+        else:
+            (self.logits,) = segment_read([read], model, processor)
+
+    def mask(
+        self, points: list[tuple[float, float, int]] = (), size: tuple[int, int] | None = None
+    ) -> tuple[np.ndarray, float]:
+        """
+        The mask after these clicks, in pixels of the file's upright image, at `size`, by default the image's own; and
+        its expected Jaccard.
+
+        Raises:
+            ValueError: logits that are not finite.
+        """
+        size = size or self.size
+        if self.correction is None:
+            prediction = predict_one(self.path, self.image, size, self.logits, self.processor)
+            if prediction.error is not None:
+                raise ValueError(prediction.error)
+            return prediction.mask, prediction.expected_jaccard
+        across, down = self.image.width / self.size[1], self.image.height / self.size[0]
+        clicks = [(x * across, y * down, label) for x, y, label in points]
+        result = self.correction.segment(clicks, target_size=size)
+        return result["segmentation"].numpy(force=True), result["expected_jaccard"]
+
+
+class Reviewer:
+    """
+    Args:
+        browser: its name in the queue.
+    """
+
+    def __init__(self, browser: str, queue: Queue):
+        self.browser, self.queue, self.decisions = browser, queue, queue.decisions
+        rows = self.decisions.rows()
+        latest = sorted(rows, key=lambda name: rows[name][-1]["time"])
+        self.history = [queue.images[name] for name in latest if name in queue.images]  # to go back to
+        self.photo: Photo | None = None
+        self.points: list[tuple[float, float, int]] = []
+        self.decision, self.seen, self.started = "", 0, 0.0
+        self.expected_jaccard = 0.0  # of the last [`picture`]
+        self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
+        self.go_on()
+
+    def go_on(self) -> None:
+        """Shows the queue's next image; none where none waits."""
+        while (image := self.queue.next(self.browser)) is not None and not self.open(image):
+            pass
+        if image is None:
+            self.photo, self.points, self.decision = None, [], ""
+            self.view += 1
+
+    def open(self, image: Path) -> bool:
+        """Shows an image, with the clicks of its last decision; `False` where it can no longer be read."""
+        try:
+            self.photo = Photo(image, self.queue.model, self.queue.processor)
+        except ValueError as error:
+            self.queue.fail(image, str(error))
+            return False
+        rows = self.decisions.rows().get(table_text(image.name), [])
+        self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
+        is_corrected = self.decision == "corrected" and self.photo.correction is not None
+        self.points, self.started = read_points(rows[-1]["points"]) if is_corrected else [], time.monotonic()
+        self.view += 1
+        self.queue.show(self.browser, image)
+        return True
+
+    def go_back(self) -> None:
+        """Shows the image that was decided before; the one that is shown waits again."""
+        while self.history and not self.open(self.history.pop()):
+            pass
+
+    def click(self, x: float, y: float, label: int) -> None:
+        """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
+        across = self.photo.size[1] / self.photo.preview.width
+        down = self.photo.size[0] / self.photo.preview.height
+        self.points = [
+            *self.points,
+            (round((x + 0.5) * across, 1), round((y + 0.5) * down, 1), label),
+        ]  # as the table has it
+
+    def undo(self) -> None:
+        self.points = self.points[:-1]
+
+    def decide(self, verdict: str) -> None:
+        """
+        Keeps the decision and shows the next image.
+
+        Args:
+            verdict: "accept", the mask as it is shown; "no lesion" or "unusable".
+
+        Raises:
+            OtherDecision, OSError, ValueError: as [`Decisions.decide`]; the same image stays.
+        """
+        image = self.photo.path
+        found, expected_jaccard = self.photo.mask()
+        mask, points = None, []
+        if verdict == "accept":
+            points = self.points
+            mask = self.photo.mask(points)[0] if points else found
+            verdict = "corrected" if points else "accepted"
+        elif verdict == "no lesion":
+            mask = np.zeros_like(found)
+        self.decisions.decide(
+            image,
+            verdict,
+            mask,
+            self.seen,
+            found=found,
+            points=points,
+            seconds=time.monotonic() - self.started,
+            expected_jaccard=expected_jaccard,
+        )
+        self.history.append(image)
+        self.go_on()
+
+    def picture(self) -> Image.Image:
+        """The preview with the mask's outline and the clicks."""
+        preview = self.photo.preview
+        mask, self.expected_jaccard = self.photo.mask(self.points, preview.size[::-1])
+        pixels = np.array(outline_lesion(preview, mask))
+        radius = max(2, max(preview.size) // 150)
+        for x, y, label in self.points:
+            column = int(x * preview.width / self.photo.size[1])
+            row = int(y * preview.height / self.photo.size[0])
+            area = slice(max(0, row - radius), row + radius + 1), slice(max(0, column - radius), column + radius + 1)
+            pixels[area] = POINT_COLORS[label]
+        return Image.fromarray(pixels)

@@ -1,0 +1,102 @@
+"""A photo and the clicks on it, one after another."""
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from efp_hf import EFPImageProcessor
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import segment
+from efp_hf.inference.correction import Correction
+
+PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
+CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
+
+
+@pytest.fixture
+def model():
+    model = tiny_model(prompt_size=4)
+    for convolution in model.prompt_encoder.after:
+        torch.nn.init.normal_(convolution.weight)
+    return model
+
+
+@pytest.fixture
+def image():
+    return draw_lesion(0, 60, 80)[0]
+
+
+def test_without_prompts_it_is_the_automatic_mask(model, image):
+    (expected,) = segment([image], model, PROCESSOR)
+    found = Correction(image, model, PROCESSOR).segment()
+    assert torch.equal(found["probabilities"], expected["probabilities"])
+    assert found["expected_jaccard"] == expected["expected_jaccard"]
+
+
+@torch.inference_mode()
+def test_each_click_sees_the_mask_of_those_before(model, image):
+    correction = Correction(image, model, PROCESSOR)
+    scale = torch.tensor([64 / 80, 32 / 60])
+    pixel_values = PROCESSOR(image, return_tensors="pt")["pixel_values"]
+    box = (5.0, 6.0, 70.0, 55.0)
+    prompts = {"input_boxes": torch.tensor([box]) * scale.repeat(2)}
+    logits = model(pixel_values, **prompts).logits
+    torch.testing.assert_close(correction.outputs(box=box).logits, logits)
+    for number in range(1, 4):
+        clicks = torch.tensor([CLICKS[:number]])
+        prompts |= {"input_points": clicks[..., :2] * scale, "input_labels": clicks[..., 2].long()}
+        logits = model(pixel_values, **prompts, input_masks=logits[:, 1:]).logits
+        torch.testing.assert_close(correction.outputs(CLICKS[:number], box).logits, logits)
+
+
+def test_what_was_asked_before_costs_nothing(model, image):
+    correction = Correction(image, model, PROCESSOR)
+    calls = []
+    model.register_forward_pre_hook(lambda *_: calls.append(1))
+    correction.outputs(CLICKS)
+    assert len(calls) == 4  # nothing, and each click
+    correction.outputs(CLICKS[:2])
+    correction.outputs()
+    assert len(calls) == 4
+    correction.outputs([*CLICKS[:2], (20.0, 20.0, 0)])
+    assert len(calls) == 5
+
+
+def test_a_reduced_copy_counts_the_pixels_of_the_photo(model, image):
+    small = image.resize((40, 30))
+    points = [(x / 2, y / 2, label) for x, y, label in CLICKS]
+    expected = Correction(small, model, PROCESSOR).outputs(points).logits
+    found = Correction(small, model, PROCESSOR, size=(60, 80))
+    torch.testing.assert_close(found.outputs(CLICKS).logits, expected)
+    assert found.segment(CLICKS)["segmentation"].shape == (60, 80)
+
+
+def test_prompts_outside_the_photo_are_named_in_its_pixels(model, image):
+    with pytest.raises(ValueError, match=r"in the image of 80×60 pixels, got \(81.0, 20.0\)"):
+        Correction(image, model, PROCESSOR).outputs([(81, 20, 1)])
+    with pytest.raises(ValueError, match=r"with an area, got \(5.0, 5.0, 5.0, 9.0\)"):
+        Correction(image, model, PROCESSOR).outputs(box=(5, 5, 5, 9))
+
+
+def test_with_clicks_all_regions_stay(model, image):
+    processor = EFPImageProcessor(size={"height": 32, "width": 64}, largest_region=True)
+    found = Correction(image, model, processor).segment(CLICKS)
+    assert torch.equal(found["segmentation"], found["probabilities"] > 0.5)
+
+
+@pytest.mark.parametrize("width", [302, 2000, 6000])
+@pytest.mark.parametrize("size", [(192, 192), (192, 256)])
+@torch.inference_mode()
+def test_the_border_of_a_photo_is_in_the_input(model, image, width, size):
+    processor = EFPImageProcessor(size={"height": size[0], "width": size[1]})
+    height = width - 1
+    correction = Correction(image, model, processor, size=(height, width))
+    embeddings, before = correction.embeddings, correction.outputs().logits[:, 1:]
+    unclicked = model(image_embeddings=embeddings, input_masks=before).logits[0, 1]
+    unboxed = model(image_embeddings=embeddings, input_boxes=torch.full((1, 4), -10.0)).logits[0, 1]
+    for x, y in [(width, height), (width - 0.01, height - 0.01), (width - 1, height - 1), (0, 0), (width, 0)]:
+        difference = (correction.outputs([(x, y, 1)]).logits[0, 1] - unclicked).abs()
+        row, column = divmod(int(difference.argmax()), size[1])
+        assert (row > size[0] / 2, column > size[1] / 2) == (y > 0, x > 0), (x, y)  # it acts where it is
+    for box in [(0, 0, width, height), (width - 1, height - 1, width, height), (0, 0, 1, 1)]:
+        assert not torch.equal(correction.outputs(box=box).logits[0, 1], unboxed), box

@@ -1,0 +1,102 @@
+"""A model that takes prompts, exported as the automatic mask's graph and the two graphs of a correction."""
+
+import pytest
+import torch
+from conftest import tiny_model
+
+from efp_hf import EFPImageProcessor
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import load_checkpoint, segment
+from efp_hf.inference.correction import Correction
+from efp_hf.inference.export import export_model
+from efp_hf.inference.runtimes import DECODER, ENCODER, PROMPTED_DECODER, WHOLE, ExportedSegmentation
+
+CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0)]
+BOX = (5.0, 6.0, 70.0, 55.0)
+CLOSE = {"rtol": 0, "atol": 1e-4}
+
+
+def prompted_model():
+    """A tiny model with the plain pyramid, which is traced in half the time, whose prompts change something."""
+    torch.manual_seed(0)
+    model = tiny_model(prompt_size=4, use_cross_scale=False)
+    for convolution in model.prompt_encoder.after:
+        torch.nn.init.normal_(convolution.weight)
+    return model
+
+
+@pytest.fixture(scope="module", params=["onnx", "openvino"])
+def both(request, tmp_path_factory):
+    """PyTorch's model, the exported one, and their processor."""
+    model, processor = prompted_model(), EFPImageProcessor(size={"height": 32, "width": 64})
+    folder = tmp_path_factory.mktemp("exported") / request.param
+    export_model(model, processor, folder, request.param)
+    return model, load_checkpoint(folder)[0], processor
+
+
+@pytest.mark.slow
+def test_corrections_are_those_of_pytorch(both):
+    model, exported, processor = both
+    image = draw_lesion(0, 60, 80)[0]
+    expected, found = Correction(image, model, processor), Correction(image, exported, processor)
+    automatic = expected.outputs().logits
+    for points, box in (([], None), ([], BOX), (CLICKS[:1], None), (CLICKS, BOX)):
+        logits = expected.outputs(points, box).logits
+        torch.testing.assert_close(found.outputs(points, box).logits, logits, **CLOSE)
+        assert torch.equal(logits, automatic) == (not points and box is None)
+    (mask,), (other) = segment([image], exported, processor), found.segment()
+    torch.testing.assert_close(other["probabilities"], mask["probabilities"], **CLOSE)
+
+
+@pytest.mark.slow
+@torch.inference_mode()
+def test_images_points_and_sizes_are_free(both):
+    model, exported, _ = both
+    pixel_values = torch.randn(3, 3, 96, 32)
+    labels = torch.tensor([[1, 0, 1, 0, -10], [-10] * 5, [0, 1, -10, -10, -10]])
+    prompts = {
+        "input_points": torch.rand(3, 5, 2) * 32,
+        "input_labels": labels,
+        "input_boxes": torch.tensor([[-10.0] * 4, [3, 4, 20, 90], [-10.0] * 4]),
+        "input_masks": torch.randn(3, 1, 20, 70),
+    }
+    logits = model(pixel_values, **prompts).logits
+    assert logits.shape == (3, 2, 96, 32)
+    torch.testing.assert_close(exported(pixel_values, **prompts).logits, logits, **CLOSE)
+    embeddings = exported.get_image_embeddings(pixel_values)
+    torch.testing.assert_close(exported(image_embeddings=embeddings, **prompts).logits, logits, **CLOSE)
+    assert not torch.allclose(exported(pixel_values).logits, logits, **CLOSE)
+
+
+@pytest.mark.slow
+def test_prompts_and_sizes_that_cannot_be_are_named(both):
+    _, exported, _ = both
+    pixel_values, points = torch.zeros(1, 3, 32, 64), torch.tensor([[[10.0, 20.0]]])
+    with pytest.raises(ValueError, match=r"`input_labels` must be 1 \(lesion\), 0 \(skin\) or -10 \(no point\), got 2"):
+        exported(pixel_values, input_points=points, input_labels=torch.tensor([[2]]))
+    with pytest.raises(ValueError, match=r"in the image of 64×32 pixels, got \(10.0, 33.0\)"):
+        exported(pixel_values, input_points=points + torch.tensor([0, 13]), input_labels=torch.tensor([[1]]))
+    with pytest.raises(ValueError, match=r"sides that are multiples of 32 to be kept as embeddings, got \(33, 64\)"):
+        exported.get_image_embeddings(torch.zeros(1, 3, 33, 64))
+
+
+@pytest.mark.slow
+def test_int8_leaves_the_graphs_of_a_correction_as_they_are(tmp_path):
+    model, processor = prompted_model(), EFPImageProcessor(size={"height": 32, "width": 64})
+    image = draw_lesion(0, 60, 80)[0]
+    export_model(model, processor, tmp_path / "int8", "onnx", [image])
+    exported = load_checkpoint(tmp_path / "int8")[0]
+    expected = Correction(image, model, processor).outputs(CLICKS).logits
+    torch.testing.assert_close(Correction(image, exported, processor).outputs(CLICKS).logits, expected, **CLOSE)
+    assert sorted(exported.components) == sorted([WHOLE, ENCODER, DECODER, PROMPTED_DECODER])
+    for graph in (WHOLE, DECODER, PROMPTED_DECODER):  # each holds its own weights alone
+        content = (tmp_path / "int8" / f"{graph}.onnx").read_bytes()
+        assert (b"prompted_decoder.fusion" in content) == (b"prompt_encoder" in content) == (graph == PROMPTED_DECODER)
+        assert (b"decoder.fusion" in content.replace(b"prompted_decoder", b"")) == (graph != PROMPTED_DECODER)
+
+
+def test_folder_without_the_graphs_takes_no_prompts():
+    exported = ExportedSegmentation({}, "onnx")
+    assert exported.prompt_encoder is None
+    with pytest.raises(ValueError, match="must have been trained with prompts to take some"):
+        exported(torch.zeros(1, 3, 32, 32), input_boxes=torch.tensor([[1.0, 2, 3, 4]]))

@@ -1,0 +1,157 @@
+"""A person's way through the queue."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from efp_hf.data.files import read_mask
+from efp_hf.inference.correction import Correction
+from efp_hf.inference.folder import predict_files
+from efp_hf.review.decisions import Decisions, OtherDecision
+from efp_hf.review.queue import Queue, find_photos
+from efp_hf.review.reviewer import Photo, Reviewer, takes_clicks
+
+
+@pytest.fixture
+def start(folder, tmp_path, prompted):
+    """Begins a review, or goes on with it."""
+
+    def begin(model_and_processor=prompted) -> Queue:
+        photos, failed = find_photos(folder)
+        decisions = Decisions(tmp_path / "set")
+        decisions.finish(photos)
+        queue = Queue(photos, decisions, *model_and_processor, failed)
+        queue.segment_all()
+        return queue
+
+    return begin
+
+
+def mask_of(queue, photo) -> np.ndarray:
+    return read_mask(queue.decisions.masks / f"{photo.path.stem}_segmentation.png")
+
+
+def test_accepted_mask_is_that_of_prediction(start, loaded):
+    queue = start(loaded)
+    reviewer = Reviewer("anna", queue)
+    photo = reviewer.photo
+    (predicted,) = predict_files([photo.path], *loaded)
+    reviewer.decide("accept")
+    assert (mask_of(queue, photo) == predicted.mask).all() and 0 < predicted.mask.mean() < 1
+    (row,) = queue.decisions.rows()[photo.path.name]
+    assert (row["decision"], row["clicks"], row["jaccard"]) == ("accepted", "0", "1.0")
+    assert row["expected_jaccard"] == str(round(predicted.expected_jaccard, 4))
+    assert reviewer.photo.path != photo.path
+
+
+def test_corrected_mask_is_that_after_the_clicks(start, prompted):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    photo = reviewer.photo
+    reviewer.click(10, 20, 1)
+    reviewer.click(50, 60, 0)
+    reviewer.click(5, 5, 1)
+    reviewer.undo()
+    with Image.open(photo.path) as image:
+        wanted = Correction(image, *prompted).segment([(10.5, 20.5, 1), (50.5, 60.5, 0)])["segmentation"].numpy()
+    found = photo.mask()[0]
+    assert (wanted != found).any()
+    reviewer.decide("accept")
+    (row,) = queue.decisions.rows()[photo.path.name]
+    assert (mask_of(queue, photo) == wanted).all()
+    assert (row["decision"], row["points"]) == ("corrected", "10.5 20.5 1; 50.5 60.5 0")
+    assert float(row["jaccard"]) == round((wanted & found).sum() / (wanted | found).sum(), 4) < 1
+    assert reviewer.points == []
+
+
+def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
+    path = tmp_path / "large.jpg"
+    Image.effect_noise((3000, 2000), 60).convert("RGB").save(path)
+    photo = Photo(path, *prompted)
+    assert photo.preview.size[0] <= 1024 and photo.size == (2000, 3000) and photo.image.width < 3000
+    reviewer = object.__new__(Reviewer)
+    reviewer.photo, reviewer.points = photo, []
+    reviewer.click(photo.preview.width - 1, 0, 0)
+    ((x, y, label),) = reviewer.points
+    assert 3000 * (1 - 1 / photo.preview.width) < x < 3000 and 0 < y < 2000 / photo.preview.height and label == 0
+    assert photo.mask(reviewer.points)[0].shape == (2000, 3000)
+    corner = np.asarray(reviewer.picture())[0, -1]
+    assert (corner == (255, 80, 60)).all()
+
+
+def test_back_shows_the_last_image_and_a_new_decision_replaces_the_old(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    first = reviewer.photo
+    reviewer.decide("accept")
+    second = reviewer.photo
+    reviewer.decide("unusable")
+    third = reviewer.photo
+    reviewer.go_back()
+    assert (reviewer.photo.path, reviewer.decision) == (second.path, "unusable")
+    reviewer.go_back()
+    assert (reviewer.photo.path, reviewer.decision) == (first.path, "accepted")
+    reviewer.go_back()  # there is no earlier one
+    assert reviewer.photo.path == first.path
+    reviewer.decide("no lesion")
+    assert not mask_of(queue, first).any() and reviewer.photo.path == third.path
+    assert [row["decision"] for row in queue.decisions.rows()[first.path.name]] == ["accepted", "no lesion"]
+
+
+def test_back_at_a_corrected_image_its_clicks_are_there(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    photo = reviewer.photo
+    reviewer.click(10.37, 20, 1)
+    reviewer.click(50, 60, 0)
+    points, mask = reviewer.points, photo.mask(reviewer.points)[0]
+    reviewer.decide("accept")
+    again = Reviewer("anna", start())
+    again.go_back()
+    assert again.photo.path == photo.path and again.points == points
+    assert (again.photo.mask(again.points)[0] == mask).all()
+    again.undo()
+    assert again.points == points[:1]
+
+
+def test_after_a_restart_one_can_go_back_too(start):
+    reviewer = Reviewer("anna", start())
+    first = reviewer.photo.path
+    reviewer.decide("accept")
+    again = Reviewer("anna", start())
+    assert again.photo.path == reviewer.photo.path
+    again.go_back()
+    assert again.photo.path == first
+
+
+def test_what_somebody_else_decided_meanwhile_is_not_overwritten(start):
+    anna, ben = Reviewer("anna", start()), Reviewer("ben", start())  # two servers
+    shown = anna.photo
+    assert ben.photo.path == shown.path
+    anna.decide("no lesion")
+    with pytest.raises(OtherDecision, match="somebody else has decided 'no lesion' meanwhile"):
+        ben.decide("accept")
+    assert ben.photo.path == shown.path and not mask_of(anna.queue, shown).any()
+    ben.go_on()
+    assert ben.photo.path == anna.photo.path != shown.path
+
+
+def test_queue_ends_and_every_image_is_decided(start, folder):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    for _ in range(6):
+        reviewer.decide("accept")
+    assert reviewer.photo is None and queue.progress()["decided"] == 6
+    reviewer.go_back()
+    assert reviewer.photo is not None
+
+
+def test_image_that_was_removed_meanwhile_is_passed_over(start):
+    queue = start()
+    order = sorted(queue.expected, key=queue.expected.get)
+    order[0].unlink()
+    assert Reviewer("anna", queue).photo.path == order[1] and "no such file" in queue.failed[order[0]]
+
+
+def test_only_a_model_with_prompts_takes_clicks(loaded, prompted):
+    assert takes_clicks(prompted[0]) and not takes_clicks(loaded[0])
