@@ -42,6 +42,8 @@ def main() -> None:
         runs = [Run(arguments.track, system, seed) for seed in arguments.seeds for system in arguments.systems]
     else:
         variants = arguments.ablation or VARIANTS[arguments.track]
+        if not variants:
+            sys.exit(f"The track {arguments.track} has no variants of its own. Name some: --ablation VARIANT …")
         runs = [Run(arguments.track, "efp", seed, variant) for seed in arguments.seeds for variant in variants]
     results, name, split_seed = arguments.results, Path(arguments.data).name, arguments.split_seed
     try:

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ..metrics import bootstrap_interval, dice, jaccard, paired_bootstrap_interval, pooled_scores, threshold_jaccard
-from .comparison import SYSTEMS, TRACKS, VARIANTS, Run, read_counts
+from .comparison import SYSTEMS, TRACKS, VARIANTS, WIDE, Run, read_counts
 from .tables import find_rows, read_results, to_table
 
 TITLES = {
@@ -140,6 +140,20 @@ def comparison_table(results: Path, track: str) -> str:
     if missing:
         note += f" Not yet trained in this track: {', '.join(missing)}."
     return f"{to_table(header, lines)}\n\n{note}"
+
+
+def wide_table(results: Path) -> str:
+    """EFP from scratch with a wider encoder, and the better of the U-Nets trained in the same way."""
+    runs = read_comparison(results, "wide")
+    reference, unet = runs.get(("efp", WIDE)), runs.get(("unet_attention", ""))
+    if reference is None or unet is None:
+        return "Nothing is measured yet: `python scripts/compare.py --track wide`."
+    lines = [
+        [title, *wide_cells(trained, reference)]
+        for title, trained in (("EFP, wide", reference), (TITLES["unet_attention"], unet))
+    ]
+    header = f"system | {SCORE_HEADER} | J − EFP's [95 %] | {COST_HEADER} | seeds (their J)"
+    return to_table(header, lines)
 
 
 def short_comparison_table(results: Path, track: str = "pretrained") -> str:

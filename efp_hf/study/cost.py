@@ -13,7 +13,7 @@ def multiply_adds(model: torch.nn.Module, image_size: int) -> int:
     """Of one image of `image_size`², counted by PyTorch (convolutions and matrix products)."""
     counter = FlopCounterMode(display=False)
     with counter, torch.no_grad():
-        model(torch.zeros(1, 3, image_size, image_size, device=model.device))
+        model(torch.zeros(1, 3, image_size, image_size, device=next(model.parameters()).device))
     return counter.get_total_flops() // 2
 
 

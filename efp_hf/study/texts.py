@@ -8,7 +8,7 @@ from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOI
 from ..metrics.card import LABELS
 from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
-from .comparison_tables import ablation_table, comparison_table, short_comparison_table
+from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
 from .frontier_table import frontier_table
 from .prompt_tables import prompts_block
 from .speed_tables import short_speed_block, speed_block
@@ -35,6 +35,7 @@ def blocks(results: Path) -> dict[str, str]:
         "results": short_comparison_table(results),
         "pretrained": comparison_table(results, "pretrained"),
         "scratch": comparison_table(results, "scratch"),
+        "wide": wide_table(results),
         "ablation": ablation_table(results),
         "attention": attention_table(results, checkpoints),
         "checkpoints": checkpoints_table(results, checkpoints),

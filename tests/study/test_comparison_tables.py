@@ -6,8 +6,8 @@ from efp_hf.metrics.rows import append_row, write_rows
 from efp_hf.study.benchmark.model import model_rows
 from efp_hf.study.benchmark.systems import EFP, SEGFORMER, UNET
 from efp_hf.study.checkpoint_tables import robustness_table
-from efp_hf.study.comparison import Run
-from efp_hf.study.comparison_tables import ablation_table, comparison_table, short_comparison_table
+from efp_hf.study.comparison import WIDE, Run
+from efp_hf.study.comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
 from efp_hf.study.frontier_table import frontier_table
 from efp_hf.study.robustness import CHANGES
 
@@ -63,7 +63,17 @@ def test_tracks_and_variants_are_not_mixed(tmp_path):
     assert "Not yet trained: no cross-scale" in ablation
 
 
-@pytest.mark.parametrize("table", [lambda path: comparison_table(path, "scratch"), ablation_table])
+def test_wide_encoder_stands_beside_the_unet_that_was_trained_as_it_was(tmp_path):
+    write_run(tmp_path, Run("wide", "efp", variant=WIDE), [8, 9])
+    write_run(tmp_path, Run("scratch", "unet_attention"), [1, 1])
+    assert wide_table(tmp_path).startswith("Nothing is measured yet")
+    write_run(tmp_path, Run("wide", "unet_attention"), [7, 9])
+    efp, unet = wide_table(tmp_path).splitlines()[2:]
+    assert efp.startswith("| EFP, wide | 0.800 | **0.850** [") and "| – |" in efp
+    assert unet.startswith("| U-Net + attention | 0.800 | **0.800** [") and "| -0.050 [-0.100 … +0.000] |" in unet
+
+
+@pytest.mark.parametrize("table", [lambda path: comparison_table(path, "scratch"), ablation_table, wide_table])
 def test_table_without_rows_says_how_to_get_them(tmp_path, table):
     assert table(tmp_path).startswith("Nothing is measured yet: `python scripts/compare.py")
 
