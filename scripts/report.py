@@ -1,7 +1,8 @@
 """Fill the tables of README.md, model_card.md, docs/ and the checkpoints' cards from `results/`, and draw its figures.
 
     python scripts/report.py                       # tables, and what shows no image: docs/figures/*.svg
-    python scripts/report.py --data ISIC_FOLDER    # also masks_<track>.png and levels.png, which show images
+    python scripts/report.py --data ISIC_FOLDER    # also masks_<track>.png, levels.png and
+                                                   # corrections.png, which show images
 
 What cannot be drawn yet is named with the command that measures it. The pictures with images of the data set go to
 another folder, `--output`, that git ignores.
@@ -16,7 +17,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from efp_hf.data.folders import load_isic
-from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, load_checkpoint
+from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOINTS, load_checkpoint
 from efp_hf.study.comparison import TRACKS
 from efp_hf.study.comparison_tables import TITLES
 from efp_hf.study.figures import (
@@ -30,6 +31,7 @@ from efp_hf.study.figures import (
     reliability_figure,
     save_figure,
 )
+from efp_hf.study.prompt_figures import clicks_figure, corrections_figure
 from efp_hf.study.texts import filled_texts
 
 HERE = Path(__file__).resolve().parents[1]
@@ -74,6 +76,8 @@ def draw_images(arguments: argparse.Namespace) -> None:
         return levels_figure(dataset[position]["image"], *load_checkpoint(DEFAULT_CHECKPOINT))
 
     draw(arguments.output / "levels.png", draw_levels)
+    checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
+    draw(arguments.output / "corrections.png", partial(corrections_figure, dataset, *checkpoint))
 
 
 def main() -> None:
@@ -86,6 +90,8 @@ def main() -> None:
     draw(figures / "latency.svg", partial(latency_figure, arguments.results))
     draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, SHIPPED / DEFAULT_CHECKPOINT))
     draw(figures / "jaccards.svg", partial(jaccards_figure, arguments.results))
+    shipped = tuple(SHIPPED / name for name in SHIPPED_CHECKPOINTS)
+    draw(figures / "clicks.svg", partial(clicks_figure, arguments.results, shipped))
     if arguments.data is not None:
         try:
             draw_images(arguments)

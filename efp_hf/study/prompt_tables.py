@@ -19,6 +19,18 @@ def prompts_block(results: Path, checkpoints: tuple[Path, ...]) -> str:
     return "\n\n".join([*(prompt_tables(results, checkpoint) for checkpoint in checkpoints), PUBLISHED])
 
 
+def short_prompts_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
+    """A line a checkpoint: J of the test split without a prompt, after clicks, and in an exact box."""
+    kinds = {"nothing": "0 clicks", "1 click": "1 clicks", "3 clicks": "3 clicks", "5 clicks": "5 clicks"}
+    lines = []
+    for checkpoint in checkpoints:
+        rows = newest_rows(results / "prompts.csv", checkpoint, "prompts")
+        if not rows.empty:
+            clicked = [rows["jaccard"][kind, "in the middle"] for kind in kinds.values()]
+            lines.append([f"`{checkpoint.name}`", *(f"{j:.3f}" for j in (*clicked, rows["jaccard"]["box", "0% off"]))])
+    return to_table(" | ".join(["J of", *kinds, "a box"]), lines)
+
+
 def prompt_tables(results: Path, checkpoint: Path) -> str:
     """Scores after clicks and in boxes, and the clicks that a wanted J takes."""
     prompts, clicks = (

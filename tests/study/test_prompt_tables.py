@@ -1,11 +1,16 @@
-"""The tables of clicks and boxes, from rows as `efp score --prompts` writes them."""
+"""The tables and figures of clicks and boxes, from rows as `efp score --prompts` writes them."""
 
+import numpy as np
 import pytest
+from conftest import tiny_model
 
+from efp_hf import EFPImageProcessor
+from efp_hf.data.folders import load_isic
 from efp_hf.inference.checkpoint import weights_digest
-from efp_hf.metrics.correction import PERFECT, summarize_corrections
+from efp_hf.metrics.correction import CLICKS, PERFECT, summarize_corrections
 from efp_hf.metrics.rows import append_row
-from efp_hf.study.prompt_tables import PUBLISHED, prompts_block
+from efp_hf.study.prompt_figures import clicks_figure, corrections_figure
+from efp_hf.study.prompt_tables import PUBLISHED, prompts_block, short_prompts_table
 
 
 @pytest.fixture
@@ -48,4 +53,24 @@ def test_newest_rows_are_shown_line_by_line(tmp_path, checkpoint):
     assert "| GrabCut, box up to 5% off | 0.500 [0.500 … 0.500] | 0.667 | 100.0% | – |" in lines
     assert "| 0.85 | 3.00 [3.00 … 3.00] | 0.0% | 20.00 [20.00 … 20.00] | 100.0% |" in lines
     assert sum(line.startswith("| ") for line in lines) == 2 + 6 + 3 + 3 + 3
+    short = short_prompts_table(tmp_path, (checkpoint,)).splitlines()
+    assert short[0] == "| J of | nothing | 1 click | 3 clicks | 5 clicks | a box |"
+    assert short[2:] == ["| `efp-some` | 0.600 | 0.700 | 0.870 | 0.920 | 0.900 |"]
     assert lines[0].startswith("`efp-some`, 1 images of the test split (seed 0) of isic")
+
+
+def test_figures_show_the_rows_and_the_masks_of_prompts(tmp_path, checkpoint, synthetic_root):
+    with pytest.raises(FileNotFoundError, match="efp-some has no row: efp score"):
+        clicks_figure(tmp_path, (checkpoint, checkpoint))
+    rising = list(np.linspace(0.6, 0.9, 21))
+    image = {"image_id": "a", "clicks": rising, "clicks_anywhere": rising, "boxes": [0.9, 0.8, 0.7]}
+    write(tmp_path, [image | {"grabcut": [0.6, 0.5, 0.4]}], weights=weights_digest(checkpoint))
+    panel, boxes = clicks_figure(tmp_path, (checkpoint, checkpoint)).axes
+    assert panel.lines[0].get_ydata().tolist() == pytest.approx([rising[n] for n in CLICKS], abs=1e-6)
+    assert [line.get_ydata().tolist() for line in boxes.lines[1:]] == [[0.9, 0.8, 0.7], [0.6, 0.5, 0.4]]
+
+    dataset = load_isic(synthetic_root)["train"]
+    figure = corrections_figure(dataset, tiny_model(prompt_size=4), EFPImageProcessor(size={"height": 32, "width": 32}))
+    assert len(figure.axes) == 6 * 4
+    assert all(panel.texts[0].get_text().startswith("J ") for panel in figure.axes)
+    assert len(figure.axes[-1].patches) == 1  # the box
