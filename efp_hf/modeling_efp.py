@@ -537,6 +537,7 @@ class EFPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is already a mean over the images: Trainer has to divide it by the accumulation steps.
     accepts_loss_kwargs = False
+    _keys_to_ignore_on_load_unexpected = [r"^prompt"]  # a configuration with `prompt_size=0` leaves them out
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):

@@ -72,6 +72,14 @@ def test_a_folder_keeps_both_decoders(model, image, tmp_path):
         assert torch.equal(loaded(image, **prompts).logits, model(image, **prompts).logits)
 
 
+@torch.inference_mode()
+def test_prompts_are_left_out_where_the_configuration_says_so(model, image, tmp_path):
+    model.save_pretrained(tmp_path)
+    plain = EFPForSegmentation.from_pretrained(tmp_path, prompt_size=0).eval()
+    assert not [name for name in plain.state_dict() if name.startswith("prompt")]
+    assert torch.equal(plain(image).logits, model(image).logits)
+
+
 @pytest.mark.parametrize(
     "prompts",
     [
