@@ -12,7 +12,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TypedDict
+from typing import ClassVar, TypedDict
 
 import torch
 import torch.nn.functional as F
@@ -537,7 +537,7 @@ class EFPPreTrainedModel(PreTrainedModel):
     supports_gradient_checkpointing = True
     # The loss is already a mean over the images: Trainer has to divide it by the accumulation steps.
     accepts_loss_kwargs = False
-    _keys_to_ignore_on_load_unexpected = [r"^prompt"]  # a configuration with `prompt_size=0` leaves them out
+    _keys_to_ignore_on_load_unexpected: ClassVar = [r"^prompt"]  # a configuration with `prompt_size=0` leaves them out
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, output_loading_info: bool = False, **kwargs):
