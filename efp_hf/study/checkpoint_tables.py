@@ -7,6 +7,7 @@ import pandas as pd
 from ..inference.checkpoint import weights_digest
 from ..metrics.card import LABELS
 from .cost import checkpoint_costs
+from .prompt_tables import SHORT, prompt_tables, short_cells
 from .tables import find_rows, last_row_about, read_results, to_table
 
 
@@ -87,13 +88,15 @@ def checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
 
 
 def short_checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
-    """What [`checkpoints_table`] says in six columns."""
+    """What [`checkpoints_table`] says in six columns, and J with clicks or a box."""
     lines = []
     for checkpoint in checkpoints:
         score = last_row_about(results / "scores.csv", checkpoint)
         scores = [f"{score[name]:.3f}" for name in ("jaccard", "threshold_jaccard", "dice")]
-        lines.append([f"`{checkpoint.name}`", checkpoint_costs(checkpoint)[0], megabytes(checkpoint), *scores])
-    return to_table("checkpoint | parameters | MB | J | TJ | Dice", lines)
+        costs = [checkpoint_costs(checkpoint)[0], megabytes(checkpoint)]
+        lines.append([f"`{checkpoint.name}`", *costs, *scores, *short_cells(results, checkpoint)])
+    with_prompts = " | ".join(f"J, {given}" for given in SHORT)
+    return to_table(f"checkpoint | parameters | MB | J | TJ | Dice | {with_prompts}", lines)
 
 
 def checkpoint_blocks(results: Path, checkpoint: Path) -> dict[str, str]:
@@ -101,6 +104,7 @@ def checkpoint_blocks(results: Path, checkpoint: Path) -> dict[str, str]:
     return {
         "costs": "{} parameters, {} multiply-adds".format(*checkpoint_costs(checkpoint)),
         "scores": score_table(last_row_about(results / "scores.csv", checkpoint)),
+        "clicks": prompt_tables(results, checkpoint),
         "trust": trust_sentence(last_row_about(results / "trust.csv", checkpoint)),
         "robustness": robustness_table(results, checkpoint),
     }

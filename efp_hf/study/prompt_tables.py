@@ -13,22 +13,24 @@ PUBLISHED = (
     "([arXiv:2606.18707](https://arxiv.org/abs/2606.18707))."
 )
 
+# heading of a short table → what `prompts.csv` calls it
+SHORT = {
+    "1 click": ("1 clicks", "in the middle"),
+    "3 clicks": ("3 clicks", "in the middle"),
+    "5 clicks": ("5 clicks", "in the middle"),
+    "a box": ("box", "0% off"),
+}
+
 
 def prompts_block(results: Path, checkpoints: tuple[Path, ...]) -> str:
     """What `efp score --prompts` measured of each checkpoint on the test split, and the published peer."""
     return "\n\n".join([*(prompt_tables(results, checkpoint) for checkpoint in checkpoints), PUBLISHED])
 
 
-def short_prompts_table(results: Path, checkpoints: tuple[Path, ...]) -> str:
-    """A line a checkpoint: J of the test split without a prompt, after clicks, and in an exact box."""
-    kinds = {"nothing": "0 clicks", "1 click": "1 clicks", "3 clicks": "3 clicks", "5 clicks": "5 clicks"}
-    lines = []
-    for checkpoint in checkpoints:
-        rows = newest_rows(results / "prompts.csv", checkpoint, "prompts")
-        if not rows.empty:
-            clicked = [rows["jaccard"][kind, "in the middle"] for kind in kinds.values()]
-            lines.append([f"`{checkpoint.name}`", *(f"{j:.3f}" for j in (*clicked, rows["jaccard"]["box", "0% off"]))])
-    return to_table(" | ".join(["J of", *kinds, "a box"]), lines)
+def short_cells(results: Path, checkpoint: Path) -> list[str]:
+    """J of the test split after each of `SHORT`; a dash where there is no row."""
+    rows = newest_rows(results / "prompts.csv", checkpoint, "prompts")
+    return ["–" if rows.empty else f"{rows['jaccard'][kind]:.3f}" for kind in SHORT.values()]
 
 
 def prompt_tables(results: Path, checkpoint: Path) -> str:

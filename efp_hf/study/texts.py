@@ -10,7 +10,7 @@ from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
 from .frontier_table import frontier_table
-from .prompt_tables import prompts_block, short_prompts_table
+from .prompt_tables import prompts_block
 from .speed_tables import short_speed_block, speed_block
 from .tables import last_row_about
 from .trials_table import trials_table
@@ -41,7 +41,6 @@ def blocks(results: Path) -> dict[str, str]:
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),
         "prompts": prompts_block(results, checkpoints),
-        "prompts-short": short_prompts_table(results, checkpoints),
         "frontier": frontier_table(results),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),

@@ -10,7 +10,7 @@ from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.metrics.correction import CLICKS, PERFECT, summarize_corrections
 from efp_hf.metrics.rows import append_row
 from efp_hf.study.prompt_figures import clicks_figure, corrections_figure
-from efp_hf.study.prompt_tables import PUBLISHED, prompts_block, short_prompts_table
+from efp_hf.study.prompt_tables import PUBLISHED, prompts_block, short_cells
 
 
 @pytest.fixture
@@ -36,6 +36,7 @@ def test_what_is_not_measured_is_said_with_its_command(tmp_path, checkpoint):
     )
     write(tmp_path, [PERFECT], weights="another")
     write(tmp_path, [PERFECT], weights=weights_digest(checkpoint), split="validation")
+    assert short_cells(tmp_path, checkpoint) == ["–"] * 4
     assert prompts_block(tmp_path, (checkpoint,)) == block and block.endswith(PUBLISHED)
 
 
@@ -53,9 +54,7 @@ def test_newest_rows_are_shown_line_by_line(tmp_path, checkpoint):
     assert "| GrabCut, box up to 5% off | 0.500 [0.500 … 0.500] | 0.667 | 100.0% | – |" in lines
     assert "| 0.85 | 3.00 [3.00 … 3.00] | 0.0% | 20.00 [20.00 … 20.00] | 100.0% |" in lines
     assert sum(line.startswith("| ") for line in lines) == 2 + 6 + 3 + 3 + 3
-    short = short_prompts_table(tmp_path, (checkpoint,)).splitlines()
-    assert short[0] == "| J of | nothing | 1 click | 3 clicks | 5 clicks | a box |"
-    assert short[2:] == ["| `efp-some` | 0.600 | 0.700 | 0.870 | 0.920 | 0.900 |"]
+    assert short_cells(tmp_path, checkpoint) == ["0.700", "0.870", "0.920", "0.900"]
     assert lines[0].startswith("`efp-some`, 1 images of the test split (seed 0) of isic")
 
 
