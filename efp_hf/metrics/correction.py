@@ -35,25 +35,27 @@ def jaccard_of(mask: np.ndarray, truth: np.ndarray) -> float:
     return float(jaccard(confusion_counts(mask, truth)))
 
 
-def click_jaccards(
+def judged(result: dict, truth: np.ndarray) -> tuple[float, float]:
+    """J of a result of `Correction.segment`, and the J that was expected of it."""
+    return jaccard_of(result["segmentation"].numpy(force=True), truth), result["expected_jaccard"]
+
+
+def click_scores(
     correction: Correction, truth: np.ndarray, max_clicks: int = MAX_CLICKS, random: np.random.Generator | None = None
-) -> list[float]:
-    """J after 0, 1, … `max_clicks` clicks on a photo of the truth's size; once a mask is the truth itself it stays."""
-    points, jaccards = [], []
-    for _ in range(max_clicks + 1):
-        mask = correction.segment(points)["segmentation"].numpy(force=True)
-        jaccards.append(jaccard_of(mask, truth))
-        click = next_click(mask, truth, random)
-        if click is None:
+) -> np.ndarray:
+    """
+    J and expected J after 0, 1, … `max_clicks` clicks on a photo of the truth's size, `(max_clicks + 1, 2)`. They stay
+    as they are once the mask is the truth itself, and after the last of `CLICKS` once all `TARGETS` were reached.
+    """
+    points, scores = [], []
+    for number in range(max_clicks + 1):
+        result = correction.segment(points)
+        scores.append(judged(result, truth))
+        click = next_click(result["segmentation"].numpy(force=True), truth, random)
+        if click is None or (number >= CLICKS[-1] and max(scores[1:])[0] >= TARGETS[-1]):
             break
         points = [*points, click]
-    return jaccards + jaccards[-1:] * (max_clicks + 1 - len(jaccards))
-
-
-def box_jaccards(correction: Correction, truth: np.ndarray, boxes: Sequence[Box]) -> list[float]:
-    """J of the mask of each box in a photo of the truth's size; `None` is no box."""
-    masks = (correction.segment(box=box)["segmentation"].numpy(force=True) for box in boxes)
-    return [jaccard_of(mask, truth) for mask in masks]
+    return np.array(scores + scores[-1:] * (max_clicks + 1 - len(scores)))
 
 
 def grabcut_mask(image: Image.Image, box: Box, size: tuple[int, int]) -> np.ndarray:
@@ -87,29 +89,29 @@ def correct_images(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, seed: int = 0
 ) -> Iterator[dict]:
     """
-    A row an image: `image_id`, `clicks` (J after 0 … `MAX_CLICKS` clicks into the middle of the largest error),
-    `clicks_anywhere` (clicks drawn anywhere in it), `boxes` (a box of each of `BOX_JITTERS`; without a lesion none) and
-    `grabcut` (GrabCut in the same boxes).
+    A row an image: `image_id`, `clicks` ([`click_scores`] into the middle of the largest error), `clicks_anywhere`
+    (clicks drawn anywhere in it), `boxes` (J and expected J in a box of each of `BOX_JITTERS`; without a lesion there is
+    none) and `grabcut` (GrabCut's in the same boxes; it expects nothing, NaN).
     """
     for number, row in enumerate(tqdm(dataset, unit="image", desc="clicking", leave=False, disable=None)):
         random = np.random.default_rng((seed, number))
         truth = truth_mask(row)
         correction = Correction(row["image"], model, processor, truth.shape)
-        clicks_anywhere = click_jaccards(correction, truth, random=random)
+        clicks_anywhere = click_scores(correction, truth, random=random)
         boxes = [lesion_box(truth, random, jitter) for jitter in BOX_JITTERS]
         yield {
             "image_id": row["image_id"],
-            "clicks": click_jaccards(correction, truth),
+            "clicks": click_scores(correction, truth),
             "clicks_anywhere": clicks_anywhere,
-            "boxes": box_jaccards(correction, truth, boxes),
-            "grabcut": [jaccard_of(grabcut_mask(row["image"], box, truth.shape), truth) for box in boxes],
+            "boxes": [judged(correction.segment(box=box), truth) for box in boxes],
+            "grabcut": [(jaccard_of(grabcut_mask(row["image"], box, truth.shape), truth), math.nan) for box in boxes],
         }
 
 
 PERFECT = {
     "image_id": "",
-    **dict.fromkeys(("clicks", "clicks_anywhere"), [1.0] * (MAX_CLICKS + 1)),
-    **dict.fromkeys(("boxes", "grabcut"), [1.0] * len(BOX_JITTERS)),
+    **dict.fromkeys(("clicks", "clicks_anywhere"), [(1.0, 1.0)] * (MAX_CLICKS + 1)),
+    **dict.fromkeys(("boxes", "grabcut"), [(1.0, 1.0)] * len(BOX_JITTERS)),
 }  # a row of an image that needs no correction, for its columns
 
 
@@ -121,33 +123,36 @@ def number_of_clicks(jaccards: Sequence[float], target: float) -> int:
 
 def summarize_corrections(corrected: list[dict]) -> tuple[list[dict], list[dict]]:
     """
-    Rows of [`correct_images`] → a row a kind of prompts with mean J and its 95 % bootstrap interval, Dice and the share
-    of failures; and a row a target with the mean number of clicks, its interval and the share of images that never
-    reach it.
+    Rows of [`correct_images`] → a row a kind of prompts with mean J and its 95 % bootstrap interval, Dice, the share of
+    failures and the mean expected J; and a row a target with the mean number of clicks, its interval and the share of
+    images that never reach it.
     """
     prompts, clicks = [], []
     kinds = {"in the middle": "clicks", "anywhere": "clicks_anywhere"}
-    jaccards = {place: np.array([row[name] for row in corrected]) for place, name in kinds.items()}
+    clicked = {place: np.array([row[name] for row in corrected]) for place, name in kinds.items()}
     boxes = {name: np.array([row[key] for row in corrected]) for name, key in BOX_ROWS.items()}
     settings = {
-        **{(f"{number} clicks", place): values[:, number] for place, values in jaccards.items() for number in CLICKS},
+        **{(f"{number} clicks", place): values[:, number] for place, values in clicked.items() for number in CLICKS},
         **{
             (name, f"{jitter:.0%} off"): values[:, k]
             for name, values in boxes.items()
             for k, jitter in enumerate(BOX_JITTERS)
         },
     }
-    for (prompt, place), values in settings.items():
+    for (prompt, place), pairs in settings.items():
+        values, expected = pairs.T
         low, high = bootstrap_interval(values)
         scores = {"jaccard": values.mean(), "jaccard_low": low, "jaccard_high": high}
         scores |= {"dice": (2 * values / (1 + values)).mean(), "failure_rate": (values < JACCARD_THRESHOLD).mean()}
+        scores["expected_jaccard"] = expected.mean()
         prompts.append({"prompts": prompt, "place": place, **{name: round(float(v), 6) for name, v in scores.items()}})
-    for place, values in jaccards.items():
+    for place, values in clicked.items():
+        jaccards = values[..., 0]
         for target in TARGETS:
-            numbers = np.array([number_of_clicks(image, target) for image in values])
+            numbers = np.array([number_of_clicks(image, target) for image in jaccards])
             low, high = bootstrap_interval(numbers)
             scores = {"clicks": numbers.mean(), "clicks_low": low, "clicks_high": high}
-            scores["never"] = (values[:, 1:].max(1) < target).mean()
+            scores["never"] = (jaccards[:, 1:].max(1) < target).mean()
             clicks.append(
                 {"target": target, "place": place, **{name: round(float(v), 4) for name, v in scores.items()}}
             )

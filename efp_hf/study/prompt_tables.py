@@ -51,12 +51,13 @@ def prompt_tables(results: Path, checkpoint: Path) -> str:
             [
                 prompt_words(kind, place),
                 with_interval(row, "jaccard", 3),
+                "–" if pd.isna(row.expected_jaccard) else f"{row.expected_jaccard:.3f}",
                 f"{row.dice:.3f}",
                 f"{row.failure_rate:.1%}",
                 "–" if anywhere is None else f"{anywhere:.3f}",
             ]
         )
-    scores = to_table("given | J [95 %] | Dice | failures | J, clicks anywhere", lines)
+    scores = to_table("given | J [95 %] | expected J | Dice | failures | J, clicks anywhere", lines)
     lines = [
         [f"{target:.2f}"]
         + [

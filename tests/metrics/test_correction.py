@@ -12,7 +12,7 @@ from efp_hf.metrics import correction
 from efp_hf.metrics.correction import (
     GRABCUT_SIDE,
     MAX_CLICKS,
-    click_jaccards,
+    click_scores,
     correct_images,
     grabcut_mask,
     jaccard_of,
@@ -35,18 +35,26 @@ class Annotated:
         mask = np.zeros_like(self.truth)
         for x, _, _ in points:
             mask[:, int(x)] = self.truth[:, int(x)]
-        return {"segmentation": torch.from_numpy(mask)}
+        return {"segmentation": torch.from_numpy(mask), "expected_jaccard": len(points) / 10}
 
 
 def test_j_rises_click_by_click_and_stays_when_the_mask_is_right():
     truth = np.zeros((10, 20), bool)
     truth[2:6, 5] = truth[1:9, 8] = True
     annotated = Annotated(truth)
-    jaccards = click_jaccards(annotated, truth, max_clicks=5)
-    assert jaccards == pytest.approx([0, 8 / 12, 1, 1, 1, 1])
+    jaccards, expected = click_scores(annotated, truth, max_clicks=5).T
+    assert jaccards == pytest.approx([0, 8 / 12, 1, 1, 1, 1]) and expected == pytest.approx([0, 0.1, *[0.2] * 4])
     assert len(annotated.asked) == 3
     x, y, label = annotated.asked[-1][0]
     assert (x, label) == (8.5, 1) and 1 < y < 9  # the middle of column 8
+
+
+def test_clicks_end_where_no_number_asks_for_more():
+    truth = np.zeros((20, 40), bool)
+    truth[:, :38] = True
+    annotated = Annotated(truth)
+    jaccards, _ = click_scores(annotated, truth, max_clicks=38).T  # a column of 38 a click
+    assert len(annotated.asked) == 36 and jaccards[34:].tolist() == pytest.approx([34 / 38, *[35 / 38] * 4])
 
 
 def test_noc_is_the_first_click_that_reaches_the_target():
@@ -57,15 +65,17 @@ def test_noc_is_the_first_click_that_reaches_the_target():
 def test_summary_has_a_row_a_kind_of_prompts_and_a_row_a_target():
     clicks = [0.6, 0.82, 0.88, *[0.92] * (MAX_CLICKS - 2)]
     worse = [0.4, *[0.7] * MAX_CLICKS]
-    rows = [
-        {"image_id": "a", "clicks": clicks, "clicks_anywhere": worse, "boxes": [0.9, 0.8, 0.7], "grabcut": [0.2] * 3},
-        {"image_id": "b", "clicks": worse, "clicks_anywhere": worse, "boxes": [0.5] * 3, "grabcut": [0.8, 0.6, 0.4]},
+    jaccards = [
+        {"clicks": clicks, "clicks_anywhere": worse, "boxes": [0.9, 0.8, 0.7], "grabcut": [0.2] * 3},
+        {"clicks": worse, "clicks_anywhere": worse, "boxes": [0.5] * 3, "grabcut": [0.8, 0.6, 0.4]},
     ]
+    rows = [{name: [(j, j + 0.01) for j in values] for name, values in image.items()} for image in jaccards]
     prompts, numbers = summarize_corrections(rows)
     by_name = {(row["prompts"], row["place"]): row for row in prompts}
     one = by_name["1 clicks", "in the middle"]
     assert one["jaccard"] == pytest.approx(0.76) and one["failure_rate"] == 0
     assert one["dice"] == pytest.approx((2 * 0.82 / 1.82 + 1.4 / 1.7) / 2, abs=1e-6)
+    assert one["expected_jaccard"] == pytest.approx(0.77)
     assert by_name["0 clicks", "in the middle"]["failure_rate"] == 1
     assert by_name["box", "0% off"]["jaccard"] == pytest.approx(0.7)
     grabcut = by_name["box, GrabCut", "10% off"]
@@ -131,6 +141,6 @@ def test_model_and_grabcut_are_given_the_same_boxes(lesion, monkeypatch):
     (scores,) = correct_images([row], model, processor)
     assert len(seen["model"]) == 3 and seen["model"] == seen["grabcut"]
     assert seen["model"][0] == list(box) and seen["model"][1] != seen["model"][2]
-    assert scores["grabcut"] == [0, 0, 0] and len(scores["boxes"]) == 3
+    assert [j for j, _ in scores["grabcut"]] == [0, 0, 0] and len(scores["boxes"]) == 3
     list(correct_images([row], model, processor))
     assert seen["model"][3:] == seen["model"][:3]  # drawn anew, the same

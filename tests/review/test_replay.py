@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 
 from efp_hf.data.folders import load_isic
 from efp_hf.inference.correction import Correction
-from efp_hf.metrics.correction import click_jaccards, number_of_clicks
+from efp_hf.metrics.correction import click_scores, number_of_clicks
 from efp_hf.metrics.evaluation import truth_mask
 from efp_hf.review.replay import SHARES, replay, review_curve
 
@@ -48,7 +48,7 @@ def test_clicks_end_when_the_mask_is_good_enough(synthetic_root, prompted):
     dataset = load_isic(synthetic_root)["validation"]
     rows = list(replay(dataset, *prompted, target=0.5))
     for row, played in zip(dataset, rows, strict=True):
-        jaccards = click_jaccards(Correction(row["image"], *prompted), truth_mask(row))
+        jaccards, _ = click_scores(Correction(row["image"], *prompted), truth_mask(row)).T
         clicks = 0 if jaccards[0] >= 0.5 else number_of_clicks(jaccards, 0.5)
         assert (played["clicks"], played["before"], played["after"]) == (clicks, jaccards[0], jaccards[clicks])
         assert played["seconds"] > 0 and 0 < played["expected_jaccard"] < 1

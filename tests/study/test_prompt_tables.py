@@ -21,7 +21,12 @@ def checkpoint(tmp_path):
     return folder
 
 
+def with_expected(image):
+    return {name: [(j, 0.8) for j in values] for name, values in image.items() if name != "image_id"}
+
+
 def write(results, corrected, **columns):
+    corrected = [image if image is PERFECT else with_expected(image) for image in corrected]
     row = {"data": "isic", "split": "test", "split_seed": 0, "images": len(corrected)}
     row |= {"date": "today", "commit": "0123", "hardware": "a machine"} | columns
     for name, rows in zip(("prompts", "number_of_clicks"), summarize_corrections(corrected), strict=True):
@@ -46,12 +51,12 @@ def test_newest_rows_are_shown_line_by_line(tmp_path, checkpoint):
     write(tmp_path, [PERFECT], weights=weights_digest(checkpoint))
     write(tmp_path, [image | {"grabcut": [0.6, 0.5, 0.4]}], weights=weights_digest(checkpoint))
     lines = prompts_block(tmp_path, (checkpoint,)).splitlines()
-    assert "| nothing | 0.600 [0.600 … 0.600] | 0.750 | 100.0% | 0.500 |" in lines
-    assert "| 1 click | 0.700 [0.700 … 0.700] | 0.824 | 0.0% | 0.500 |" in lines
-    assert "| 10 clicks | 0.920 [0.920 … 0.920] | 0.958 | 0.0% | 0.500 |" in lines
-    assert "| exact box | 0.900 [0.900 … 0.900] | 0.947 | 0.0% | – |" in lines
-    assert "| box up to 10% off | 0.700 [0.700 … 0.700] | 0.824 | 0.0% | – |" in lines
-    assert "| GrabCut, box up to 5% off | 0.500 [0.500 … 0.500] | 0.667 | 100.0% | – |" in lines
+    assert "| nothing | 0.600 [0.600 … 0.600] | 0.800 | 0.750 | 100.0% | 0.500 |" in lines
+    assert "| 1 click | 0.700 [0.700 … 0.700] | 0.800 | 0.824 | 0.0% | 0.500 |" in lines
+    assert "| 10 clicks | 0.920 [0.920 … 0.920] | 0.800 | 0.958 | 0.0% | 0.500 |" in lines
+    assert "| exact box | 0.900 [0.900 … 0.900] | 0.800 | 0.947 | 0.0% | – |" in lines
+    assert "| box up to 10% off | 0.700 [0.700 … 0.700] | 0.800 | 0.824 | 0.0% | – |" in lines
+    assert "| GrabCut, box up to 5% off | 0.500 [0.500 … 0.500] | 0.800 | 0.667 | 100.0% | – |" in lines
     assert "| 0.85 | 3.00 [3.00 … 3.00] | 0.0% | 20.00 [20.00 … 20.00] | 100.0% |" in lines
     assert sum(line.startswith("| ") for line in lines) == 2 + 6 + 3 + 3 + 3
     assert short_cells(tmp_path, checkpoint) == ["0.700", "0.870", "0.920", "0.900"]
