@@ -90,8 +90,8 @@ def correct_images(
 ) -> Iterator[dict]:
     """
     A row an image: `image_id`, `clicks` ([`click_scores`] into the middle of the largest error), `clicks_anywhere`
-    (clicks drawn anywhere in it), `boxes` (J and expected J in a box of each of `BOX_JITTERS`; without a lesion there is
-    none) and `grabcut` (GrabCut's in the same boxes; it expects nothing, NaN).
+    (clicks drawn anywhere in it), `boxes` (J and expected J in a box of each of `BOX_JITTERS`; none without a lesion)
+    and `grabcut` (GrabCut's in the same boxes; it expects nothing, NaN).
     """
     for number, row in enumerate(tqdm(dataset, unit="image", desc="clicking", leave=False, disable=None)):
         random = np.random.default_rng((seed, number))
