@@ -8,9 +8,16 @@ from contextlib import contextmanager
 
 @contextmanager
 def interrupted_by_termination() -> Iterator[None]:
-    """SIGTERM, as of a batch system or of `docker stop`, is what Ctrl-C is: what is being written is finished."""
+    """
+    SIGTERM, as of a batch system or of `docker stop`, is what Ctrl-C is: what is being written is finished.
+
+    `timeout` sends it twice, to the command and to its group, in which processes that load images end of it, too.
+    """
 
     def interrupt(number, frame):
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        if hasattr(signal, "SIGCHLD"):  # PyTorch raises the end of such a process in whatever is being done
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():  # no other can set a handler
