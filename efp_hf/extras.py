@@ -8,7 +8,7 @@ from . import __version__
 
 # extra of pyproject.toml → what its packages are imported as
 EXTRAS = {
-    "train": ("accelerate", "albumentations", "datasets", "evaluate", "imagehash"),
+    "train": ("accelerate", "albumentations", "datasets", "evaluate", "imagehash", "pycocotools"),
     "app": ("gradio", "mcp"),
     "export": ("nncf", "onnx", "onnxruntime", "onnxscript", "openvino"),
     "executorch": ("executorch",),

@@ -210,10 +210,7 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     Raises:
         ValueError: transparency, or a value other than 0 and 255; with `name` and the value.
     """
-    if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
-        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
-    if mask.mode.startswith(("I", "F")):
-        raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
+    check_mask_mode(mask, name)
     grey = np.asarray(ImageOps.exif_transpose(mask).convert("L"))
     lesion = grey == 255
     strange = grey[~lesion & (grey != 0)]
@@ -223,6 +220,14 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
             "Binarise it, and save it as PNG, not as JPEG."
         )
     return lesion
+
+
+def check_mask_mode(mask: Image.Image, name: str | Path) -> None:
+    """Refuses transparency, and more than 8 bits."""
+    if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
+        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
+    if mask.mode.startswith(("I", "F")):
+        raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:

@@ -4,11 +4,12 @@ import os
 from pathlib import Path
 
 from ..extras import needing
-from .pairs import check_and_cache, find_pairs, to_dataset
-from .split import SPLITS, draw_split, read_groups
+from .found import Found, load_found
+from .names import match_folders
+from .split import read_groups
 
 with needing("train", __name__):
-    from datasets import DatasetDict, config
+    from datasets import DatasetDict
 
 FOLDERS = {
     "train": ("ISIC2018_Task1-2_Training_Input", "ISIC2018_Task1_Training_GroundTruth"),
@@ -26,7 +27,7 @@ def load_isic(
 
     `root` holds the folders of the official archives (`ISIC2018_Task1-2_Training_Input`,
     `ISIC2018_Task1_Training_GroundTruth` and, where present, the same of Validation and Test), or `images` and `masks`
-    with the masks named `<id>.png` or `<id>_segmentation.png`. Splits that have no folder are drawn from the training
+    with the masks named as one of `MASK_NAMES`. Splits that have no folder are drawn from the training
     folder: 70/10/20, seeded, with no patient, lesion (`metadata.csv`: `isic_id`, `patient_id`, `lesion_id`) or
     near-duplicate image on two sides.
 
@@ -45,21 +46,23 @@ def load_isic(
     Raises:
         FileNotFoundError: a missing folder or file, or no image.
         ValueError: by name: a missing or doubled mask, a damaged file, a mask of another size than its image or with
-            values other than 0 and 255. Of several pairs all are counted, the first ten named. Masks without an image,
-            and images whose damaged JPEG data was repaired, are a warning.
+            values that [`read_labels`] does not take. Of several pairs all are counted, the first ten named. Masks
+            without an image, and images whose damaged JPEG data was repaired, are a warning.
         OSError: the cache cannot be written to.
     """
     root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
-    folders = find_folders(root)
-    pairs = {split: find_pairs(root / images, root / masks) for split, (images, masks) in folders.items()}
-    cache = Path(cache_dir or Path(config.HF_DATASETS_CACHE) / "efp_hf")
-    entries = {split: check_and_cache(split_pairs, max_side, cache) for split, split_pairs in pairs.items()}
+    return load_found(find_pairs_of_folders(root), root.name, seed, max_side, cache_dir)
 
-    missing = [split for split in SPLITS if split not in entries]
-    if missing:
-        drawn = draw_split(entries["train"], read_groups(root / "metadata.csv"), seed, ["train", *missing])
-        entries.update(drawn)
-    return DatasetDict({split: to_dataset(entries[split]) for split in SPLITS})
+
+def find_pairs_of_folders(root: Path) -> Found:
+    """The pairs of the folders of [`find_folders`], and the patients and lesions of `metadata.csv`."""
+    folders = find_folders(root)
+    found = Found("images/ and masks/" if OWN_FOLDERS in folders.values() else "the layout of ISIC 2018", {})
+    for split, (images, masks) in folders.items():
+        found.add(split, match_folders(root / images, root / masks))
+    if len(folders) < len(FOLDERS):  # a split is drawn
+        found.groups = read_groups(root / "metadata.csv")
+    return found
 
 
 def find_folders(root: Path) -> dict[str, tuple[str, str]]:

@@ -4,6 +4,8 @@ streamed.
 """
 
 import hashlib
+import logging
+from collections.abc import Iterable
 from pathlib import Path
 from tarfile import TarError
 
@@ -13,9 +15,12 @@ from PIL import Image
 from ..extras import needing
 from ..image_processing_efp import check_sizes
 from .duplicates import perceptual_hash
-from .files import read_mask, read_sized_image
+from .files import read_sized_image
+from .found import copies_across, with_line
+from .labels import BLACK_AND_WHITE, read_labels
 from .pairs import FEATURES, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split
+from .tables import METADATA
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, IterableDatasetDict, Value, load_dataset
@@ -23,6 +28,7 @@ with needing("train", __name__):
     from datasets.exceptions import DatasetGenerationError
     from pyarrow import ArrowInvalid
 
+logger = logging.getLogger(__name__)
 # The first that is there, where no other is named; a WebDataset's columns are the endings of its files
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "image.jpg", "image.jpeg", "image.png")
 MASK_COLUMNS = ("mask", "png", "mask.png")
@@ -40,19 +46,69 @@ def load_hub_lesions(
     **kwargs,
 ) -> DatasetDict:
     """
-    A dataset of the Hub (or anything that `datasets.load_dataset` takes) as `load_isic` gives one.
+    A dataset of the Hub (or anything that `datasets.load_dataset` takes), as [`convert_dataset`] gives it.
+
+    Raises:
+        FileNotFoundError, ValueError: no such dataset; as [`convert_dataset`].
+    """
+    loaded = load_splits(name, **kwargs)
+    return convert_dataset(loaded, name, "a dataset of the Hub", image_column, mask_column, seed, max_side)
+
+
+def convert_dataset(
+    loaded: Dataset | DatasetDict,
+    name: str,
+    form: str,
+    image_column: str | None = None,
+    mask_column: str | None = None,
+    seed: int = 0,
+    max_side: int | None = 512,
+) -> DatasetDict:
+    """
+    A dataset of images and masks as `load_isic` gives one; a single `Dataset` is taken for `train`.
 
     Missing splits are drawn from `train`; the columns `patient_id` and `lesion_id` are respected where present. What is
-    larger than `max_side` is reduced once and kept in the cache of `datasets`.
+    larger than `max_side`, and masks of other values than 0 and 255, are written anew to the cache of `datasets`.
 
     Args:
+        name, form: of the data, for messages and for `found_line`.
         image_column, mask_column: default: the first of `IMAGE_COLUMNS` and of `MASK_COLUMNS` that is there.
 
     Raises:
-        ValueError: no `train` split, or a missing column, with the columns that there are; a mask of another size than
-            its image, by name.
+        ValueError: no `train` split, or a missing column, with the columns that there are; a row that cannot be used,
+            by its id.
     """
-    loaded = load_splits(name, **kwargs)
+    splits, facts = {}, {}
+    for split, rows in named_splits(loaded, name, image_column, mask_column).items():
+        seen = rows.map(check_row, remove_columns=rows.column_names, desc=f"{name}, {split}: checking")
+        facts[split] = list(seen)
+        if any(is_changed(fact["size"], fact["values"], max_side) for fact in facts[split]):
+            rows = rows.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
+        splits[split] = cast_images(rows, ImageFeature())
+    for note in copies_across(facts):
+        logger.warning(note)
+
+    missing = [split for split in SPLITS if split not in splits]
+    if missing:
+        train = splits["train"]
+        entries = [{**fact, "row": row} for row, fact in enumerate(facts["train"])]
+        groups = {
+            image_id: [f"{column}:{train[column][row]}" for column in GROUP_COLUMNS if has_value(train, column, row)]
+            for row, image_id in enumerate(train["image_id"])
+        }
+        drawn = draw_split(entries, groups, seed, ["train", *missing])
+        splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
+    data = DatasetDict({split: splits[split].select_columns(list(FEATURES)) for split in SPLITS})
+    values = " or ".join(sorted({fact["values"] for split_facts in facts.values() for fact in split_facts}))
+    return with_line(data, f"{name}: {form}; masks of {values}", missing)
+
+
+def named_splits(
+    loaded: Dataset | DatasetDict, name: str, image_column: str | None = None, mask_column: str | None = None
+) -> DatasetDict:
+    """The splits with the columns `image` and `mask`, both as files, and `image_id`; errors as [`convert_dataset`]."""
+    loaded = {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    check_splits(loaded, name)
     if "train" not in loaded:
         raise ValueError(f"{name}: a `train` split is needed, got {list(loaded)}.")
     splits = {}
@@ -62,30 +118,9 @@ def load_hub_lesions(
         dataset = dataset.rename_columns({old: new for old, new in names.items() if old not in (None, new)})
         if "image_id" not in dataset.column_names:
             dataset = dataset.add_column("image_id", [f"{split}_{row:07d}" for row in range(len(dataset))])
-        splits[split] = cast_images(dataset, ImageFeature()).cast_column("image_id", Value("string"))
-
-    missing = [split for split in SPLITS if split not in splits]
-    if missing:
-        train = splits["train"]
-        pixels = train.select_columns(["image"])
-        entries = [
-            {"image_id": image_id, "hash": perceptual_hash(pixels[row]["image"]), "row": row}
-            for row, image_id in enumerate(train["image_id"])
-        ]
-        groups = {
-            image_id: [f"{column}:{train[column][row]}" for column in GROUP_COLUMNS if has_value(train, column, row)]
-            for row, image_id in enumerate(train["image_id"])
-        }
-        drawn = draw_split(entries, groups, seed, ["train", *missing])
-        splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
-    chosen = {split: splits[split].select_columns(list(FEATURES)) for split in SPLITS}
-    if max_side is not None:
         # as files, not as pixels: what is small enough stays the file that it is
-        for split, dataset in chosen.items():
-            files = cast_images(dataset, ImageFeature(decode=False))
-            files = files.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
-            chosen[split] = cast_images(files, ImageFeature())
-    return DatasetDict(chosen)
+        splits[split] = cast_images(dataset, ImageFeature(decode=False)).cast_column("image_id", Value("string"))
+    return DatasetDict(splits)
 
 
 def stream_lesions(
@@ -123,9 +158,8 @@ def stream_lesions(
 
 def holds_shards(folder: Path) -> bool:
     """Whether a folder, or one in it, holds shards of a dataset."""
-    return any(path.suffix in SHARD_SUFFIXES for path in folder.glob("*")) or any(
-        path.suffix in SHARD_SUFFIXES for path in folder.glob("*/*")
-    )
+    paths = [*folder.glob("*"), *folder.glob("*/*")]
+    return any(path.suffix in SHARD_SUFFIXES and path.name not in METADATA for path in paths)
 
 
 def load_splits(name: str, **kwargs) -> DatasetDict | IterableDatasetDict:
@@ -138,9 +172,13 @@ def load_splits(name: str, **kwargs) -> DatasetDict | IterableDatasetDict:
         loaded = load_dataset(name, **kwargs)
     except (ArrowInvalid, DatasetGenerationError, TarError) as error:
         raise ValueError(f"{name}: a file is damaged ({error.__cause__ or error}). Copy it again.") from error
-    if set(loaded) - set(SPLITS):
-        raise ValueError(f"{name}: splits must be among {', '.join(SPLITS)}, got {', '.join(loaded)}. Rename them.")
+    check_splits(loaded, name)
     return loaded
+
+
+def check_splits(splits: Iterable[str], name: str) -> None:
+    if set(splits) - set(SPLITS):
+        raise ValueError(f"{name}: splits must be among {', '.join(SPLITS)}, got {', '.join(splits)}. Rename them.")
 
 
 def find_columns(
@@ -168,12 +206,24 @@ def cast_images(dataset: Dataset, feature: ImageFeature) -> Dataset:
     return dataset.cast_column("image", feature).cast_column("mask", feature)
 
 
-def reduce_row(row: dict, max_side: int) -> dict:
-    """`image` and `mask` of a row, both as files, reduced; nothing where they are at most `max_side` large."""
-    image, mask = read_pair(row)
+def check_row(row: dict) -> dict:
+    """The entry of a row with both images as files, as `check_pairs` gives it."""
+    image, mask, values = read_pair(row)
+    facts = {"size": mask.size[::-1], "share": round(float(np.mean(mask)) / 255, 6), "values": values}
+    return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
+
+
+def is_changed(size: tuple[int, int], values: str, max_side: int | None) -> bool:
+    """Whether a row gives another image or mask than its files."""
+    return values != BLACK_AND_WHITE or reduced_size(tuple(size), max_side) != tuple(size)
+
+
+def reduce_row(row: dict, max_side: int | None) -> dict:
+    """`image` and `mask` of a row, both as files, reduced; nothing of what is at most `max_side` large."""
+    image, mask, values = read_pair(row)
     size_to_keep = reduced_size(mask.size[::-1], max_side)
     if size_to_keep == mask.size[::-1]:
-        return {}
+        return {} if values == BLACK_AND_WHITE else {"mask": mask}
     return dict(zip(("image", "mask"), reduce_pair(image, mask, size_to_keep), strict=True))
 
 
@@ -186,16 +236,16 @@ def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | No
     """
     image_column, mask_column, id_column = columns
     image_id = str(row[id_column]) if id_column else file_digest(row[image_column])
-    image, mask = read_pair({"image": row[image_column], "mask": row[mask_column], "image_id": image_id})
+    image, mask, _ = read_pair({"image": row[image_column], "mask": row[mask_column], "image_id": image_id})
     size_to_keep = reduced_size(mask.size[::-1], max_side)
     if size_to_keep != mask.size[::-1]:
         image, mask = reduce_pair(image, mask, size_to_keep)
     return {"image": image, "mask": mask, "image_id": image_id}
 
 
-def read_pair(row: dict) -> tuple[Image.Image, Image.Image]:
+def read_pair(row: dict) -> tuple[Image.Image, Image.Image, str]:
     """
-    The image (RGB) and the mask (grey, 0 and 255) of a row that has both as files.
+    The image (RGB) and the mask (grey, 0 and 255) of a row that has both as files, and the values of the mask's file.
 
     Raises:
         ValueError: by the row's id: one that is missing, damaged, or no mask, and another size of the mask.
@@ -207,9 +257,9 @@ def read_pair(row: dict) -> tuple[Image.Image, Image.Image]:
         content = row[column]["bytes"]
         files[column] = {"path": row[column]["path"] if content is None else row["image_id"], "content": content}
     image, size = read_sized_image(**files["image"])
-    mask = read_mask(**files["mask"])
-    check_sizes(row["image_id"], size, mask.shape)
-    return image, Image.fromarray(mask.astype(np.uint8) * 255)
+    labels, values = read_labels(**files["mask"])
+    check_sizes(row["image_id"], size, labels.shape)
+    return image, Image.fromarray(labels * 255), values
 
 
 def file_digest(file: dict | None) -> str:

@@ -4,34 +4,51 @@ import os
 from pathlib import Path
 
 from ..extras import needing
-from .folders import load_isic
-from .hub import holds_shards, load_hub_lesions, stream_lesions
+from .forms import find_form
+from .found import Found, load_found
+from .hub import convert_dataset, holds_shards, load_hub_lesions, stream_lesions
 
 with needing("train", __name__):
-    from datasets import DatasetDict, IterableDatasetDict
+    from datasets import Dataset, DatasetDict, IterableDatasetDict
 
 
 def load_lesions(
-    source: str | Path, seed: int = 0, max_side: int | None = 512, streaming: bool = False
+    source: str | Path | Dataset | DatasetDict, seed: int = 0, max_side: int | None = 512, streaming: bool = False
 ) -> DatasetDict | IterableDatasetDict:
     """
-    `load_isic` for a folder of files, [`load_hub_lesions`] for a dataset on the Hub or for a folder of its Parquet or
-    WebDataset shards. With `streaming` the latter are not read before they are asked for ([`stream_lesions`]); their
-    splits must be there, and `seed` is not used.
+    The splits train, validation and test of `image` (RGB), `mask` (grey, 0 and 255) and `image_id`, from a folder or
+    file in one of `FORMS`, a dataset of the Hub, or a `Dataset` or `DatasetDict`. `found_line` says what was found.
+
+    Splits that are not there are drawn from `train`: 70/10/20, seeded, with no patient, lesion or near-duplicate image
+    on two sides. Every file is read and checked once.
+
+    Args:
+        source: a path, the id of a dataset on the Hub, or a dataset.
+        seed: of the drawn split.
+        max_side: longest side in pixels of the images and masks that the dataset gives; `None` for their own size.
+        streaming: of the Hub or of Parquet or WebDataset shards: rows are read as they are asked for
+            ([`stream_lesions`]). Their splits must be there, and `seed` is not used.
 
     Raises:
-        FileNotFoundError, ValueError: as these functions; `streaming` of a folder of files.
+        FileNotFoundError: no such folder or dataset, or one in no form that is known.
+        ValueError: by name: two forms that fit, images without a mask, files that cannot be used; `streaming` of files.
+        OSError: the cache cannot be written to.
     """
-    folder = Path(os.path.expanduser(source))
-    is_path = folder.exists() or str(source).startswith((".", "/", "~"))
-    if is_path and not holds_shards(folder):
-        if streaming:
-            raise ValueError(
-                f"{source}: a stream must come from the Hub or from Parquet or WebDataset (.tar) shards, got a folder "
-                "without any. Do not stream: files are read one by one anyway."
-            )
-        return load_isic(source, seed=seed, max_side=max_side)
-    name = str(folder.absolute() if is_path else source)
+    if isinstance(source, Dataset | DatasetDict):
+        return convert_dataset(source, "data", "a dataset", seed=seed, max_side=max_side)
+    path = Path(os.path.expanduser(source))
+    is_path = path.exists() or str(source).startswith((".", "/", "~"))
+    if streaming and is_path and not holds_shards(path):
+        raise ValueError(
+            f"{source}: a stream must come from the Hub or from Parquet or WebDataset (.tar) shards, got a folder "
+            "without any. Do not stream: files are read one by one anyway."
+        )
     if streaming:
-        return stream_lesions(name, max_side=max_side)
-    return load_hub_lesions(name, seed=seed, max_side=max_side)
+        return stream_lesions(str(path.absolute() if is_path else source), max_side=max_side)
+    if not is_path:
+        return load_hub_lesions(str(source), seed=seed, max_side=max_side)
+    path = path.absolute()  # where there is no such user, the path as it is
+    form, found = find_form(path)
+    if isinstance(found, Found):
+        return load_found(found, path.name, seed, max_side)
+    return convert_dataset(found, str(path), form, seed=seed, max_side=max_side)

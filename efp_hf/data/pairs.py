@@ -1,4 +1,4 @@
-"""Pairs of an image file and its mask file: found in two folders, checked, and reduced once."""
+"""Pairs of an image file and its mask file: checked, and reduced once."""
 
 import hashlib
 import json
@@ -6,14 +6,15 @@ import logging
 import os
 from pathlib import Path
 
-import numpy as np
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
 from .duplicates import HASHED_SIDE, perceptual_hash
-from .files import IMAGE_SUFFIXES, REPAIRED, is_image_file, read_image, read_mask, read_sized_image, write_atomically
+from .files import REPAIRED, read_image, read_sized_image, write_atomically
+from .labels import BLACK_AND_WHITE, read_labels
+from .names import Pair, listed
 
 with needing("train", __name__):
     from datasets import Dataset, Features, Value
@@ -23,81 +24,44 @@ logger = logging.getLogger(__name__)
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
 
 
-def find_pairs(image_folder: Path, mask_folder: Path) -> list[tuple[str, Path, Path]]:
+def check_and_cache(pairs: list[Pair], max_side: int | None, cache: Path) -> list[dict]:
     """
-    (image_id, image file, mask file), sorted by id. The id is the image's file name without its ending.
-
-    Raises:
-        FileNotFoundError: no image in the folder.
-        ValueError: with the ids: two images or masks of one, images without a mask, file names that are not UTF-8.
-    """
-    images = group_by_id(image_folder)
-    if not images:
-        raise FileNotFoundError(f"{image_folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}).")
-    masks = group_by_id(mask_folder, "_segmentation")
-    for kind, files in (("images", images), ("masks", {name: masks[name] for name in images if name in masks})):
-        doubled = [name for name, paths in files.items() if len(paths) > 1]
-        if doubled:
-            first, second, *_ = files[doubled[0]]
-            others = f" So it is with {listed(doubled[1:])}." if doubled[1:] else ""
-            raise ValueError(f"{doubled[0]}: two {kind}, {first.name} and {second.name}. Remove one.{others}")
-    without_mask = [name for name in images if name not in masks]
-    if without_mask:
-        raise ValueError(
-            f"{len(without_mask)} images have no mask in {mask_folder}: {listed(without_mask)}. "
-            "Add the masks or remove the images."
-        )
-    without_image = [name for name in masks if name not in images]
-    if without_image:
-        logger.warning(
-            "%d masks of %s have no image in %s and are left out: %s.",
-            len(without_image),
-            mask_folder,
-            image_folder,
-            listed(without_image),
-        )
-    return [(name, images[name][0], masks[name][0]) for name in images]
-
-
-def group_by_id(folder: Path, suffix: str = "") -> dict[str, list[Path]]:
-    """Image id → its files in a folder, sorted; `suffix` is what may follow the id in a file's name."""
-    files = {}
-    for path in sorted(path for path in folder.iterdir() if is_image_file(path) and not path.is_dir()):
-        files.setdefault(path.stem.removesuffix(suffix), []).append(path)
-    unreadable = [ascii(paths[0].name) for paths in files.values() if not is_utf8(paths[0])]
-    if unreadable:
-        raise ValueError(f"{folder}: file names must be UTF-8, got {listed(unreadable)}. Rename them.")
-    return files
-
-
-def is_utf8(path: Path) -> bool:
-    try:
-        str(path).encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def listed(names: list[str], most: int = 10) -> str:
-    return ", ".join(names[:most]) + (f", … ({len(names)} in all)" if len(names) > most else "")
-
-
-def check_and_cache(pairs: list[tuple[str, Path, Path]], max_side: int | None, cache: Path) -> list[dict]:
-    """
-    One entry a pair: `image_id`, `image` and `mask` (files at most `max_side` large), `hash`.
-
-    Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
-    before was stopped half-way.
+    One entry a pair, as [`check_pairs`] gives it.
 
     Raises:
         FileNotFoundError, ValueError: pairs that cannot be used: all are named, and why of the first.
         OSError: the cache cannot be written to.
     """
+    checked = check_pairs(pairs, max_side, cache)
+    wrong = {pair[0]: entry for pair, entry in zip(pairs, checked, strict=True) if isinstance(entry, Exception)}
+    if wrong:
+        first = next(iter(wrong.values()))
+        if len(wrong) == 1:
+            raise first
+        raise ValueError(f"{len(wrong)} of {len(pairs)} pairs cannot be used: {listed([*wrong])}. The first: {first}")
+    repaired = [entry["image_id"] for entry in checked if entry["repaired"]]
+    if repaired:
+        logger.warning("%d images have damaged JPEG data, which was repaired: %s.", len(repaired), listed(repaired))
+    return checked
 
-    def check(pair: tuple[str, Path, Path]) -> dict | FileNotFoundError | ValueError:
+
+def check_pairs(pairs: list[Pair], max_side: int | None, cache: Path) -> list[dict | FileNotFoundError | ValueError]:
+    """
+    An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `mask` (files at most
+    `max_side` large), `hash`, and of the original: `size` (height, width), `share` of the lesion, `values` of the mask
+    ([`read_labels`]), `repaired`.
+
+    Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
+    before was stopped half-way.
+
+    Raises:
+        OSError: the cache cannot be written to.
+    """
+
+    def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
         image_id, image_path, mask_path = pair
         try:
-            key = hashlib.sha256(json.dumps([*map(file_state, pair[1:]), max_side, "v4"]).encode()).hexdigest()[:24]
+            key = hashlib.sha256(json.dumps([*map(file_state, pair[1:]), max_side, "v5"]).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
                 entry = check_pair(image_path, mask_path, max_side, cache / key)
@@ -109,21 +73,9 @@ def check_and_cache(pairs: list[tuple[str, Path, Path]], max_side: int | None, c
 
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        checked = thread_map(
-            check, pairs, max_workers=os.cpu_count(), desc="checking images", unit="image", leave=False
-        )
+        return thread_map(check, pairs, max_workers=os.cpu_count(), desc="checking images", unit="image", leave=False)
     except OSError as error:
         raise OSError(f"{cache} cannot keep what was read ({error}). Make room, or set HF_DATASETS_CACHE.") from error
-    wrong = {pair[0]: entry for pair, entry in zip(pairs, checked, strict=True) if isinstance(entry, Exception)}
-    if wrong:
-        first = next(iter(wrong.values()))
-        if len(wrong) == 1:
-            raise first
-        raise ValueError(f"{len(wrong)} of {len(pairs)} pairs cannot be used: {listed([*wrong])}. The first: {first}")
-    repaired = [entry["image_id"] for entry in checked if entry["repaired"]]
-    if repaired:
-        logger.warning("%d images have damaged JPEG data, which was repaired: %s.", len(repaired), listed(repaired))
-    return checked
 
 
 def file_state(path: Path) -> tuple[str, int, int]:
@@ -155,21 +107,28 @@ def read_entry(path: Path) -> dict | None:
 
 
 def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: Path) -> dict:
-    """Reads and checks a pair, reduces it where it is larger than `max_side` → its entry."""
-    mask = read_mask(mask_path)
-    size_to_keep = reduced_size(mask.shape, max_side)
+    """
+    Reads and checks a pair → its entry. What is larger than `max_side`, and a mask of other values than 0 and 255, is
+    written anew beside the entry.
+    """
+    labels, values = read_labels(mask_path)
+    size_to_keep = reduced_size(labels.shape, max_side)
     image, size = read_sized_image(image_path, min_size=max(HASHED_SIDE, 2 * min(size_to_keep)))
-    check_sizes(image_path.stem, size, mask.shape)
+    check_sizes(image_path.stem, size, labels.shape)
     files = {"image": str(image_path), "mask": str(mask_path)}
+    mask = Image.fromarray(labels * 255)
     if size_to_keep != size:
-        reduced_image, reduced_mask = reduce_pair(image, Image.fromarray(mask.astype(np.uint8) * 255), size_to_keep)
-        files = {"image": f"{cached}.jpg", "mask": f"{cached}.png"}
+        reduced_image, mask = reduce_pair(image, mask, size_to_keep)
+        files["image"] = f"{cached}.jpg"
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
-        write_atomically(Path(files["mask"]), lambda path: reduced_mask.save(path, "PNG"))
+    if size_to_keep != size or values != BLACK_AND_WHITE:
+        files["mask"] = f"{cached}.png"
+        write_atomically(Path(files["mask"]), lambda path: mask.save(path, "PNG"))
     if min(size) >= 2 * HASHED_SIDE:
         # hashed from one decoding whatever `max_side` is: training and scoring have to draw the same split
         image = read_image(image_path, min_size=HASHED_SIDE)
-    return {**files, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
+    facts = {"size": size, "share": round(float(labels.mean()), 6), "values": values}
+    return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
 
 
 def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:

@@ -18,6 +18,8 @@ with needing("train", __name__):
     from datasets import Dataset, DatasetDict
 
 SPLITS = ("train", "validation", "test")
+# as people call them, in names of files and folders and in tables
+SPLIT_NAMES = {**{split: split for split in SPLITS}, "training": "train", "val": "validation", "valid": "validation"}
 SHARES = {"train": 0.7, "validation": 0.1, "test": 0.2}
 GROUP_COLUMNS = ("patient_id", "lesion_id")
 logger = logging.getLogger(__name__)

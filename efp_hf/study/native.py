@@ -8,7 +8,8 @@ from datasets import Dataset, config
 from PIL import Image
 from tqdm import tqdm
 
-from ..data.pairs import check_and_cache, find_pairs, to_dataset
+from ..data.names import find_pairs
+from ..data.pairs import check_and_cache, to_dataset
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import segment
 from ..metrics import confusion_counts, jaccard

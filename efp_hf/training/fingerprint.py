@@ -16,7 +16,7 @@ from pathlib import Path
 from PIL import Image
 from transformers.utils.hub import cached_file
 
-from ..data.duplicates import HASHED_SIDE, bits_between, hash_words, perceptual_hash
+from ..data.duplicates import HASHED_SIDE, SAME_IMAGE_BITS, bits_between, hash_words, perceptual_hash
 from ..data.files import IMAGE_FORMATS, read_image, write_atomically
 from ..data.lesions import load_lesions
 from ..extras import needing
@@ -28,10 +28,6 @@ with needing("train", __name__):
     from datasets import Image as ImageFeature
 
 SEEN_SPLITS = ("train", "validation")  # it was trained on the one and chosen on the other
-# Of 256. Copies of the 139 ISIC 2018 images at native size are at most 14 bits away: at 256×256 or 64 pixels, saved as
-# JPEG of quality 30; of quality 10, at most 26. Different images begin at 40 bits: there a test set would be refused
-# for nothing. Not found: copies that are turned, mirrored, cropped by more than 1 %, or much brighter.
-SAME_IMAGE_BITS = 26
 MEND = "Copy the checkpoint again, or remove the file: its scores then say that its training images are not known."
 
 

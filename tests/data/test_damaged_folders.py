@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from efp_hf.data import pairs
+from efp_hf.data import names, pairs
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.split import read_groups
 
@@ -55,7 +55,7 @@ def test_masks_without_an_image_are_named_in_a_warning(root, caplog):
     (record,) = caplog.records
     assert record.levelname == "WARNING"
     assert f"2 masks of {root / MASKS} have no image in {root / IMAGES}" in record.getMessage()
-    assert "ISIC_9000003, ISIC_9000005" in record.getMessage()
+    assert "ISIC_9000003_segmentation.png, ISIC_9000005_segmentation.png" in record.getMessage()
 
 
 def test_repaired_images_are_named_in_a_warning_also_from_the_cache(root, caplog):
@@ -89,14 +89,14 @@ def test_links_that_lead_nowhere_are_named(root, damage, kind):
 
 
 def test_file_that_vanishes_while_the_folder_is_read_is_named(root, monkeypatch):
-    find_pairs = pairs.find_pairs
+    match_folders = names.match_folders
 
     def find_and_lose(*folders):
-        found = find_pairs(*folders)
+        found = match_folders(*folders)
         (root / IMAGES / "ISIC_9000003.jpg").unlink()
         return found
 
-    monkeypatch.setattr("efp_hf.data.folders.find_pairs", find_and_lose)
+    monkeypatch.setattr("efp_hf.data.folders.match_folders", find_and_lose)
     with pytest.raises(FileNotFoundError, match="ISIC_9000003.jpg: no such file"):
         load_isic(root)
 

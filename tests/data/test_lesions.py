@@ -15,6 +15,7 @@ from efp_hf.data import hub, pairs
 from efp_hf.data.duplicates import near_duplicates, perceptual_hash
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.hub import load_hub_lesions
+from efp_hf.data.names import find_pairs
 from efp_hf.data.split import SPLITS, draw_split, get_split, read_groups
 
 IMAGES, MASKS = FOLDERS["train"]
@@ -249,7 +250,7 @@ def test_split_does_not_depend_on_the_size_that_is_asked_for(tmp_path):
         image, mask = draw_lesion(seed, 60, 90)
         image.resize((1800, 1200)).save(tmp_path / "images" / f"{seed}.jpg")
         mask.resize((1800, 1200), Image.Resampling.NEAREST).save(tmp_path / "masks" / f"{seed}.png")
-    found = pairs.find_pairs(tmp_path / "images", tmp_path / "masks")
+    found = find_pairs(tmp_path / "images", tmp_path / "masks")
     hashes = [
         [entry["hash"] for entry in pairs.check_and_cache(found, max_side, tmp_path / "cache")]
         for max_side in (None, 512, 100)

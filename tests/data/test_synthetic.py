@@ -7,7 +7,7 @@ from scipy import ndimage
 
 from efp_hf.data.files import read_image, read_mask
 from efp_hf.data.folders import find_folders
-from efp_hf.data.pairs import find_pairs
+from efp_hf.data.names import find_pairs
 from efp_hf.data.synthetic import EXAMPLE_SEEDS, EXAMPLE_SIZE, draw_lesion, write_examples, write_synthetic_isic
 
 SEEDS = range(40)

@@ -1,0 +1,107 @@
+"""The forms in which people keep images and masks, and which of them a path is in."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from ..extras import needing
+from .coco import coco_files, find_coco
+from .folders import FOLDERS, OWN_FOLDERS, find_folders, find_pairs_of_folders
+from .found import Found
+from .hub import holds_shards, load_splits
+from .names import has_side_by_side, match_side_by_side
+from .split import read_groups
+from .tables import find_imagefolder, find_paths, imagefolder_tables, path_tables
+
+with needing("train", __name__):
+    from datasets import Dataset, DatasetDict, load_from_disk
+
+SAVED_FILES = ("dataset_dict.json", "state.json")  # of `save_to_disk`
+
+
+class Form(NamedTuple):
+    """One way to keep images and masks."""
+
+    name: str
+    marks: Callable[[Path], list[Path]]  # the files and folders that show that a folder is in this form
+    find: Callable[[Path, list[Path]], Found | Dataset | DatasetDict]
+
+
+def there(root: Path, *names: str) -> list[Path]:
+    """These folders, if all are there."""
+    paths = [root / name for name in names]
+    return paths if all(path.is_dir() for path in paths) else []
+
+
+def find_side_by_side(root: Path, marks: list[Path]) -> Found:
+    found = Found("pairs side by side", {}, groups=read_groups(root / "metadata.csv"))
+    found.add("train", match_side_by_side(root))
+    return found
+
+
+FORMS = (
+    Form(
+        "the layout of ISIC 2018",
+        lambda root: there(root, FOLDERS["train"][0]),
+        lambda root, _: find_pairs_of_folders(root),
+    ),
+    Form("images/ and masks/", lambda root: there(root, *OWN_FOLDERS), lambda root, _: find_pairs_of_folders(root)),
+    Form("pairs side by side", lambda root: [root] if has_side_by_side(root) else [], find_side_by_side),
+    Form("imagefolder", imagefolder_tables, find_imagefolder),
+    Form("COCO", coco_files, find_coco),
+    Form("a CSV of paths", path_tables, find_paths),
+    Form(
+        "a saved dataset",
+        lambda root: [root / name for name in SAVED_FILES if (root / name).is_file()],
+        lambda root, _: load_from_disk(str(root)),
+    ),
+    Form("shards", lambda root: [root] if holds_shards(root) else [], lambda root, _: load_splits(str(root))),
+)
+FORM_OF_FILE = {".json": "COCO", ".jsonl": "imagefolder", ".csv": "a CSV of paths"}
+
+
+def find_form(path: Path) -> tuple[str, Found | Dataset | DatasetDict]:
+    """
+    The form of a folder, or of a file that lists images, and what is in it.
+
+    Raises:
+        FileNotFoundError: nothing there, or no form that fits.
+        ValueError: two forms that fit; as the finder of the form.
+    """
+    forms = {form.name: form for form in FORMS}
+    if path.is_file():
+        form = forms.get(FORM_OF_FILE.get(path.suffix.lower(), ""))
+        if form is None:
+            raise ValueError(f"{path} must be a folder, or a file of {', '.join(FORM_OF_FILE)}. Pass the folder.")
+        root = path.parent.parent if path.parent.name == "annotations" else path.parent
+        if path in imagefolder_tables(root):
+            form = forms["imagefolder"]
+        return form.name, form.find(root, [path])
+    if not path.is_dir():
+        find_folders(path)  # says that it is not there
+    fitting = {form: marks for form in FORMS if (marks := form.marks(path))}
+    if len(fitting) > 1:
+        shown = [f"{form.name} ({', '.join(mark.name for mark in marks[:3])})" for form, marks in fitting.items()]
+        files = [mark for marks in fitting.values() for mark in marks if mark.is_file()]
+        way = f"Pass the file that is meant, as {files[0]}, or move one away" if files else "Move one of them away"
+        raise ValueError(f"{path}: two forms fit, {' and '.join(shown)}. {way}.")
+    for form, marks in fitting.items():
+        return form.name, form.find(path, marks)
+    raise FileNotFoundError(no_form(path))
+
+
+def no_form(root: Path) -> str:
+    """What is there, and what it would have to be."""
+    if (root / OWN_FOLDERS[0]).is_dir():
+        find_folders(root)  # says that the masks are not there
+    found = match_side_by_side(root)
+    if found.problems:
+        return found.problems[0]
+    inside = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
+    hint = ""
+    if any(name.endswith(".json") for name in inside):
+        hint = " Its JSON files are not COCO: export them as COCO."
+    return (
+        f"{root}: no form of images and masks, got {', '.join(inside[:5]) or 'an empty folder'}.{hint} "
+        "Put your files into images/ and masks/, or see docs/data.md for other forms."
+    )

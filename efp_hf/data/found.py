@@ -1,0 +1,107 @@
+"""What was found in a folder, by names alone → its images, checked and split, as a `DatasetDict`."""
+
+import logging
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..extras import needing
+from .duplicates import SAME_IMAGE_BITS, near_duplicates
+from .names import Matched, Pair, listed
+from .pairs import check_and_cache, to_dataset
+from .split import SPLITS, draw_split
+
+with needing("train", __name__):
+    from datasets import DatasetDict, config
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Found:
+    """Image and mask files of a form of data; nothing of them is read yet."""
+
+    form: str  # as a person calls it
+    pairs: dict[str, list[Pair]]  # of each split that there is
+    groups: dict[str, list[str]] = field(default_factory=dict)  # image_id → its patient and lesion
+    problems: list[str] = field(default_factory=list)  # sentences for which it is refused
+    notes: list[str] = field(default_factory=list)  # sentences of what is left out
+
+    def add(self, split: str, matched: Matched) -> None:
+        self.pairs[split] = matched.pairs
+        self.problems += matched.problems
+        self.notes += matched.notes
+
+
+def load_found(
+    found: Found, name: str, seed: int = 0, max_side: int | None = 512, cache_dir: str | Path | None = None
+) -> DatasetDict:
+    """
+    Every file is read and checked once. What is larger than `max_side` is decoded at reduced scale and kept in the
+    cache; later calls only look at sizes and times.
+
+    Args:
+        name: of the data, for the line that [`found_line`] gives.
+        seed, max_side, cache_dir: as of `load_lesions`.
+
+    Raises:
+        FileNotFoundError, ValueError: the first problem, and how many others there are; files that cannot be used.
+        OSError: the cache cannot be written to.
+    """
+    problems = found.problems + problems_of_ids(found)
+    if problems:
+        others = f" `efp data` shows {len(problems) - 1} more." if len(problems) > 1 else ""
+        raise ValueError(problems[0] + others)
+    for note in found.notes:
+        logger.warning(note)
+    cache = cache_folder(cache_dir)
+    entries = {split: check_and_cache(pairs, max_side, cache) for split, pairs in found.pairs.items()}
+    for note in copies_across(entries):
+        logger.warning(note)
+    values = " or ".join(sorted({entry["values"] for rows in entries.values() for entry in rows}))
+    missing = [split for split in SPLITS if split not in entries]
+    if missing:
+        entries.update(draw_split(entries["train"], found.groups, seed, ["train", *missing]))
+    data = DatasetDict({split: to_dataset(entries[split]) for split in SPLITS})
+    return with_line(data, f"{name}: {found.form}; masks of {values}", missing)
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    return Path(cache_dir or Path(config.HF_DATASETS_CACHE) / "efp_hf")
+
+
+def problems_of_ids(found: Found) -> list[str]:
+    """No training images, and two images of one id."""
+    problems = []
+    if not found.pairs.get("train") and not found.problems:
+        problems.append(f"A `train` split is needed, got {' and '.join(found.pairs) or 'no pair'}. Name one so.")
+    counts = Counter((split, image_id) for split, pairs in found.pairs.items() for image_id, _, _ in pairs)
+    doubled = [image_id for (_, image_id), count in counts.items() if count > 1]
+    if doubled:
+        problems.append(f"Images must have different names, got two of {listed(doubled)}. Rename one of each.")
+    return problems
+
+
+def copies_across(entries: dict[str, list[dict]]) -> list[str]:
+    """A note, where the splits that the data has hold copies of the same image."""
+    rows = [(split, entry) for split, split_entries in entries.items() for entry in split_entries]
+    copies = near_duplicates([entry["hash"] for _, entry in rows], SAME_IMAGE_BITS) if len(entries) > 1 else []
+    pairs = [
+        f"{rows[one][1]['image_id']} ({rows[one][0]}) and {rows[other][1]['image_id']} ({rows[other][0]})"
+        for one, other in copies
+        if rows[one][0] != rows[other][0]
+    ]
+    return [f"Copies of an image are in two splits, scores will be too good: {listed(pairs, 3)}."] if pairs else []
+
+
+def with_line(data: DatasetDict, what: str, drawn: list[str]) -> DatasetDict:
+    """The data with the line of [`found_line`] as its description."""
+    sizes = ", ".join(f"{split} {len(rows)}{' (drawn)' if split in drawn else ''}" for split, rows in data.items())
+    for rows in data.values():
+        rows.info.description = f"{what}; {sum(map(len, data.values()))} pairs: {sizes}"
+    return data
+
+
+def found_line(data: DatasetDict) -> str:
+    """One line: the form in which the data was found, its masks, and the images of each split."""
+    return next(iter(data.values())).info.description
