@@ -13,6 +13,7 @@ from .arguments import CommandParser, InputError, WriteError
 
 COMMANDS = {
     "predict": "masks of image files and folders",
+    "data": "what is in a folder of images and masks, and what is wrong with it",
     "train": "train on your images and masks, or fine-tune a checkpoint",
     "score": "the challenge's scores of a checkpoint or of a folder of masks",
     "calibrate": "choose a checkpoint's temperature, threshold and input size on validation",

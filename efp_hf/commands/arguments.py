@@ -102,7 +102,7 @@ def own_checkpoint(folder: str) -> Path:
 
 def add_data_arguments(parser: argparse.ArgumentParser, split: str | None = "test") -> None:
     """`--data`, `--split-seed` and, with a default `split`, `--split`: what [`load_lesions`] is asked for."""
-    parser.add_argument("--data", required=True, help="ISIC or own folder, or the Hub id of a dataset")
+    parser.add_argument("--data", required=True, help="folder in one of the forms of docs/data.md, or a Hub id")
     if split is not None:
         parser.add_argument("--split", default=split, help="train, validation or test (default: %(default)s)")
     add_split_seed_argument(parser)
@@ -112,6 +112,16 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--split-seed", metavar="N", type=int, default=0, help="of the 70/10/20 split, where the data has none"
     )
+
+
+def load_data(arguments: argparse.Namespace):
+    """The images of `--data` at their own size; a line says what was found."""
+    from ..data.found import found_line
+    from ..data.lesions import load_lesions
+
+    data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)
+    print(found_line(data))
+    return data
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str) -> None:

@@ -21,6 +21,7 @@ from .arguments import (
     check_output,
     check_table,
     command_provenance,
+    load_data,
     one_line_errors,
     own_checkpoint,
     positive_integer,
@@ -68,7 +69,6 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     from tqdm import tqdm
 
-    from ..data.lesions import load_lesions
     from ..metrics.calibration import (
         JACCARD_TEMPERATURES,
         fit_temperature,
@@ -87,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         model, processor = load_checkpoint(folder, runtime="torch")
         fingerprint = read_fingerprint(folder)
-        validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
+        validation = load_data(arguments)["validation"]
 
     image_sizes = arguments.image_sizes or [processor.size["height"]]
     # two passes over the images a size, and one of the best setting

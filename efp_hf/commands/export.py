@@ -20,6 +20,7 @@ from .arguments import (
     add_checkpoint_argument,
     add_split_seed_argument,
     check_output,
+    load_data,
     one_line_errors,
     own_path,
     positive_integer,
@@ -97,9 +98,7 @@ def calibration_images(arguments: argparse.Namespace):
     """Training images, drawn by chance, each read when it is asked for."""
     from tqdm import tqdm
 
-    from ..data.lesions import load_lesions
-
-    train = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["train"].shuffle(seed=0)
+    train = load_data(arguments)["train"].shuffle(seed=0)
     num_images = min(arguments.calibration_images or CALIBRATION_IMAGES, len(train))
     images = train.select(range(num_images))["image"]
     return tqdm(images, desc="calibration images", unit="image", disable=None)

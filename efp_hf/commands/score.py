@@ -23,6 +23,7 @@ from .arguments import (
     check_output,
     check_table,
     command_provenance,
+    load_data,
     one_line_errors,
     own_path,
     write_errors,
@@ -86,7 +87,6 @@ def run(arguments: argparse.Namespace) -> int:
 
 def score_prompts(arguments: argparse.Namespace) -> int:
     """The masks of simulated clicks and boxes → a row a kind of prompts, and a row a target of J."""
-    from ..data.lesions import load_lesions
     from ..data.split import SPLITS, get_split
     from ..metrics.correction import PERFECT, correct_images, summarize_corrections
     from ..metrics.rows import append_row, checkpoint_columns, split_columns
@@ -102,7 +102,7 @@ def score_prompts(arguments: argparse.Namespace) -> int:
                 "`efp train --prompts`."
             )
         fingerprint = read_fingerprint(arguments.checkpoint)
-        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
+        dataset = get_split(load_data(arguments), arguments.split)
         row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
         row["training_images"] = count_training_images(arguments, dataset, fingerprint)
         row |= checkpoint_columns(arguments.checkpoint, model, processor)
@@ -134,7 +134,6 @@ def score_masks(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from ..data.lesions import load_lesions
     from ..data.split import SPLITS, get_split
     from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
@@ -156,7 +155,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
         if arguments.masks is None:
             model, processor = load_checkpoint(arguments.checkpoint)
             fingerprint = read_fingerprint(arguments.checkpoint)
-        dataset = get_split(load_lesions(arguments.data, seed=arguments.split_seed, max_side=None), arguments.split)
+        dataset = get_split(load_data(arguments), arguments.split)
         if arguments.masks is not None:
             masks = folder_masks(dataset, arguments.masks)
         else:

@@ -227,6 +227,7 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     import torch
 
+    from ..data.found import found_line
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..metrics.rows import shorten
@@ -260,6 +261,8 @@ def run(arguments: argparse.Namespace) -> int:
         seen_before = read_fingerprint(start) if start else set()
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
+        if training_arguments.process_index == 0 and not arguments.streaming:
+            print(found_line(data))
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer

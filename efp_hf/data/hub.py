@@ -92,11 +92,7 @@ def convert_dataset(
     if missing:
         train = splits["train"]
         entries = [{**fact, "row": row} for row, fact in enumerate(facts["train"])]
-        groups = {
-            image_id: [f"{column}:{train[column][row]}" for column in GROUP_COLUMNS if has_value(train, column, row)]
-            for row, image_id in enumerate(train["image_id"])
-        }
-        drawn = draw_split(entries, groups, seed, ["train", *missing])
+        drawn = draw_split(entries, groups_of(train), seed, ["train", *missing])
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
     data = DatasetDict({split: splits[split].select_columns(list(FEATURES)) for split in SPLITS})
     values = " or ".join(sorted({fact["values"] for split_facts in facts.values() for fact in split_facts}))
@@ -198,8 +194,14 @@ def find_columns(
     return image_column, mask_column, next((column for column in ID_COLUMNS if column in there), None)
 
 
-def has_value(dataset: Dataset, column: str, row: int) -> bool:
-    return column in dataset.column_names and dataset[column][row] not in (None, "")
+def groups_of(dataset: Dataset) -> dict[str, list[str]]:
+    """image_id → its patient and lesion; of no image where there are no such columns."""
+    columns = [column for column in GROUP_COLUMNS if column in dataset.column_names]
+    groups = {image_id: [] for image_id in dataset["image_id"]} if columns else {}
+    for column in columns:
+        for image_id, value in zip(dataset["image_id"], dataset[column], strict=True):
+            groups[image_id] += [] if value in (None, "") else [f"{column}:{value}"]
+    return groups
 
 
 def cast_images(dataset: Dataset, feature: ImageFeature) -> Dataset:

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..extras import needing
 from .forms import find_form
 from .found import Found, load_found
-from .hub import convert_dataset, holds_shards, load_hub_lesions, stream_lesions
+from .hub import convert_dataset, holds_shards, load_splits, stream_lesions
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, IterableDatasetDict
@@ -34,21 +34,37 @@ def load_lesions(
         ValueError: by name: two forms that fit, images without a mask, files that cannot be used; `streaming` of files.
         OSError: the cache cannot be written to.
     """
+    if streaming:
+        return stream_lesions(stream_source(source), max_side=max_side)
+    name, form, found = find_lesions(source)
+    if isinstance(found, Found):
+        return load_found(found, name, seed, max_side)
+    return convert_dataset(found, name, form, seed=seed, max_side=max_side)
+
+
+def find_lesions(source: str | Path | Dataset | DatasetDict) -> tuple[str, str, Found | Dataset | DatasetDict]:
+    """A name for messages, the form, and what is there, before its images are read; errors as of [`load_lesions`]."""
     if isinstance(source, Dataset | DatasetDict):
-        return convert_dataset(source, "data", "a dataset", seed=seed, max_side=max_side)
+        return "data", "a dataset", source
+    path = local_path(source)
+    if path is None:
+        return str(source), "a dataset of the Hub", load_splits(str(source))
+    form, found = find_form(path)
+    return path.name if isinstance(found, Found) else str(path), form, found
+
+
+def local_path(source: str | Path) -> Path | None:
+    """`None` for the id of a dataset on the Hub."""
     path = Path(os.path.expanduser(source))
     is_path = path.exists() or str(source).startswith((".", "/", "~"))
-    if streaming and is_path and not holds_shards(path):
+    return path.absolute() if is_path else None  # where there is no such user, the path as it is
+
+
+def stream_source(source: str | Path) -> str:
+    path = local_path(source)
+    if path is not None and not holds_shards(path):
         raise ValueError(
             f"{source}: a stream must come from the Hub or from Parquet or WebDataset (.tar) shards, got a folder "
             "without any. Do not stream: files are read one by one anyway."
         )
-    if streaming:
-        return stream_lesions(str(path.absolute() if is_path else source), max_side=max_side)
-    if not is_path:
-        return load_hub_lesions(str(source), seed=seed, max_side=max_side)
-    path = path.absolute()  # where there is no such user, the path as it is
-    form, found = find_form(path)
-    if isinstance(found, Found):
-        return load_found(found, path.name, seed, max_side)
-    return convert_dataset(found, str(path), form, seed=seed, max_side=max_side)
+    return str(path or source)

@@ -109,7 +109,7 @@ def add_rows(found: Found, table: Path, rows) -> None:
         split = SPLIT_NAMES.get(str(row["split"] or "").strip().lower())
         if split is None:
             raise ValueError(
-                f"{table}, row {number}: `split` must be one of {', '.join(SPLIT_NAMES)}, got {row['split']!r}. Mend it."
+                f"{table}, row {number}: `split` must be one of {', '.join(SPLIT_NAMES)}, got {row['split']!r}."
             )
         # a number is none: the table may have said 001
         image_id = row["image_id"] if isinstance(row.get("image_id"), str) else ""
