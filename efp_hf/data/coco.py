@@ -33,7 +33,7 @@ def coco_files(root: Path) -> list[Path]:
 
 def is_coco(path: Path) -> bool:
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes()) if path.is_file() else None  # opening a pipe would wait for ever
     except (OSError, ValueError):
         return False
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in KEYS)
@@ -79,8 +79,9 @@ def add_images(found: Found, split: str, path: Path, there: dict[str, list[Path]
     key = hashlib.sha256(json.dumps([*file_state(path), "v1"]).encode()).hexdigest()[:24]
     folder = cache_folder() / "coco" / key
     folder.mkdir(parents=True, exist_ok=True)
-    wrong = {"no file": [], "several files": [], "no annotation": [], "no polygon or run-length code": []}
-    for number, image in sorted(coco.imgs.items()):
+    no_area = "a box alone, or a polygon or run-length code that is none"
+    wrong = {"no file": [], "several files": [], "no annotation": [], no_area: []}
+    for place, (number, image) in enumerate(sorted(coco.imgs.items())):
         name = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
         files = [file for file in there.get(name.name, []) if is_at(file, name)]
         annotations = coco.imgToAnns.get(number, [])
@@ -88,10 +89,10 @@ def add_images(found: Found, split: str, path: Path, there: dict[str, list[Path]
             wrong["several files" if files else "no file"].append(str(name))
         elif not annotations:
             wrong["no annotation"].append(str(name))
-        elif not all(is_area(annotation.get("segmentation")) for annotation in annotations):
-            wrong["no polygon or run-length code"].append(str(name))
+        elif not all(is_area(annotation.get("segmentation"), image) for annotation in annotations):
+            wrong[no_area].append(str(name))
         else:
-            mask = folder / f"{number}.png"
+            mask = folder / f"{place}.png"
             if not mask.exists():
                 draw_mask(coco, annotations, mask)
             pairs.append((name.stem, files[0], mask))
@@ -122,15 +123,19 @@ def check_content(coco: COCO, path: Path) -> None:
 
 
 def is_at(file: Path, name: PurePosixPath) -> bool:
-    """Whether a file's path ends in a name, which may hold folders; `.` and `..` are no part of it."""
-    parts = [part for part in name.parts if part not in (".", "..", "/")]
-    return list(file.parts[-len(parts) :]) == parts
+    """Whether a file's path ends in a name with its folders; those of another machine are left out."""
+    is_elsewhere = name.is_absolute() or ".." in name.parts or ":" in name.parts[0]
+    parts = name.parts[-1:] if is_elsewhere else name.parts
+    return file.parts[-len(parts) :] == parts
 
 
-def is_area(segmentation) -> bool:
-    """Polygons of three points or more, or a run-length code. pycocotools would take two points for a box."""
+def is_area(segmentation, image: dict) -> bool:
+    """
+    A run-length code of the image's size, or polygons of three points or more: pycocotools would take two for a box.
+    """
     if isinstance(segmentation, dict):
-        return True
+        size, counts = [image["height"], image["width"]], segmentation["counts"]
+        return list(segmentation["size"]) == size and (isinstance(counts, str) or sum(counts) == size[0] * size[1])
     return bool(segmentation) and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
 
 

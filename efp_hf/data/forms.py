@@ -76,6 +76,8 @@ def find_form(path: Path) -> tuple[str, Found | Dataset | DatasetDict]:
         root = path.parent.parent if path.parent.name == "annotations" else path.parent
         if path in imagefolder_tables(root):
             form = forms["imagefolder"]
+        elif form.name == "imagefolder":
+            raise ValueError(f"{path} must be called metadata.jsonl, as `datasets` wants it. Rename it.")
         return form.name, form.find(root, [path])
     if not path.is_dir():
         find_folders(path)  # says that it is not there

@@ -56,8 +56,7 @@ def load_found(
         logger.warning(note)
     cache = cache_folder(cache_dir)
     entries = {split: check_and_cache(pairs, max_side, cache) for split, pairs in found.pairs.items()}
-    for note in copies_across(entries):
-        logger.warning(note)
+    warn_of_copies(entries)
     values = " or ".join(sorted({entry["values"] for rows in entries.values() for entry in rows}))
     missing = [split for split in SPLITS if split not in entries]
     if missing:
@@ -82,16 +81,19 @@ def problems_of_ids(found: Found) -> list[str]:
     return problems
 
 
-def copies_across(entries: dict[str, list[dict]]) -> list[str]:
-    """A note, where the splits that the data has hold copies of the same image."""
-    rows = [(split, entry) for split, split_entries in entries.items() for entry in split_entries]
-    copies = near_duplicates([entry["hash"] for _, entry in rows], SAME_IMAGE_BITS) if len(entries) > 1 else []
-    pairs = [
-        f"{rows[one][1]['image_id']} ({rows[one][0]}) and {rows[other][1]['image_id']} ({rows[other][0]})"
-        for one, other in copies
-        if rows[one][0] != rows[other][0]
-    ]
-    return [f"Copies of an image are in two splits, scores will be too good: {listed(pairs, 3)}."] if pairs else []
+def find_copies(entries: dict[str, list[dict]]) -> list[tuple[str, str, str, str]]:
+    """(image_id, image_id, split, split) of the copies among the entries of all splits."""
+    rows = [(entry["image_id"], entry["hash"], split) for split, members in entries.items() for entry in members]
+    copies = near_duplicates([value for _, value, _ in rows], SAME_IMAGE_BITS) if rows else []
+    return [(rows[one][0], rows[other][0], rows[one][2], rows[other][2]) for one, other in copies]
+
+
+def warn_of_copies(entries: dict[str, list[dict]]) -> None:
+    """Where the splits that the data has hold copies of an image."""
+    copies = find_copies(entries) if len(entries) > 1 else []
+    across = [f"{one} ({split}) and {other} ({place})" for one, other, split, place in copies if split != place]
+    if across:
+        logger.warning("Copies of an image are in two splits, scores will be too good: %s.", listed(across, 3))
 
 
 def with_line(data: DatasetDict, what: str, drawn: list[str]) -> DatasetDict:

@@ -4,7 +4,6 @@ streamed.
 """
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from tarfile import TarError
@@ -16,7 +15,7 @@ from ..extras import needing
 from ..image_processing_efp import check_sizes
 from .duplicates import perceptual_hash
 from .files import read_sized_image
-from .found import copies_across, with_line
+from .found import warn_of_copies, with_line
 from .labels import BLACK_AND_WHITE, read_labels
 from .pairs import FEATURES, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split
@@ -28,7 +27,6 @@ with needing("train", __name__):
     from datasets.exceptions import DatasetGenerationError
     from pyarrow import ArrowInvalid
 
-logger = logging.getLogger(__name__)
 # The first that is there, where no other is named; a WebDataset's columns are the endings of its files
 IMAGE_COLUMNS = ("image", "jpg", "jpeg", "image.jpg", "image.jpeg", "image.png")
 MASK_COLUMNS = ("mask", "png", "mask.png")
@@ -85,8 +83,7 @@ def convert_dataset(
         if any(is_changed(fact["size"], fact["values"], max_side) for fact in facts[split]):
             rows = rows.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
         splits[split] = cast_images(rows, ImageFeature())
-    for note in copies_across(facts):
-        logger.warning(note)
+    warn_of_copies(facts)
 
     missing = [split for split in SPLITS if split not in splits]
     if missing:

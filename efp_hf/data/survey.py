@@ -12,9 +12,8 @@ from PIL import Image, ImageDraw
 
 from ..extras import needing
 from ..inference.drawing import tint_lesion
-from .duplicates import SAME_IMAGE_BITS, near_duplicates
 from .files import read_image
-from .found import Found, cache_folder, problems_of_ids
+from .found import Found, cache_folder, find_copies, problems_of_ids
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
@@ -115,18 +114,16 @@ def open_row(dataset: Dataset, number: int) -> tuple[Image.Image, np.ndarray]:
 
 
 def notes_of_copies(rows: dict[str, list[dict]]) -> list[str]:
-    """A sentence of the copies within each split, and one of those in two of them."""
-    flat = [(split, entry) for split, entries in rows.items() for entry in entries]
-    within, across = {}, []
-    for one, other in near_duplicates([entry["hash"] for _, entry in flat], SAME_IMAGE_BITS) if flat else []:
-        (split, entry), (other_split, other_entry) = flat[one], flat[other]
-        copies = f"{entry['image_id']} = {other_entry['image_id']}"
-        if split == other_split:
-            within.setdefault(split, []).append(copies)
-        else:
-            across.append(f"{copies} ({split}, {other_split})")
-    notes = [f"{len(copies)} copies of an image in {split}: {listed(copies)}." for split, copies in within.items()]
-    return notes + ([f"{len(across)} copies of an image in two splits: {listed(across)}."] if across else [])
+    """A sentence of the copies within splits, and one of those in two."""
+    copies = find_copies(rows)
+    within = [f"{one} = {other}" for one, other, split, other_split in copies if split == other_split]
+    across = [
+        f"{one} ({split}) = {other} ({other_split})"
+        for one, other, split, other_split in copies
+        if split != other_split
+    ]
+    places = (("in one split", within), ("in two splits", across))
+    return [f"{len(names)} copies of an image {place}: {listed(names)}." for place, names in places if names]
 
 
 def survey_lines(survey: Survey) -> list[str]:

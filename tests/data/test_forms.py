@@ -372,6 +372,11 @@ def two_points(content):
 
 
 @changed
+def code_of_another_size(content):
+    content["annotations"][2]["segmentation"] = {"size": list(SIZE), "counts": [5, 9]}
+
+
+@changed
 def not_annotated(content):
     del content["annotations"][2]
 
@@ -410,8 +415,9 @@ FAULTS = {
     masks_as_text: r"columns file_name \(image\) and mask_file_name \(mask\) must be there, got image, mask",
     two_names_alike: "Images must have different names, got two of x",
     two_categories: "annotations must be of one category, got lesion, hair",
-    box_alone: "1 images have no polygon or run-length code: mole_2.png",
-    two_points: "1 images have no polygon or run-length code: mole_2.png",
+    box_alone: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
+    two_points: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
+    code_of_another_size: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     not_annotated: "1 images have no annotation: mole_2.png",
     unknown_file: "1 images have no file: other/mole_2.png",
     annotation_of_no_image: "annotations are of images that are not in it: 2",
@@ -425,6 +431,17 @@ def test_what_cannot_be_read_is_refused_by_name(fault, tmp_path, pairs):
     fault(tmp_path / "data", pairs)
     with pytest.raises((ValueError, FileNotFoundError), match=FAULTS[fault]):
         load_lesions(tmp_path / "data")
+
+
+@pytest.mark.parametrize(
+    "name", [r"C:\data\mole_2.png", "/data/mole_2.png", "../upload/1/mole_2.png", "images/mole_2.png"]
+)
+def test_folders_of_another_machine_are_left_out(name, tmp_path, pairs):
+    write_coco(tmp_path, pairs)
+    content = json.loads((tmp_path / "result.json").read_text())
+    content["images"][2]["file_name"] = name
+    (tmp_path / "result.json").write_text(json.dumps(content))
+    check_rows(load_lesions(tmp_path), pairs)
 
 
 def test_image_files_that_no_table_lists_are_named(tmp_path, pairs, caplog):
