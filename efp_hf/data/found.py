@@ -2,6 +2,7 @@
 
 import logging
 from collections import Counter
+from collections.abc import Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,10 +99,15 @@ def warn_of_copies(entries: dict[str, list[dict]]) -> None:
 
 def with_line(data: DatasetDict, what: str, drawn: list[str]) -> DatasetDict:
     """The data with the line of [`found_line`] as its description."""
-    sizes = ", ".join(f"{split} {len(rows)}{' (drawn)' if split in drawn else ''}" for split, rows in data.items())
     for rows in data.values():
-        rows.info.description = f"{what}; {sum(map(len, data.values()))} pairs: {sizes}"
+        rows.info.description = f"{what}; {sum(map(len, data.values()))} pairs: {split_sizes(data, drawn)}"
     return data
+
+
+def split_sizes(splits: Mapping[str, Sized], drawn: list[str]) -> str:
+    """How many images each split has, and which of them are `drawn`."""
+    sizes = ", ".join(f"{split} {len(splits[split])}" for split in SPLITS if split in splits)
+    return sizes + (f" ({' and '.join(drawn)} drawn from train)" if drawn else "")
 
 
 def found_line(data: DatasetDict) -> str:

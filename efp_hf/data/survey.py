@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ..extras import needing
 from ..inference.drawing import tint_lesion
 from .files import read_image
-from .found import Found, cache_folder, find_copies, problems_of_ids
+from .found import Found, cache_folder, find_copies, problems_of_ids, split_sizes
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
@@ -130,10 +130,7 @@ def survey_lines(survey: Survey) -> list[str]:
     """The survey as a person reads it."""
     entries = [entry for rows in survey.rows.values() for entry in rows]
     lines = [f"{survey.name}: {survey.form}"]
-    splits = [
-        f"{name} {len(rows)}" + (" (drawn)" if name in survey.drawn else "") for name, rows in survey.rows.items()
-    ]
-    lines.append(f"pairs   {len(entries)} can be used: {', '.join(splits)}")
+    lines.append(f"pairs   {len(entries)} can be used: {split_sizes(survey.rows, survey.drawn)}")
     if entries:
         shares = [100 * entry["share"] for entry in entries]
         lines.append(f"lesion  {median(shares):.1f} % of the pixels (median), {min(shares):.1f} to {max(shares):.1f} %")

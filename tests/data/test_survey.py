@@ -31,7 +31,7 @@ def lines_of(source) -> list[str]:
 def test_whole_folder_is_described(root):
     assert lines_of(root) == [
         "moles: images/ and masks/",
-        "pairs   10 can be used: train 7, validation 1 (drawn), test 2 (drawn)",
+        "pairs   10 can be used: train 7, validation 1, test 2 (validation and test drawn from train)",
         "lesion  27.5 % of the pixels (median), 5.0 to 50.0 %",
         "sizes   32×40 (10)",
         "masks   0 and 255 (10)",

@@ -31,7 +31,7 @@ def right_mask(rng, place):
 
 @kind("mask")
 def other_values(rng, place):
-    values = grey(place, [1, 2, 128, 254, 100][place.seed % 5])
+    values = grey(place, [3, 2, 128, 254, 100][place.seed % 5])
     return Case(put(place, encoded(values, "PNG")), Outcome.REFUSED)
 
 
@@ -135,6 +135,28 @@ def palette_mask(rng, place):
     picture.putpalette([0, 0, 0, 255, 255, 255] if white else [10, 10, 10, 200, 200, 200])
     outcome = Outcome.READ if white else Outcome.REFUSED
     return Case(put(place, encoded(picture, "PNG")), outcome, truth=place.truth)
+
+
+def of_zeros_and_ones(place):
+    return put(place, encoded(grey(place, 1), "PNG"))
+
+
+@kind("mask", doors=IN_DATA)
+def mask_of_zeros_and_ones(rng, place):
+    return Case(of_zeros_and_ones(place), Outcome.READ, truth=place.truth)
+
+
+@kind("mask", doors=SCORED)
+def compared_mask_of_zeros_and_ones(rng, place):
+    return Case(of_zeros_and_ones(place), Outcome.REFUSED)
+
+
+@kind("mask", doors=IN_DATA)
+def mask_of_palette_indices(rng, place):
+    """As annotation tools write it: the first colour is black, the second any."""
+    picture = Image.fromarray(place.truth.astype(np.uint8), "P")
+    picture.putpalette([0, 0, 0, 128, 0, 0])
+    return Case(put(place, encoded(picture, "PNG")), Outcome.READ, truth=place.truth)
 
 
 @kind("mask")
