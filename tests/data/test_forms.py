@@ -15,7 +15,6 @@ from efp_hf.data.folders import FOLDERS
 from efp_hf.data.forms import FORMS, find_form
 from efp_hf.data.found import found_line
 from efp_hf.data.lesions import load_lesions
-from efp_hf.data.synthetic import draw_lesion
 
 IDS = [f"mole_{number}" for number in range(10)]
 SIZE = (32, 40)
@@ -23,12 +22,12 @@ SIZE = (32, 40)
 
 @pytest.fixture(scope="session")
 def pairs() -> dict[str, tuple[Image.Image, np.ndarray]]:
-    """Ten photos with a rectangle for a mask, which a polygon gives exactly."""
-    drawn = {}
+    """Ten photos, of noise so that none are alike, with a rectangle for a mask, which a polygon gives exactly."""
+    drawn, generator = {}, np.random.default_rng(0)
     for number, name in enumerate(IDS):
         mask = np.zeros(SIZE, bool)
         mask[4 : 12 + number, 6 : 30 - number] = True
-        drawn[name] = draw_lesion(number, *SIZE)[0], mask
+        drawn[name] = Image.fromarray(generator.integers(0, 256, (*SIZE, 3), np.uint8)), mask
     return drawn
 
 

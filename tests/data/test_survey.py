@@ -8,18 +8,19 @@ import pytest
 from PIL import Image
 
 from efp_hf.data.survey import SHEET_COLUMNS, TILE, draw_sheet, survey_lesions, survey_lines
-from efp_hf.data.synthetic import draw_lesion
 
 
 @pytest.fixture
 def root(tmp_path) -> Path:
-    """Ten pairs of 32×40; the lesion of `mole_<n>` covers `n + 1` tenths of the image's upper half."""
+    """Ten pairs, of noise so that none are alike; `mole_<n>` covers `n + 1` tenths of the image's upper half."""
     for folder in ("images", "masks"):
         (tmp_path / "moles" / folder).mkdir(parents=True)
+    generator = np.random.default_rng(0)
     for number in range(10):
         mask = np.zeros((32, 40), np.uint8)
         mask[:16, : 4 * (number + 1)] = 255
-        draw_lesion(number, 32, 40)[0].save(tmp_path / "moles" / "images" / f"mole_{number}.png")
+        photo = Image.fromarray(generator.integers(0, 200, (32, 40, 3), np.uint8))
+        photo.save(tmp_path / "moles" / "images" / f"mole_{number}.png")
         Image.fromarray(mask).save(tmp_path / "moles" / "masks" / f"mole_{number}.png")
     return tmp_path / "moles"
 
