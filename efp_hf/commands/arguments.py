@@ -4,7 +4,7 @@ import argparse
 import os
 import shlex
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED_CHECKPOINTS
@@ -116,12 +116,19 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
 
 def load_data(arguments: argparse.Namespace):
     """The images of `--data` at their own size; a line says what was found."""
-    from ..data.found import found_line
     from ..data.lesions import load_lesions
 
     data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)
-    print(found_line(data))
+    say_found(data)
     return data
+
+
+def say_found(data) -> None:
+    """Prints the line of `found_line`. Where nobody reads it, the work goes on: its results are files."""
+    from ..data.found import found_line
+
+    with suppress(BrokenPipeError):
+        print(found_line(data), flush=True)
 
 
 def add_output_argument(parser: argparse.ArgumentParser, default: str, what: str) -> None:

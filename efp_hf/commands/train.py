@@ -32,6 +32,7 @@ from .arguments import (
     one_line_errors,
     own_path,
     positive_integer,
+    say_found,
 )
 from .interruption import interrupted_by_termination
 from .precision import check_bf16
@@ -227,7 +228,6 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     import torch
 
-    from ..data.found import found_line
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..metrics.rows import shorten
@@ -262,7 +262,7 @@ def run(arguments: argparse.Namespace) -> int:
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
-            print(found_line(data))
+            say_found(data)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
