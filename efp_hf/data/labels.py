@@ -26,24 +26,16 @@ def read_labels(path: str | Path, content: bytes | None = None) -> tuple[np.ndar
 
 def labels_of(mask: Image.Image, name: str | Path) -> tuple[np.ndarray, str]:
     """
-    As [`read_labels`], of a picture. A palette of black and white is read by its colours, whatever their order; of
-    other colours by its indices, where the first one is black, as annotation tools write them.
+    As [`read_labels`], of a picture. A palette whose first colour is black is read by its indices, as annotation tools
+    write them; another one by its colours, which must be black and white.
     """
     check_mask_mode(mask, name)
-    if mask.mode == "P" and not has_distinct_black_and_white(mask):
-        palette = mask.getpalette() or [0, 0, 0]
-        numbers = np.asarray(ImageOps.exif_transpose(mask))
-        if palette[:3] == [0, 0, 0] and numbers.max() <= 1:
+    upright = ImageOps.exif_transpose(mask)
+    if upright.mode == "P" and (upright.getpalette() or [])[:3] == [0, 0, 0]:
+        numbers = np.asarray(upright)
+        if numbers.max() <= 1:
             return numbers, PALETTE
-    grey = np.asarray(ImageOps.exif_transpose(mask).convert("L"))
+    grey = np.asarray(upright.convert("L"))
     if grey.max() == 1:
         return grey, NUMBERS
     return as_boolean_mask(mask, name).astype(np.uint8), BLACK_AND_WHITE
-
-
-def has_distinct_black_and_white(mask: Image.Image) -> bool:
-    """Whether the colours of a palette picture, that of index 0 included, are black and white, each once."""
-    used = np.union1d(np.unique(np.asarray(mask)), [0])
-    colours = np.array([*(mask.getpalette() or []), *[0] * 768][:768]).reshape(-1, 3)[used]
-    is_black_or_white = np.isin(colours, (0, 255)).all() and (colours == colours[:, :1]).all()
-    return bool(is_black_or_white) and len(np.unique(colours, axis=0)) == len(used)
