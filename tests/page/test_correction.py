@@ -16,7 +16,7 @@ from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.photo_results import draw_view, lesion_data, write_mask_file
-from efp_hf.page.pictures import draw_corrected, outline_at_once
+from efp_hf.page.pictures import draw_corrected, draw_marks, outline_at_once
 
 FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 0)), (20.0, 10.0, 100.0, 80.0))
 
@@ -105,6 +105,14 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     plus, minus = (np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, label)])) for label in (1, 0))
     assert (plus[9, 20] == 255).all() and (plus[10, 19] == 255).all()
     assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
+
+
+def test_points_bear_their_numbers_within_the_picture():
+    grey = Image.new("RGB", (240, 120), (90, 90, 90))
+    for x in (0.0, 120.0, 240.0):
+        alone, second = (draw_marks(grey, Marks(((x, 60.0, 1),) * count)) for count in (1, 2))  # one on the other
+        rows, columns = np.nonzero((np.asarray(alone) != np.asarray(second)).any(-1))
+        assert len(rows) and not (np.hypot(columns - x, rows - 60) <= 4).any()  # radius of a disc
 
 
 def test_checkpoint_without_prompts_says_so(loaded, photo_file):
