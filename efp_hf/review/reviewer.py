@@ -13,11 +13,11 @@ from ..inference.drawing import outline_lesion
 from ..inference.folder import predict_one, read_for_model, segment_read
 from ..inference.prediction_table import table_text
 from ..modeling_efp import EFPForSegmentation
+from ..page.marks import Marks
+from ..page.photo import PREVIEW_SIDE, make_preview
+from ..page.pictures import draw_marks
 from .decisions import read_points
 from .queue import Queue
-
-PREVIEW_SIDE = 1024  # longer side of the picture on the page
-POINT_COLORS = {1: (0, 255, 80), 0: (255, 80, 60)}  # lesion, skin
 
 
 def takes_clicks(model: EFPForSegmentation | ExportedModel) -> bool:
@@ -37,8 +37,7 @@ class Photo:
         if isinstance(read, str):
             raise ValueError(read)
         self.image, self.size = read
-        self.preview = self.image.copy()
-        self.preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        self.preview = enlarge(make_preview(self.image, path, self.size))
         self.path, self.processor, self.correction = path, processor, None
         if takes_clicks(model):
             self.correction = Correction(self.image, model, processor)
@@ -161,11 +160,13 @@ class Reviewer:
         """The preview with the mask's outline and the clicks."""
         preview = self.photo.preview
         mask, self.expected_jaccard = self.photo.mask(self.points, preview.size[::-1])
-        pixels = np.array(outline_lesion(preview, mask))
-        radius = max(2, max(preview.size) // 150)
-        for x, y, label in self.points:
-            column = int(x * preview.width / self.photo.size[1])
-            row = int(y * preview.height / self.photo.size[0])
-            area = slice(max(0, row - radius), row + radius + 1), slice(max(0, column - radius), column + radius + 1)
-            pixels[area] = POINT_COLORS[label]
-        return Image.fromarray(pixels)
+        across, down = preview.width / self.photo.size[1], preview.height / self.photo.size[0]
+        clicks = tuple((x * across, y * down, label) for x, y, label in self.points)
+        return draw_marks(outline_lesion(preview, mask), Marks(clicks))
+
+
+def enlarge(picture: Image.Image) -> Image.Image:
+    """With a longer side of `PREVIEW_SIDE`: in a picture that is shown larger than it is, Gradio misplaces clicks."""
+    scale = PREVIEW_SIDE / max(picture.size)
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    return picture if scale == 1 else picture.resize(size, Image.Resampling.BICUBIC)

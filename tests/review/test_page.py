@@ -93,10 +93,10 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     assert rows() == [(first, "accepted", "0")] and second != first
     assert (output / "images" / first).read_bytes() == (folder / first).read_bytes()
 
-    page.locator("#photo img").click(position={"x": 40, "y": 30})
-    wait_for(page, "clicks: 1")
-    page.keyboard.press("s")
-    page.locator("#photo img").click(position={"x": 60, "y": 50})
+    photo = page.locator("#photo img").bounding_box()
+    for x, y in ((0.3, 0.3), (0.5, 0.6)):  # at once: the second one waits its turn
+        page.mouse.click(photo["x"] + x * photo["width"], photo["y"] + y * photo["height"])
+        page.keyboard.press("s")
     wait_for(page, "clicks: 2")
     page.keyboard.press("z")
     wait_for(page, "clicks: 1")
@@ -117,6 +117,13 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
         other.screenshot(path=f"{folder_of_pictures}/review-390-dark.png", full_page=True)
     other.context.close()
     press(page, "n")
+
+    page.keyboard.press("u")
+    server.stop(signal.SIGKILL)  # before or after the decision is on disk
+    page.context.close()
+    server = Server(folder, output, prompted_checkpoint)
+    page = open_page(browser, server.url)
+    assert shown(page) not in [image for image, _, _ in rows()]
     while page.locator("#state b").count():
         press(page, "u")
     assert [decision for _, decision, _ in rows()[2:]] == ["no lesion", "unusable", "unusable", "unusable"]

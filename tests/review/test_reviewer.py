@@ -7,6 +7,7 @@ from PIL import Image
 from efp_hf.data.files import read_mask
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.folder import predict_files
+from efp_hf.page.pictures import POINT_COLORS
 from efp_hf.review.decisions import Decisions, OtherDecision
 from efp_hf.review.queue import Queue, find_photos
 from efp_hf.review.reviewer import Photo, Reviewer, takes_clicks
@@ -25,6 +26,11 @@ def start(folder, tmp_path, prompted):
         return queue
 
     return begin
+
+
+def on_preview(photo, x, y) -> tuple[float, float]:
+    """Where the middle of a pixel of the photo is clicked on."""
+    return (x + 0.5) * photo.preview.width / photo.size[1] - 0.5, (y + 0.5) * photo.preview.height / photo.size[0] - 0.5
 
 
 def mask_of(queue, photo) -> np.ndarray:
@@ -48,8 +54,8 @@ def test_corrected_mask_is_that_after_the_clicks(start, prompted):
     queue = start()
     reviewer = Reviewer("anna", queue)
     photo = reviewer.photo
-    reviewer.click(10, 20, 1)
-    reviewer.click(50, 60, 0)
+    reviewer.click(*on_preview(photo, 10, 20), 1)
+    reviewer.click(*on_preview(photo, 50, 60), 0)
     reviewer.click(5, 5, 1)
     reviewer.undo()
     with Image.open(photo.path) as image:
@@ -68,15 +74,20 @@ def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
     path = tmp_path / "large.jpg"
     Image.effect_noise((3000, 2000), 60).convert("RGB").save(path)
     photo = Photo(path, *prompted)
-    assert photo.preview.size[0] <= 1024 and photo.size == (2000, 3000) and photo.image.width < 3000
+    assert photo.preview.size == (1024, 683) and photo.size == (2000, 3000) and photo.image.width < 3000
     reviewer = object.__new__(Reviewer)
     reviewer.photo, reviewer.points = photo, []
     reviewer.click(photo.preview.width - 1, 0, 0)
     ((x, y, label),) = reviewer.points
     assert 3000 * (1 - 1 / photo.preview.width) < x < 3000 and 0 < y < 2000 / photo.preview.height and label == 0
     assert photo.mask(reviewer.points)[0].shape == (2000, 3000)
-    corner = np.asarray(reviewer.picture())[0, -1]
-    assert (corner == (255, 80, 60)).all()
+    below_the_minus = np.asarray(reviewer.picture())[8, -1]
+    assert (below_the_minus == POINT_COLORS[0]).all()
+
+
+def test_small_photo_is_shown_enlarged(start):
+    reviewer = Reviewer("anna", start())
+    assert reviewer.photo.size == (72, 96) and reviewer.picture().size == (1024, 768)
 
 
 def test_back_shows_the_last_image_and_a_new_decision_replaces_the_old(start):
