@@ -59,7 +59,7 @@ def draw_marks(image: Image.Image, marks: Marks) -> Image.Image:
         draw.rectangle(marks.box, outline=(0, 0, 0), width=2 * line)
         draw.rectangle(marks.box, outline=BOX_COLOR, width=line)
     if marks.corner is not None:
-        draw.circle(marks.corner, radius / 2, fill=BOX_COLOR, outline=(0, 0, 0))
+        draw.circle(marks.corner, 0.7 * radius, fill=BOX_COLOR, outline=(0, 0, 0))
     for number, (x, y, label) in enumerate(marks.points, start=1):
         draw.circle((x, y), radius, fill=POINT_COLORS[label], outline=(255, 255, 255), width=width)
         arm = 0.55 * radius
