@@ -207,14 +207,17 @@ def describe(reviewer: Reviewer) -> str:
         lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
     elif segmented:
         lines.append("The next image is being segmented.")
+    elif decided == images:
+        folder = escape(printable(str(reviewer.decisions.output)))
+        lines.append(f"All are decided. Train on them: <code>efp train --data {folder}</code>")
     else:
-        lines.append("No image waits.")
+        lines.append("No image waits: what is not decided is shown in another browser.")
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'
     lines.append(f"{decided} of {images} decided{segmented}{bar}")
     if failed := reviewer.queue.failed:
         reasons = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
         count = f"{len(failed)} file{'s' if len(failed) != 1 else ''}"
-        lines.append(f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>")
+        lines[-1] += f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>"
     return "<br>".join(lines)
 
 

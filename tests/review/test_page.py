@@ -127,7 +127,7 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     while page.locator("#state b").count():
         press(page, "u")
     assert [decision for _, decision, _ in rows()[2:]] == ["no lesion", "unusable", "unusable", "unusable"]
-    assert "No image waits." in page.inner_text("#state")
+    assert "All are decided. Train on them: efp train --data" in page.inner_text("#state")
     assert len(list((output / "masks").iterdir())) == len(list((output / "images").iterdir())) == 3
     assert {host for host in page.hosts if not host.startswith((server.url, "data:", "blob:"))} == set()
     assert server.stop() == 0
