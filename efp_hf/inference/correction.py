@@ -1,5 +1,7 @@
 """A mask that a person corrects: clicks and a box on one photo, one after another."""
 
+import math
+
 import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
@@ -7,6 +9,39 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import EFPForSegmentation, Prompts
+
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+AWAY = 0.1  # intersection over union with the box that a threshold must gain for each 1 that it is away; by validation
+
+
+def fill_box(logits: torch.Tensor, box: tuple[float, float, float, float], threshold: float) -> torch.Tensor:
+    """
+    Logits of skin and lesion, `(1, 2, height, width)`, the lesion's moved by one number so that its mask fills the box.
+
+    A box says how far the lesion reaches, and the network does not take it at its word. Of `THRESHOLDS` and the given
+    one, that counts whose mask has a bounding box most like it, less `AWAY` times how far it is from the given one.
+    Cut at `threshold`, the moved logits give that mask.
+
+    Args:
+        box: (left, top, right, bottom), in pixels of the logits.
+    """
+    probability = (logits[0, 1] - logits[0, 0]).float().sigmoid()
+    rows, columns = probability.amax(1), probability.amax(0)
+
+    def worth(candidate: float) -> float:
+        inside = [(values > candidate).nonzero() for values in (columns, rows)]
+        if not len(inside[0]):
+            return -math.inf
+        (left, right), (top, bottom) = ((places[0].item(), places[-1].item() + 1) for places in inside)
+        width, height = min(right, box[2]) - max(left, box[0]), min(bottom, box[3]) - max(top, box[1])
+        shared = max(0, width) * max(0, height)
+        union = (right - left) * (bottom - top) + (box[2] - box[0]) * (box[3] - box[1]) - shared
+        return shared / union - AWAY * abs(candidate - threshold)
+
+    best = max((threshold, *THRESHOLDS), key=worth)
+    moved = logits.clone()
+    moved[:, 1] += math.log(threshold / (1 - threshold)) - math.log(best / (1 - best))
+    return moved
 
 
 class Correction:
@@ -43,12 +78,11 @@ class Correction:
         self.scale = torch.tensor([width / self.size[1], height / self.size[0]], dtype=torch.float64)
         self.steps: dict[tuple, SemanticSegmenterOutput] = {}  # what was asked for before: undo costs nothing
 
-    @torch.inference_mode()
     def outputs(
         self, points: list[tuple[float, float, int]] = (), box: tuple[float, float, float, float] | None = None
     ) -> SemanticSegmenterOutput:
         """
-        The model's outputs after all of the clicks, in their order.
+        The model's outputs after all of the clicks, in their order; with a box, moved to fill it ([`fill_box`]).
 
         Args:
             points: (x, y, label), label 1 on the lesion, 0 on skin.
@@ -57,6 +91,17 @@ class Correction:
         Raises:
             ValueError: as of `EFPForSegmentation.forward`.
         """
+        found = self.step(points, box)
+        if box is None:
+            return found
+        scaled = (torch.tensor(box, dtype=torch.float64) * self.scale.repeat(2)).tolist()
+        return SemanticSegmenterOutput(**{**found, "logits": fill_box(found.logits, scaled, self.processor.threshold)})
+
+    @torch.inference_mode()
+    def step(
+        self, points: list[tuple[float, float, int]], box: tuple[float, float, float, float] | None
+    ) -> SemanticSegmenterOutput:
+        """The outputs as the model gives them; what it is given as the mask before is of this kind, too."""
         key = (tuple(map(tuple, points)), box and tuple(box))
         if key not in self.steps:
             prompts = {}
@@ -69,7 +114,7 @@ class Correction:
             for name in prompts.keys() - {"input_labels"}:
                 prompts[name] = (prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)).float()
             if points:
-                prompts["input_masks"] = self.outputs(points[:-1], box).logits[:, 1:]
+                prompts["input_masks"] = self.step(points[:-1], box).logits[:, 1:]
             prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
             self.steps[key] = self.model(image_embeddings=self.embeddings, **prompts)
         return self.steps[key]

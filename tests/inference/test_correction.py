@@ -7,7 +7,7 @@ from conftest import tiny_model
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import segment
-from efp_hf.inference.correction import Correction
+from efp_hf.inference.correction import Correction, fill_box
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
@@ -41,12 +41,38 @@ def test_each_click_sees_the_mask_of_those_before(model, image):
     box = (5.0, 6.0, 70.0, 55.0)
     prompts = {"input_boxes": torch.tensor([box]) * scale.repeat(2)}
     logits = model(pixel_values, **prompts).logits
-    torch.testing.assert_close(correction.outputs(box=box).logits, logits)
+    torch.testing.assert_close(correction.step([], box).logits, logits)
     for number in range(1, 4):
         clicks = torch.tensor([CLICKS[:number]])
         prompts |= {"input_points": clicks[..., :2] * scale, "input_labels": clicks[..., 2].long()}
         logits = model(pixel_values, **prompts, input_masks=logits[:, 1:]).logits
-        torch.testing.assert_close(correction.outputs(CLICKS[:number], box).logits, logits)
+        torch.testing.assert_close(correction.step(CLICKS[:number], box).logits, logits)
+
+
+def cone(size: int = 64) -> torch.Tensor:
+    """Logits of skin and lesion; the lesion's probability falls from the middle to the border."""
+    steps = torch.arange(size) + 0.5 - size / 2
+    distance = (steps[:, None] ** 2 + steps**2).sqrt()
+    return torch.stack([torch.zeros(size, size), 4 - distance / 4])[None]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+@pytest.mark.parametrize("radius", [10, 16, 20])
+def test_a_mask_fills_its_box(radius, threshold):
+    logits, box = cone(), (32 - radius, 32 - radius, 32 + radius, 32 + radius)
+    moved = fill_box(logits, box, threshold)
+    shift = (moved - logits)[0, 1]
+    assert torch.equal(moved[:, 0], logits[:, 0]) and shift.max() - shift.min() < 1e-5
+    mask = moved.softmax(1)[0, 1] > threshold
+    assert abs(mask.any(0).sum() / 2 - radius) <= 3
+    before = logits.softmax(1)[0, 1] > threshold
+    assert abs(mask.any(0).sum() / 2 - radius) <= abs(before.any(0).sum() / 2 - radius)
+
+
+def test_a_mask_that_fills_its_box_and_one_that_no_threshold_finds_stay():
+    logits = cone()
+    assert torch.equal(fill_box(logits, (16, 16, 48, 48), 0.5), logits)
+    assert torch.equal(fill_box(logits - 100, (1, 1, 5, 5), 0.5), logits - 100)
 
 
 def test_what_was_asked_before_costs_nothing(model, image):
