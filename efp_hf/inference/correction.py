@@ -131,5 +131,9 @@ class Correction:
         """
         only_largest = {"largest_region": False} if points else {}
         return self.processor.post_process_semantic_segmentation(
-            self.outputs(points, box), [target_size or self.size], return_probabilities=True, **only_largest
+            self.outputs(points, box),
+            [target_size or self.size],
+            return_probabilities=True,
+            prompted=bool(points or box),
+            **only_largest,
         )[0]

@@ -241,7 +241,8 @@ def correct_file(
         outputs = Correction(image, model, processor, size).outputs(points, box)
     except ValueError as error:
         return Prediction(path, error=f"{path}: {error}")
-    return predict_one(path, image, size, outputs.logits, processor, **post_processing)
+    prompted = bool(points or box)
+    return predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
 
 
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:

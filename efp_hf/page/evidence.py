@@ -10,27 +10,17 @@ from ..metrics.scores import JACCARD_THRESHOLD
 
 # Of the 259 validation images of `results/split_isic2018.csv`, with the shipped `efp-isic` and, in brackets, the nano:
 # 2 of the 157 (1 of 158) masks from GOOD_FROM on failed (Jaccard below 0.65), 10 of the 14 (11 of 15) below LOOK_FROM,
-# 12 of the 88 (12 of 86) between.
+# 12 of the 88 (12 of 86) between. All without clicks or a box.
 GOOD_FROM = 0.85
 LOOK_FROM = 0.65
-# Clicks and boxes make the probabilities surer than right, and the thresholds above would call 252 good, of which 8
-# (9) fail. After one click into the middle of the largest error, with these: 0 of 216 (0 of 218), 5 of 7 (4 of 7), 8 of
-# 36 (9 of 34). In a box whose sides are up to 10 % off: 1 of 211 (0 of 209), 5 of 10 (6 of 7), 7 of 38 (8 of 43).
-CORRECTED_GOOD_FROM = 0.93
-CORRECTED_LOOK_FROM = 0.85
-CORRECTED = (
-    "All this is of masks without clicks and box. After them the estimate is too high: with the shipped checkpoints by "
-    "0.07 after one click or a box, on the validation images."
-)
 NOT_MEASURED = "How well this estimate predicts the real Jaccard was not measured for this checkpoint."
 
 
-def trust_word(expected_jaccard: float, corrected: bool = False) -> str:
-    """What a person should do with a mask of this expected Jaccard; `corrected` is one after clicks or a box."""
-    good_from, look_from = (CORRECTED_GOOD_FROM, CORRECTED_LOOK_FROM) if corrected else (GOOD_FROM, LOOK_FROM)
-    if expected_jaccard >= good_from:
+def trust_word(expected_jaccard: float) -> str:
+    """What a person should do with a mask of this expected Jaccard."""
+    if expected_jaccard >= GOOD_FROM:
         return "good"
-    return "look again" if expected_jaccard >= look_from else "likely wrong"
+    return "look again" if expected_jaccard >= LOOK_FROM else "likely wrong"
 
 
 def trust_evidence(checkpoint: str | Path) -> str:

@@ -152,7 +152,7 @@ class Handlers:
             elif tab == "Measure":
                 results[tab] = measures_html(measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None))
             elif tab == "Trust":
-                results[tab] = trust_html(trust_photo(photo, *settings), self.evidence, bool(photo.marks))
+                results[tab] = trust_html(trust_photo(photo, *settings), self.evidence)
             elif tab == "Compare" and truth is not None:
                 results[tab] = self.compare_upload(photo, truth, threshold, largest_region)
             elif tab == "Look inside":

@@ -11,7 +11,7 @@ from PIL import Image
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
-from .evidence import CORRECTED, trust_word
+from .evidence import trust_word
 from .photo_results import Comparison, View
 
 MEASURES = {  # the library's name → the name that a clinician reads, and what it is
@@ -83,12 +83,12 @@ def grid_html(pictures: list[tuple[Image.Image, str]], alternative: str) -> str:
 
 def status_html(view: View) -> str:
     """How far to trust the mask, and its size."""
-    return render("status.html", view=view, word=trust_word(view.expected_jaccard, view.corrected))
+    return render("status.html", view=view, word=trust_word(view.expected_jaccard))
 
 
 def view_html(view: View) -> str:
     """How far to trust the mask, then photo and lesion with the slider between them."""
-    return render("view.html", view=view, word=trust_word(view.expected_jaccard, view.corrected))
+    return render("view.html", view=view, word=trust_word(view.expected_jaccard))
 
 
 def probability_html(picture: Image.Image, threshold: float) -> str:
@@ -118,10 +118,9 @@ def measure_text(name: str, measures: dict[str, float | None]) -> str:
     return f"{value:d} of 6" if name == "color_variety" else f"{value:.3f}"
 
 
-def trust_html(trusted: dict, evidence: str, corrected: bool = False) -> str:
-    """The estimate, the notes, and how well the estimate was measured to work; `corrected` by clicks or a box."""
-    word = trust_word(trusted["expected_jaccard"], corrected)
-    evidence = f"{evidence} {CORRECTED}" if corrected else evidence
+def trust_html(trusted: dict, evidence: str) -> str:
+    """The estimate, the notes, and how well the estimate was measured to work."""
+    word = trust_word(trusted["expected_jaccard"])
     return render("trust.html", **trusted, word=word, evidence=evidence, failed_below=JACCARD_THRESHOLD)
 
 

@@ -124,4 +124,5 @@ def post_process(
         threshold=threshold,
         largest_region=False if photo.marks.points else largest_region,
         return_probabilities=True,
+        prompted=bool(photo.marks),
     )[0]

@@ -31,7 +31,6 @@ class View:
     after: Image.Image
     summary: str
     expected_jaccard: float
-    corrected: bool = False
 
 
 def draw_view(
@@ -55,7 +54,6 @@ def draw_view(
         after=draw_marks(outline_at_once(photo.preview, mask), marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
-        corrected=bool(photo.marks),
     )
 
 

@@ -126,3 +126,13 @@ def test_the_border_of_a_photo_is_in_the_input(model, image, width, size):
         assert (row > size[0] / 2, column > size[1] / 2) == (y > 0, x > 0), (x, y)  # it acts where it is
     for box in [(0, 0, width, height), (width - 1, height - 1, width, height), (0, 0, 1, 1)]:
         assert not torch.equal(correction.outputs(box=box).logits[0, 1], unboxed), box
+
+
+def test_the_expected_jaccard_of_prompts_has_its_own_temperature(model, image):
+    surer = EFPImageProcessor(size={"height": 32, "width": 64}, prompted_jaccard_temperature=3.0)
+    plain, own = (Correction(image, model, processor) for processor in (PROCESSOR, surer))
+    assert own.segment()["expected_jaccard"] == plain.segment()["expected_jaccard"]
+    for given in ({"points": CLICKS[:1]}, {"box": (5, 6, 70, 55)}):
+        one, other = plain.segment(**given), own.segment(**given)
+        assert torch.equal(one["segmentation"], other["segmentation"])
+        assert one["expected_jaccard"] != other["expected_jaccard"]

@@ -1,6 +1,5 @@
 """A photo's mask after clicks and a box."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +14,6 @@ from efp_hf.inference.correction import Correction
 from efp_hf.inference.drawing import tint_lesion
 from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
-from efp_hf.page.markup import status_html, trust_html
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.photo_results import draw_view, lesion_data, write_mask_file
 from efp_hf.page.pictures import draw_corrected, draw_marks, outline_at_once
@@ -107,15 +105,6 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     plus, minus = (np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, label)])) for label in (1, 0))
     assert (plus[9, 20] == 255).all() and (plus[10, 19] == 255).all()
     assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
-
-
-def test_a_corrected_mask_has_to_promise_more_to_be_called_good(prompted, photo):
-    views = [draw_view(shown, prompted[1]) for shown in (photo, correct_photo(photo, FIRST))]
-    automatic, corrected = (status_html(replace(view, expected_jaccard=0.9)) for view in views)
-    assert "Good" in automatic and "Look again" in corrected
-    trusted = {"expected_jaccard": 0.9, "notes": []}
-    assert "After them the estimate is too high" in trust_html(trusted, "", corrected=True)
-    assert "too high" not in trust_html(trusted, "")
 
 
 def test_points_bear_their_numbers_within_the_picture():

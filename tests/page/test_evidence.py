@@ -1,16 +1,8 @@
 """What is said of how well the expected Jaccard was measured to work."""
 
-import pytest
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
-from efp_hf.page.evidence import (
-    CORRECTED_GOOD_FROM,
-    CORRECTED_LOOK_FROM,
-    GOOD_FROM,
-    LOOK_FROM,
-    trust_evidence,
-    trust_word,
-)
+from efp_hf.page.evidence import GOOD_FROM, LOOK_FROM, trust_evidence, trust_word
 
 
 def write_card(folder, measured: dict[str, dict[str, float]]):
@@ -52,11 +44,8 @@ def test_damaged_card_stops_nothing(tmp_path):
     assert "not measured" in trust_evidence(tmp_path)
 
 
-@pytest.mark.parametrize(
-    ("corrected", "look_from", "good_from"),
-    [(False, LOOK_FROM, GOOD_FROM), (True, CORRECTED_LOOK_FROM, CORRECTED_GOOD_FROM)],
-)
-def test_word_changes_at_its_thresholds(corrected, look_from, good_from):
-    estimates = (0.0, look_from - 0.001, look_from, good_from - 0.001, good_from, 1.0)
-    words = [trust_word(expected, corrected) for expected in estimates]
+def test_word_changes_at_its_thresholds():
+    words = [
+        trust_word(expected) for expected in (0.0, LOOK_FROM - 0.001, LOOK_FROM, GOOD_FROM - 0.001, GOOD_FROM, 1.0)
+    ]
     assert words == ["likely wrong"] * 2 + ["look again"] * 2 + ["good"] * 2
