@@ -98,11 +98,11 @@ def correct_images(
         random = np.random.default_rng((seed, number))
         truth = truth_mask(row)
         correction = Correction(row["image"], model, processor, truth.shape)
-        clicks_anywhere = click_scores(correction, truth, random=random)
+        clicks_anywhere = click_scores(correction, truth, MAX_CLICKS, random)
         boxes = [lesion_box(truth, random, jitter) for jitter in BOX_JITTERS]
         yield {
             "image_id": row["image_id"],
-            "clicks": click_scores(correction, truth),
+            "clicks": click_scores(correction, truth, MAX_CLICKS),
             "clicks_anywhere": clicks_anywhere,
             "boxes": [judged(correction.segment(box=box), truth) for box in boxes],
             "grabcut": [(jaccard_of(grabcut_mask(row["image"], box, truth.shape), truth), math.nan) for box in boxes],
