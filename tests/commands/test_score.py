@@ -1,6 +1,5 @@
 import errno
 import shutil
-from functools import partial
 
 import pytest
 
@@ -143,7 +142,7 @@ def test_masks_have_no_training_images(efp):
 def test_prompts_are_scored_with_grabcut_beside(
     efp, monkeypatch, tmp_path, synthetic_root, prompted_checkpoint, rows_of
 ):
-    monkeypatch.setattr(correction, "click_scores", partial(correction.click_scores, max_clicks=3))
+    monkeypatch.setattr(correction, "MAX_CLICKS", 3)
     monkeypatch.setattr(correction, "CLICKS", (0, 1, 3))
     call = (
         "score",
