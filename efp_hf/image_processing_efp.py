@@ -254,6 +254,9 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
                 raise ValueError(
                     f"`input_points` must be an (x, y) for each label, got {len(clicks)} for {len(values)}."
                 )
+            if not np.isin(values, (0, 1, PADDING)).all():
+                wrong = values[~np.isin(values, (0, 1, PADDING))][0]
+                raise ValueError(f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), got {wrong}.")
             given = values != PADDING
             scaled["input_points"][number, : len(clicks)] = torch.from_numpy(
                 np.where(given[:, None], clicks * scale, PADDING)

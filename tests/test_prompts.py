@@ -254,6 +254,7 @@ def test_images_with_fewer_points_are_filled_up_and_one_object_may_have_its_leve
         ({"input_points": [[1, 2]]}, "must come together"),
         ({"input_points": [[1, 2]], "input_labels": [1, 0]}, "got 1 for 2"),
         ({"input_points": [1, 2], "input_labels": [1]}, "nested 2 to 4 lists deep"),
+        ({"input_points": [[1, 2]], "input_labels": [0.7]}, r"must be 1 \(lesion\), 0 \(skin\).* got 0.7"),
         ({"input_points": [["a", "b"]], "input_labels": [1]}, "must be numbers"),
         ({"input_boxes": [[1, 2, 3, 4]] * 2}, "of each image, got 2 for 1"),
         ({"input_boxes": [1, 2, 3]}, r"must be \(left, top, right, bottom\)"),

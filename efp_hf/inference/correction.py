@@ -1,6 +1,7 @@
 """A mask that a person corrects: clicks and a box on one photo, one after another."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from PIL import Image
@@ -42,6 +43,18 @@ def fill_box(logits: torch.Tensor, box: tuple[float, float, float, float], thres
     moved = logits.clone()
     moved[:, 1] += math.log(threshold / (1 - threshold)) - math.log(best / (1 - best))
     return moved
+
+
+def check_points(points) -> None:
+    """
+    Raises:
+        ValueError: a click that is no (x, y, label), or with another label than 0 and 1.
+    """
+    for point in points:
+        if not isinstance(point, Sequence) or len(point) != 3 or point[2] not in (0, 1):
+            raise ValueError(
+                f"`points` must be of (x, y, label), with label 1 on the lesion and 0 on skin, got {point!r}."
+            )
 
 
 class Correction:
@@ -102,6 +115,7 @@ class Correction:
         self, points: list[tuple[float, float, int]], box: tuple[float, float, float, float] | None
     ) -> SemanticSegmenterOutput:
         """The outputs as the model gives them; what it is given as the mask before is of this kind, too."""
+        check_points(points)
         key = (tuple(map(tuple, points)), box and tuple(box))
         if key not in self.steps:
             prompts = {}

@@ -209,7 +209,7 @@ def describe(reviewer: Reviewer) -> str:
         lines.append("The next image is being segmented.")
     elif decided == images:
         folder = escape(printable(str(reviewer.decisions.output)))
-        lines.append(f"All are decided. Train on them: <code>efp train --data {folder}</code>")
+        lines.append(f"All are decided. Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
         lines.append("No image waits: what is not decided is shown in another browser.")
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'

@@ -1,5 +1,7 @@
 """A photo and the clicks on it, one after another."""
 
+import re
+
 import pytest
 import torch
 from conftest import tiny_model
@@ -95,6 +97,12 @@ def test_a_reduced_copy_counts_the_pixels_of_the_photo(model, image):
     found = Correction(small, model, PROCESSOR, size=(60, 80))
     torch.testing.assert_close(found.outputs(CLICKS).logits, expected)
     assert found.segment(CLICKS)["segmentation"].shape == (60, 80)
+
+
+@pytest.mark.parametrize("point", [(30, 20), (30, 20, 0.7), (30, 20, -10), 5])
+def test_a_click_that_is_none_is_named(model, image, point):
+    with pytest.raises(ValueError, match=r"must be of \(x, y, label\).* got " + re.escape(repr(point))):
+        Correction(image, model, PROCESSOR).segment([point])
 
 
 def test_prompts_outside_the_photo_are_named_in_its_pixels(model, image):
