@@ -731,7 +731,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             input_masks: the lesion's logits of the step before, `(batch_size, 1, height, width)`, of any size.
                 Where any of the four is given, all images of the batch go through the prompted decoder, those without
                 a prompt of their own, too.
-            image_embeddings: of [`~EFPForSegmentation.get_image_embeddings`], in place of `pixel_values`.
+            image_embeddings: of `get_image_embeddings`, in place of `pixel_values`.
             output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
                 in this order; level i has the size of the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
