@@ -455,7 +455,7 @@ class EFPFusion(nn.Module):
 
 
 class EFPDecoder(nn.Module):
-    """What follows the encoder, F1..F4 → logits: the parts that [`EFPForSegmentation.forward`] calls one by one."""
+    """What follows the encoder, F1..F4 → logits: the parts that `EFPForSegmentation.forward` calls one by one."""
 
     def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
         super().__init__()
@@ -742,7 +742,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
         Raises:
             ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
-                `efp_loss`, prompts as in [`Prompts.check`], or for a network without a prompt encoder.
+                `efp_loss`, prompts as in `Prompts.check`, or for a network without a prompt encoder.
         """
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")
