@@ -51,6 +51,18 @@ def extend(pixel_values: torch.Tensor) -> torch.Tensor:
     return extended if torch.compiler.is_exporting() else extended.contiguous(memory_format=torch.channels_last)
 
 
+def check_sides(pixel_values: torch.Tensor) -> None:
+    """
+    Raises:
+        ValueError: sides that [`extend`] would extend: F1..F4 do not tell how far.
+    """
+    if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
+        raise ValueError(
+            f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
+            f"{tuple(pixel_values.shape[-2:])}."
+        )
+
+
 def with_background(logits: torch.Tensor) -> torch.Tensor:
     """
     The lesion's logits `(batch_size, 1, height, width)` as those of two labels, `(batch_size, 2, height, width)`: the
@@ -674,11 +686,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
                 would hide.
         """
         self.check_shape(pixel_values)
-        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
-            raise ValueError(
-                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
-                f"{tuple(pixel_values.shape[-2:])}."
-            )
+        check_sides(pixel_values)
         return self.encoder(extend(pixel_values))
 
     @cached_property

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_model, tiny_prompted_model
 from PIL import Image
 from transformers.utils.generic import find_labels
 
@@ -17,11 +17,7 @@ SIZE = (64, 64)
 
 @pytest.fixture
 def model():
-    """A tiny model whose prompts change something."""
-    model = tiny_model(prompt_size=4)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model()
 
 
 @pytest.fixture

@@ -1,7 +1,5 @@
 """Pictures that only the page shows: a person's marks, the network's maps, and thumbnails of a batch."""
 
-from collections.abc import Sequence
-
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
@@ -15,23 +13,6 @@ THUMBNAIL_SIDE = 320
 # The sign tells the kinds of points apart without colour
 POINT_COLORS = {1: (0, 110, 40), 0: (170, 30, 30)}
 BOX_COLOR = (255, 255, 255)
-
-
-def draw_corrected(
-    photo: Image.Image,
-    mask: np.ndarray,
-    points: Sequence[tuple[float, float, int]] = (),
-    box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """
-    The photo with the lesion tinted and outlined, and a person's clicks and box.
-
-    Args:
-        mask: boolean, of the photo's size.
-        points: (x, y, label) in pixels of this photo, label 1 lesion, 0 skin.
-        box: (left, top, right, bottom).
-    """
-    return draw_marks(outline_at_once(photo, mask), Marks(tuple(points), box))
 
 
 def outline_at_once(photo: Image.Image, mask: np.ndarray) -> Image.Image:

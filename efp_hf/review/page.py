@@ -8,7 +8,7 @@ from pathlib import Path
 from ..extras import needing
 from ..inference.prediction_table import printable
 from ..page.evidence import trust_word
-from ..page.server import set_environment
+from ..page.server import CLOSED, set_environment
 from .decisions import OtherDecision
 from .queue import Queue
 from .reviewer import Reviewer, takes_clicks
@@ -67,11 +67,7 @@ def launch(queue: Queue, port: int = 7860) -> None:
         app_kwargs={"middleware": [Middleware(Gate, [upload_folder()])]},
         server_name=HOST,
         server_port=port,
-        run_history=False,
-        enable_monitoring=False,
-        share=False,
-        ssr_mode=False,
-        pwa=False,
+        **CLOSED,
         footer_links=[],
         theme=make_theme(),
         css=CSS,

@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
@@ -17,10 +17,7 @@ CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
 
 @pytest.fixture
 def model():
-    model = tiny_model(prompt_size=4)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model()
 
 
 @pytest.fixture

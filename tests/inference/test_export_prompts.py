@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
@@ -19,10 +19,7 @@ CLOSE = {"rtol": 0, "atol": 1e-4}
 def prompted_model():
     """A tiny model with the plain pyramid, which is traced in half the time, whose prompts change something."""
     torch.manual_seed(0)
-    model = tiny_model(prompt_size=4, use_cross_scale=False)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model(use_cross_scale=False)
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])

@@ -28,16 +28,6 @@ from efp_hf.data.files import read_mask
 EXAMPLES = REPOSITORY / "examples"
 PHOTO, TRUTH = EXAMPLES / "synthetic_1.jpg", EXAMPLES / "synthetic_1_segmentation.png"
 CHECKPOINT = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TABS = ("Segment", "Measure", "Trust", "Compare", "Look inside", "Many images", "API")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -101,15 +91,6 @@ def server(tmp_path_factory):
     started = Server(tmp_path_factory.mktemp("server"), "--mcp", "--checkpoint", str(CHECKPOINT))
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
 @pytest.fixture

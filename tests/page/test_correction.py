@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 from PIL import Image
 
 from efp_hf import EFPImageProcessor
@@ -16,7 +16,7 @@ from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.photo_results import draw_view, lesion_data, write_mask_file
-from efp_hf.page.pictures import draw_corrected, draw_marks, outline_at_once
+from efp_hf.page.pictures import draw_marks, outline_at_once
 
 FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 0)), (20.0, 10.0, 100.0, 80.0))
 
@@ -24,10 +24,7 @@ FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 
 @pytest.fixture(scope="module")
 def prompted():
     torch.manual_seed(8)
-    model = tiny_model(prompt_size=4)
-    for after in model.prompt_encoder.after:
-        torch.nn.init.normal_(after.weight, std=2.0)
-    return model, EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True)
+    return tiny_prompted_model(std=2.0), EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True)
 
 
 @pytest.fixture
@@ -98,11 +95,11 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     before, after = (np.asarray(draw_view(shown, prompted[1]).after) for shown in (photo, correct_photo(photo, FIRST)))
     assert tuple(after[40 - 2, 60 - 2]) != tuple(before[40 - 2, 60 - 2])
     grey = Image.new("RGB", (50, 40), (90, 90, 90))
-    drawn = np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, 0)], (5, 5, 45, 35)))
+    drawn = np.asarray(draw_marks(grey, Marks(((20, 10, 0),), (5, 5, 45, 35))))
     changed = np.argwhere((drawn != 90).any(-1))
     assert changed.min(0).tolist() == [5, 5] and changed.max(0).tolist() == [35, 45]
     assert (drawn[10, 20] == 255).all() and (drawn[25, 25] == 90).all()
-    plus, minus = (np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, label)])) for label in (1, 0))
+    plus, minus = (np.asarray(draw_marks(grey, Marks(((20, 10, label),)))) for label in (1, 0))
     assert (plus[9, 20] == 255).all() and (plus[10, 19] == 255).all()
     assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
 

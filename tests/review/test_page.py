@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,9 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 
 pytestmark = pytest.mark.browser
 
@@ -39,15 +35,6 @@ class Server:
     def stop(self, how=signal.SIGTERM) -> int:
         self.process.send_signal(how)
         return self.process.wait(60)
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
 def open_page(browser, url, width=1440, color_scheme="light"):
