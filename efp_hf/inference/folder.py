@@ -238,11 +238,14 @@ def correct_file(
         return Prediction(path, error=read)
     image, size = read
     try:
-        outputs = Correction(image, model, processor, size).outputs(points, box)
+        outputs = Correction(image, model, processor, size).outputs(points, box, post_processing.get("threshold"))
     except ValueError as error:
         return Prediction(path, error=f"{path}: {error}")
     prompted = bool(points or box)
-    return predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
+    prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
+    if box is not None and prediction.error is None and not prediction.mask.any():
+        prediction.note = "; ".join(filter(None, (prediction.note, "no lesion found in the box")))
+    return prediction
 
 
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:
