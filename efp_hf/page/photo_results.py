@@ -49,9 +49,15 @@ def draw_view(
         summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
     else:
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
+        if photo.marks.box is not None:
+            summary = f"No lesion found in the box on {photo.path.name}, at any threshold. Draw another, or click."
+    is_corrected_here = photo.correction is not None  # a tint would hide what a person looks at
+    outlined = (
+        outline_at_once(photo.preview, mask, tint=0) if is_corrected_here else outline_at_once(photo.preview, mask)
+    )
     return View(
         before=photo.preview,
-        after=draw_marks(outline_at_once(photo.preview, mask), marks),
+        after=draw_marks(outlined, marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
     )

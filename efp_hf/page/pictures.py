@@ -24,22 +24,22 @@ def draw_corrected(
     box: tuple[float, float, float, float] | None = None,
 ) -> Image.Image:
     """
-    The photo with the lesion tinted and outlined, and a person's clicks and box.
+    The photo with the lesion's outline, and a person's clicks and box.
 
     Args:
         mask: boolean, of the photo's size.
         points: (x, y, label) in pixels of this photo, label 1 lesion, 0 skin.
         box: (left, top, right, bottom).
     """
-    return draw_marks(outline_at_once(photo, mask), Marks(tuple(points), box))
+    return draw_marks(outline_at_once(photo, mask, tint=0), Marks(tuple(points), box))
 
 
-def outline_at_once(photo: Image.Image, mask: np.ndarray) -> Image.Image:
+def outline_at_once(photo: Image.Image, mask: np.ndarray, tint: float = TINT) -> Image.Image:
     """[`tint_lesion`] for a picture that follows a click: the same but for rounding, in a fifth of the time."""
     inner = np.pad(mask, 1)
     for _ in range(max(1, round(max(mask.shape) / 300))):
         inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), TINT)
+    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), tint)
     tinted.paste(OUTLINE_COLOR, mask=Image.fromarray(mask & ~inner[1:-1, 1:-1]))
     return Image.composite(tinted, photo, Image.fromarray(mask))
 
