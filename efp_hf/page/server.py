@@ -67,12 +67,16 @@ def launch(
         run_history=False,
         enable_monitoring=False,
         share=False,
+        quiet=True,  # or it would advertise public links
+        prevent_thread_lock=True,
         ssr_mode=False,
         pwa=False,
         footer_links=["api", "settings"],
         theme=make_theme(),
         css_paths=Path(__file__).with_name("style.css"),
     )
+    print(f"http://{host}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def set_environment() -> None:

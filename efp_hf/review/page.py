@@ -70,6 +70,8 @@ def launch(queue: Queue, port: int = 7860) -> None:
         run_history=False,
         enable_monitoring=False,
         share=False,
+        quiet=True,  # or it would advertise public links
+        prevent_thread_lock=True,
         ssr_mode=False,
         pwa=False,
         footer_links=[],
@@ -77,6 +79,8 @@ def launch(queue: Queue, port: int = 7860) -> None:
         css=CSS,
         head=SCRIPT,
     )
+    print(f"http://{HOST}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def build_page(queue: Queue):
