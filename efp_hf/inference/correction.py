@@ -14,6 +14,7 @@ from ..modeling_efp import EFPForSegmentation, Prompts
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 AWAY = 0.1  # intersection over union with the box that a threshold must gain for each 1 that it is away; by validation
 GROWTH = 0.1  # of a box's sides, by which a mask may reach beyond them; no more than people's boxes are off
+NO_LESION_IN_BOX = "no lesion found in the box"  # a note on an empty mask
 SKIN = -20.0  # logit that no threshold takes for lesion
 
 

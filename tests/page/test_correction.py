@@ -129,6 +129,7 @@ def test_a_box_without_lesion_is_said(prompted, photo):
     boxed = correct_photo(photo, Marks(box=(10.0, 10.0, 30.0, 30.0)))
     boxed.logits = torch.tensor([0.0, -9.0])[None, :, None, None].expand(1, 2, 32, 32)
     assert draw_view(boxed, prompted[1]).summary.startswith("No lesion found in the box on photo.jpg")
+    assert lesion_data(boxed, prompted[1])["note"] == "no lesion found in the box"
 
 
 def test_checkpoint_without_prompts_says_so(loaded, photo_file):
