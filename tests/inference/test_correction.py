@@ -100,15 +100,13 @@ def test_a_box_on_skin_has_an_empty_mask():
 
 def test_a_box_is_filled_from_the_threshold_that_is_given(model, image):
     correction, box = Correction(image, model, PROCESSOR), (10.0, 10.0, 60.0, 50.0)
-    for points in ([], CLICKS):
-        raw = correction.step(points, box).logits
-        for threshold in (0.2, 0.8):
-            scaled = (box[0] * 64 / 80, box[1] * 32 / 60, box[2] * 64 / 80, box[3] * 32 / 60)
-            clicks = [(x * 64 / 80, y * 32 / 60) for x, y, label in points if label]
-            wanted = fill_box(raw, scaled, threshold, clicks)
-            torch.testing.assert_close(correction.outputs(points, box, threshold).logits, wanted)
-            found = correction.segment(points, box, threshold=threshold)
-            assert torch.equal(found["segmentation"], found["probabilities"] > threshold) or not points
+    correction.step([], box).logits = cone()[..., 16:48, :]
+    scaled = (8.0, 10 * 32 / 60, 48.0, 50 * 32 / 60)
+    for threshold in (0.02, 0.98):
+        wanted = fill_box(cone()[..., 16:48, :], scaled, threshold)
+        torch.testing.assert_close(correction.outputs((), box, threshold).logits, wanted)
+        found = correction.segment((), box, threshold=threshold)
+        assert torch.equal(found["segmentation"], found["probabilities"] > threshold)
     with pytest.raises(ValueError, match="`threshold` must be a probability"):
         correction.outputs((), box, 1.5)
 
