@@ -209,6 +209,13 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     prompted_jaccard_temperature: float | int | None
 
 
+def nesting(values) -> int:
+    """How deep lists lie in each other, at the deepest place: an image may have none of what another has."""
+    if isinstance(values, np.ndarray | torch.Tensor):
+        return values.ndim
+    return 1 + max(map(nesting, values), default=0) if isinstance(values, list | tuple) else 0
+
+
 def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray]:
     """
     What a person says of each image, as arrays of `depth` dimensions.
@@ -221,9 +228,9 @@ def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray
     """
     if isinstance(values, torch.Tensor | np.ndarray):
         values = values.tolist()
-    levels, inner = 0, values
-    while isinstance(inner, list | tuple | np.ndarray | torch.Tensor) and len(inner):
-        levels, inner = levels + 1, inner[0]
+    levels = nesting(values)
+    if levels == depth == 2 and all(isinstance(value, list | tuple) and not value for value in values):  # no clicks
+        levels = depth + 1
     if levels == depth:
         values = [values]
     elif levels == depth + 2 and all(len(objects) == 1 for objects in values):
@@ -250,6 +257,7 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         scaled["input_points"] = torch.full((len(scales), most, 2), float(PADDING))
         scaled["input_labels"] = torch.full((len(scales), most), PADDING)
         for number, (clicks, values, scale) in enumerate(zip(points, labels, scales, strict=True)):
+            clicks = clicks if clicks.size else clicks.reshape(0, 2)
             if clicks.shape != (len(values), 2):
                 raise ValueError(
                     f"`input_points` must be an (x, y) for each label, got {len(clicks)} for {len(values)}."

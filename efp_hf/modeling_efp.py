@@ -9,7 +9,7 @@ import copy
 import math
 import re
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, TypedDict
@@ -197,6 +197,13 @@ class Prompts:
     input_labels: torch.Tensor | None = None
     input_boxes: torch.Tensor | None = None
     input_masks: torch.Tensor | None = None
+
+    def with_a_point(self) -> "Prompts":
+        """The same, with a point that is none where `num_points` is 0."""
+        if self.input_points is None or self.input_points.shape[1]:
+            return self
+        points, labels = F.pad(self.input_points, (0, 0, 0, 1)), F.pad(self.input_labels, (0, 1), value=PADDING)
+        return replace(self, input_points=points, input_labels=labels)
 
     def check(self, batch_size: int, height: int, width: int) -> None:
         """
@@ -708,6 +715,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             )
         if not torch.compiler.is_compiling():
             prompts.check(features[0].shape[0], *size)
+            prompts = prompts.with_a_point()
         return self.prompt_encoder(features, prompts, size)
 
     def check_shape(self, pixel_values: torch.Tensor) -> None:

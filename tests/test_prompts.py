@@ -91,6 +91,21 @@ def test_each_prompt_changes_the_logits_of_its_own_image(model, image, prompts):
         assert torch.equal(changed[0], plain[0])  # its box is padding
 
 
+def test_points_that_are_none_are_as_padding(model, image):
+    none = {"input_points": torch.zeros(2, 0, 2), "input_labels": torch.zeros(2, 0, dtype=torch.long)}
+    assert torch.equal(model(image, **none).logits, model(image, **PADDED).logits)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_image_of_a_batch_may_have_no_clicks(first):
+    images, order = [Image.new("RGB", (64, 64))] * 2, slice(None) if first else slice(None, None, -1)
+    inputs = PROCESSOR(images, input_points=[[[60, 45]], []][order], input_labels=[[1], []][order], return_tensors="pt")
+    assert inputs["input_labels"].tolist() == [[1], [-10]][order]
+    assert inputs["input_points"][0 if first else 1].min() > 0
+    nothing = PROCESSOR(images, input_points=[[], []], input_labels=[[], []], return_tensors="pt")
+    assert nothing["input_points"].shape == (2, 0, 2) and nothing["input_labels"].shape == (2, 0)
+
+
 def test_lesion_and_skin_are_told_apart(model, image):
     skin = model(image, input_points=POINTS, input_labels=torch.where(LABELS == 1, 0, LABELS)).logits
     assert (model(image, input_points=POINTS, input_labels=LABELS).logits - skin).abs().max() > 1e-3

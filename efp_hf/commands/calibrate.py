@@ -14,7 +14,7 @@ jaccard_temperature.csv. The test split is not read.
 import argparse
 
 from ..extras import require
-from ..inference.checkpoint import load_checkpoint
+from ..inference.checkpoint import check_prompted_size, load_checkpoint
 from .arguments import (
     add_data_arguments,
     add_output_argument,
@@ -89,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
         model, processor = load_checkpoint(folder, runtime="torch")
+        for image_size in arguments.image_sizes or ():
+            check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)
         validation = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)["validation"]
 

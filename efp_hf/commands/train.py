@@ -167,7 +167,7 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
     what it has for them, and the first process says so.
     """
     from ..image_processing_efp import EFPImageProcessor
-    from ..inference.checkpoint import load_checkpoint
+    from ..inference.checkpoint import check_prompted_size, load_checkpoint
     from ..training.encoders import ATTENTION_WEIGHT, new_model
     from ..training.prompts import with_prompt_encoder, without_prompt_encoder
 
@@ -176,7 +176,9 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         processor.size = size or processor.size
         if arguments.prompts:
-            return with_prompt_encoder(model), processor
+            model = with_prompt_encoder(model)
+            check_prompted_size(model, processor.size)
+            return model, processor
         if model.config.prompt_size and is_first_process:
             teach = ("efp", "train", "--prompts", "--checkpoint", arguments.output, "--data", arguments.data)
             print(

@@ -60,7 +60,7 @@ class ExportedSegmentation(ExportedModel):
         **others,
     ) -> SemanticSegmenterOutput:
         """`others`, what else [`EFPForSegmentation`] takes, is dropped as by [`ExportedModel`]."""
-        prompts = Prompts(input_points, input_labels, input_boxes, input_masks)
+        prompts = Prompts(input_points, input_labels, input_boxes, input_masks).with_a_point()
         given = {name: value for name, value in vars(prompts).items() if value is not None}
         if image_embeddings is None and not given:
             return self.runners[WHOLE](pixel_values=pixel_values)

@@ -15,12 +15,12 @@ POINT_COLORS = {1: (0, 110, 40), 0: (170, 30, 30)}
 BOX_COLOR = (255, 255, 255)
 
 
-def outline_at_once(photo: Image.Image, mask: np.ndarray) -> Image.Image:
+def outline_at_once(photo: Image.Image, mask: np.ndarray, tint: float = TINT) -> Image.Image:
     """[`tint_lesion`] for a picture that follows a click: the same but for rounding, in a fifth of the time."""
     inner = np.pad(mask, 1)
     for _ in range(max(1, round(max(mask.shape) / 300))):
         inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), TINT)
+    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), tint)
     tinted.paste(OUTLINE_COLOR, mask=Image.fromarray(mask & ~inner[1:-1, 1:-1]))
     return Image.composite(tinted, photo, Image.fromarray(mask))
 

@@ -18,8 +18,16 @@ MAX_QUEUE = 32
 MAX_SESSIONS = 200  # whose last photo is held in memory
 
 
-# of `gr.Blocks.launch`: nothing of a photo is kept, shown elsewhere or sent
-CLOSED = {"run_history": False, "enable_monitoring": False, "share": False, "ssr_mode": False, "pwa": False}
+# of `gr.Blocks.launch`: nothing of a photo is kept, shown elsewhere or sent; the servers print their address themselves
+CLOSED = {
+    "run_history": False,
+    "enable_monitoring": False,
+    "share": False,
+    "quiet": True,  # or it would advertise public links
+    "prevent_thread_lock": True,
+    "ssr_mode": False,
+    "pwa": False,
+}
 
 
 def launch(
@@ -73,6 +81,8 @@ def launch(
         theme=make_theme(),
         css_paths=Path(__file__).with_name("style.css"),
     )
+    print(f"http://{host}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def set_environment() -> None:

@@ -73,6 +73,8 @@ def launch(queue: Queue, port: int = 7860) -> None:
         css=CSS,
         head=SCRIPT,
     )
+    print(f"http://{HOST}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def build_page(queue: Queue):

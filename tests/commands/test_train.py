@@ -86,6 +86,12 @@ def test_training_with_prompts_leaves_the_automatic_mask(efp, tmp_path, syntheti
     assert not torch.equal(before["decoder.classifier.weight"], after["prompted_decoder.classifier.weight"])
 
 
+def test_a_size_with_which_prompts_do_not_work_is_refused(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    call = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, "--prompts", "--image-size", 200)
+    ran = efp(*call, "--output", "run")
+    assert ran.code == 2 and "must be a multiple of 32, got 200×200" in ran.err and not (tmp_path / "run").exists()
+
+
 @pytest.mark.slow
 def test_teaching_prompts_goes_on_from_those_of_the_checkpoint(efp, tmp_path, synthetic_root, prompted_checkpoint):
     still = ("--learning-rate", "0", "--weight-decay", "0")

@@ -1,6 +1,7 @@
 """A photo and the clicks on it, one after another."""
 
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -9,7 +10,7 @@ from conftest import tiny_prompted_model
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import segment
-from efp_hf.inference.correction import Correction, fill_box
+from efp_hf.inference.correction import Correction, fill_box, grown_box
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
@@ -60,7 +61,7 @@ def cone(size: int = 64) -> torch.Tensor:
 def test_a_mask_fills_its_box(radius, threshold):
     logits, box = cone(), (32 - radius, 32 - radius, 32 + radius, 32 + radius)
     moved = fill_box(logits, box, threshold)
-    shift = (moved - logits)[0, 1]
+    shift = (moved - logits)[0, 1][grown_box(box)]
     assert torch.equal(moved[:, 0], logits[:, 0]) and shift.max() - shift.min() < 1e-5
     mask = moved.softmax(1)[0, 1] > threshold
     assert abs(mask.any(0).sum() / 2 - radius) <= 3
@@ -70,8 +71,49 @@ def test_a_mask_fills_its_box(radius, threshold):
 
 def test_a_mask_that_fills_its_box_and_one_that_no_threshold_finds_stay():
     logits = cone()
-    assert torch.equal(fill_box(logits, (16, 16, 48, 48), 0.5), logits)
-    assert torch.equal(fill_box(logits - 100, (1, 1, 5, 5), 0.5), logits - 100)
+    for box in [(16, 16, 48, 48), (1, 1, 5, 5)]:
+        inside = (0, 1, *grown_box(box))
+        assert torch.equal(fill_box(logits, box, 0.5)[inside], logits[inside])
+
+
+def reach(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom."""
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 0.5, 0.98])
+def test_a_mask_reaches_a_tenth_of_the_box_beyond_it_and_to_clicks(threshold):
+    logits, box = cone(), (20, 22, 40, 32)
+    logits[:, 1] += 40  # lesion everywhere
+    assert reach(fill_box(logits, box, threshold).softmax(1)[0, 1] > threshold) == (18, 21, 42, 33)
+    clicked = fill_box(logits, box, threshold, [(30, 25), (50, 28)]).softmax(1)[0, 1] > threshold
+    assert reach(clicked) == (17, 21, 53, 33)
+
+
+def test_a_box_on_skin_has_an_empty_mask():
+    assert not (fill_box(cone(), (0, 0, 6, 6), 0.5).softmax(1)[0, 1] > 0.5).any()
+
+
+def test_a_box_is_filled_from_the_threshold_that_is_given(model, image):
+    correction, box = Correction(image, model, PROCESSOR), (10.0, 10.0, 60.0, 50.0)
+    correction.step([], box).logits = cone()[..., 16:48, :]
+    scaled = (8.0, 10 * 32 / 60, 48.0, 50 * 32 / 60)
+    for threshold in (0.02, 0.98):
+        wanted = fill_box(cone()[..., 16:48, :], scaled, threshold)
+        torch.testing.assert_close(correction.outputs((), box, threshold).logits, wanted)
+        found = correction.segment((), box, threshold=threshold)
+        assert torch.equal(found["segmentation"], found["probabilities"] > threshold)
+    with pytest.raises(ValueError, match="`threshold` must be a probability"):
+        correction.outputs((), box, 1.5)
+
+
+def test_six_hundred_clicks_are_no_recursion(model, image):
+    model.forward = lambda **_: SimpleNamespace(logits=torch.zeros(1, 2, 1, 1))
+    correction = Correction(image, model, PROCESSOR)
+    clicks = [(x % 80, 5.0, x % 2) for x in range(600)]
+    correction.outputs(clicks)
+    assert len(correction.steps) == 601
 
 
 def test_what_was_asked_before_costs_nothing(model, image):

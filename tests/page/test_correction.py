@@ -39,11 +39,13 @@ def test_photo_without_marks_has_the_mask_of_the_whole_model(prompted, photo, ph
     assert torch.equal(photo.logits, whole.logits)
 
 
+@pytest.mark.parametrize("threshold", [None, 0.3])
 @pytest.mark.parametrize("marks", [FIRST, SECOND])
-def test_corrected_mask_file_is_that_of_the_library(prompted, photo, photo_file, tmp_path, marks):
+def test_corrected_mask_file_is_that_of_the_library(prompted, photo, photo_file, tmp_path, marks, threshold):
     corrected = correct_photo(photo, marks)
-    ours = read_mask(write_mask_file(corrected, prompted[1], tmp_path))
-    theirs = Correction(Image.open(photo_file), *prompted).segment(list(marks.points), marks.box)["segmentation"]
+    ours = read_mask(write_mask_file(corrected, prompted[1], tmp_path, threshold))
+    correction = Correction(Image.open(photo_file), *prompted)
+    theirs = correction.segment(list(marks.points), marks.box, threshold=threshold)["segmentation"]
     np.testing.assert_array_equal(ours, theirs.numpy())
     assert not torch.equal(corrected.logits, photo.logits)
 
@@ -104,12 +106,27 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
 
 
+def test_the_picture_that_is_corrected_shows_the_lesion_itself(prompted, photo):
+    photo.logits = photo.logits.clone()
+    photo.logits[:, 1] = torch.where(torch.arange(32) < 16, 9.0, -9.0)
+    view = draw_view(photo, prompted[1])
+    before, after = np.asarray(view.before), np.asarray(view.after)
+    assert (before[20:70, 10:50] == after[20:70, 10:50]).all() and (before != after).any()
+
+
 def test_points_bear_their_numbers_within_the_picture():
     grey = Image.new("RGB", (240, 120), (90, 90, 90))
     for x in (0.0, 120.0, 240.0):
         alone, second = (draw_marks(grey, Marks(((x, 60.0, 1),) * count)) for count in (1, 2))  # one on the other
         rows, columns = np.nonzero((np.asarray(alone) != np.asarray(second)).any(-1))
         assert len(rows) and not (np.hypot(columns - x, rows - 60) <= 4).any()  # radius of a disc
+
+
+def test_a_box_without_lesion_is_said(prompted, photo):
+    boxed = correct_photo(photo, Marks(box=(10.0, 10.0, 30.0, 30.0)))
+    boxed.logits = torch.tensor([0.0, -9.0])[None, :, None, None].expand(1, 2, 32, 32)
+    assert draw_view(boxed, prompted[1]).summary.startswith("No lesion found in the box on photo.jpg")
+    assert lesion_data(boxed, prompted[1])["note"] == "no lesion found in the box"
 
 
 def test_checkpoint_without_prompts_says_so(loaded, photo_file):
