@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.files import read_mask, write_atomically
-from ..inference.prediction_table import mask_path
+from ..inference.prediction_table import mask_path, table_text
 from ..lesion.contour import bounding_box
 from .decisions import Decisions
 
@@ -23,8 +23,8 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 def write_coco(decisions: Decisions, path: Path) -> int:
     """
-    A JSON file of the images and masks in the set, a lesion an annotation with its exact mask as run lengths; an image
-    without lesion has none → the number of images.
+    A JSON file of the decided images and masks in the set, a lesion an annotation with its exact mask as run lengths;
+    an image without lesion has none → the number of images.
 
     Raises:
         FileExistsError: the file is there.
@@ -33,8 +33,9 @@ def write_coco(decisions: Decisions, path: Path) -> int:
     if path.exists():
         raise FileExistsError(f"{path} exists. Remove it, or choose another --coco.")
     images, annotations = [], []
+    rows = decisions.rows()
     for image in sorted(decisions.images.iterdir()):
-        if image.name.startswith("."):
+        if table_text(image.name) not in rows:
             continue
         mask = read_mask(mask_path(decisions.masks, image))
         height, width = mask.shape

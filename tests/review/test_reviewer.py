@@ -20,7 +20,7 @@ def start(folder, tmp_path, prompted):
     def begin(model_and_processor=prompted) -> Queue:
         photos, failed = find_photos(folder)
         decisions = Decisions(tmp_path / "set")
-        decisions.finish(photos)
+        decisions.finish()
         queue = Queue(photos, decisions, *model_and_processor, failed)
         queue.segment_all()
         return queue
