@@ -33,10 +33,11 @@ def write_coco(decisions: Decisions, path: Path) -> int:
     if path.exists():
         raise FileExistsError(f"{path} exists. Remove it, or choose another --coco.")
     images, annotations = [], []
-    rows = decisions.rows()
-    for image in sorted(decisions.images.iterdir()):
-        if table_text(image.name) not in rows:
+    files = {table_text(image.name): image for image in decisions.images.iterdir()}
+    for name, rows in sorted(decisions.rows().items()):
+        if rows[-1]["decision"] == "unusable" or name not in files:
             continue
+        image = files[name]
         mask = read_mask(mask_path(decisions.masks, image))
         height, width = mask.shape
         images.append({"id": len(images) + 1, "file_name": image.name, "height": height, "width": width})

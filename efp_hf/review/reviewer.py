@@ -115,10 +115,11 @@ class Reviewer:
 
     def go_back(self) -> None:
         """Shows the image that was decided before; the one that is shown waits again, or is one to go back to again."""
-        if self.history and self.photo is not None and self.photo.path in self.queue.decided():
-            self.left.append(self.photo.path)
-        while self.history and not self.open(self.history.pop()):
-            pass
+        left = [self.photo.path] if self.photo is not None and self.photo.path in self.queue.decided() else []
+        while self.history:
+            if self.open(self.history.pop()):
+                self.left += left
+                break
 
     def click(self, x: float, y: float, label: int) -> None:
         """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
