@@ -2,6 +2,7 @@
 
 import atexit
 import shutil
+from collections import Counter
 from html import escape
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from ..extras import needing
 from ..inference.prediction_table import printable
 from ..page.evidence import trust_word
 from ..page.server import CLOSED, set_environment
-from .decisions import OtherDecision
+from .decisions import DECISIONS, OtherDecision
 from .queue import Queue
 from .reviewer import Reviewer, takes_clicks
 
@@ -18,6 +19,7 @@ KEEP_SECONDS = 900  # the pictures that were shown
 TICK_SECONDS = 2
 VERDICTS = {"accept": "Accept (A)", "no lesion": "No lesion (N)", "unusable": "Unusable (U)"}
 LABELS = {"lesion": 1, "skin": 0}
+WORDS = {"no lesion": "without lesion"}
 CSS = """
 #photo img {max-height: 75vh; cursor: crosshair}
 #state b {overflow-wrap: anywhere}
@@ -128,15 +130,18 @@ def build_page(queue: Queue):
         event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
         # a click while the mask of the one before is made waits its turn
         in_turn = {**silent, "trigger_mode": "multiple"}
-        shown = [reviewer, view, photo, state, *buttons.values(), back, undo]
+        shown = [reviewer, view, photo, state, *buttons.values(), back, undo, label]
 
         def show(current: Reviewer, with_photo: bool = True) -> list:
             has_photo = current.photo is not None
             # before the words, which have its expected Jaccard
-            picture = (current.picture() if has_photo else None) if with_photo else gr.skip()
+            picture = gr.skip()
+            if with_photo:
+                picture = gr.update(value=current.picture() if has_photo else None, visible=has_photo)
             can_press = [gr.update(interactive=has_photo)] * len(buttons)
             can_go_back, can_undo = (gr.update(interactive=bool(past)) for past in (current.history, current.points))
-            return [current, str(current.view), picture, describe(current), *can_press, can_go_back, can_undo]
+            switch = gr.update(visible=has_photo and takes_clicks(queue.model))
+            return [current, str(current.view), picture, describe(current), *can_press, can_go_back, can_undo, switch]
 
         def begin(request: gr.Request) -> list:
             return show(Reviewer(request.session_hash, queue))
@@ -154,7 +159,7 @@ def build_page(queue: Queue):
             if current.photo is not None and number == str(current.view):
                 try:
                     change()
-                except OtherDecision as error:
+                except (OtherDecision, FileExistsError) as error:
                     gr.Warning(escape(printable(str(error))))
                     current.go_on()
                 except (OSError, ValueError) as error:
@@ -182,6 +187,7 @@ def build_page(queue: Queue):
         undo.click(lambda current, number: act(current, number, current.undo), [reviewer, view], shown, **in_turn)
         if takes_clicks(queue.model):
             photo.select(click, [reviewer, view, label], shown, **in_turn)
+        view.change(None, None, label, js="() => 'lesion'", **silent)  # each photo begins with it
         page.load(begin, None, shown, **event)
         gr.Timer(TICK_SECONDS).tick(tick, reviewer, shown, **silent)
         page.unload(close)
@@ -198,6 +204,8 @@ def describe(reviewer: Reviewer) -> str:
     if reviewer.photo is not None:
         name = escape(printable(reviewer.photo.path.name))
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
+        if reviewer.is_replaced:
+            before = f" · replaces another photo of this name, decided before: {reviewer.decision}"
         clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
         expected = f"{trust_word(reviewer.expected_jaccard)} · expected Jaccard {reviewer.expected_jaccard:.2f}"
         lines += [f"<b>{name}</b>{before}", f"{expected}{clicks}"]
@@ -207,7 +215,11 @@ def describe(reviewer: Reviewer) -> str:
         lines.append("The next image is being segmented.")
     elif decided == images:
         folder = escape(printable(str(reviewer.decisions.output)))
-        lines.append(f"All are decided. Train on them: <code>efp train --data {folder} --output runs/mine</code>")
+        counts = Counter(reviewer.queue.decided().values())
+        lines.append(
+            "All are decided: " + ", ".join(f"{counts[name]} {WORDS.get(name, name)}" for name in DECISIONS) + "."
+        )
+        lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
         lines.append("No image waits: what is not decided is shown in another browser.")
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'

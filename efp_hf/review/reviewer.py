@@ -40,7 +40,7 @@ class Photo:
         self.preview = enlarge(make_preview(self.image, path, self.size))
         self.path, self.processor, self.correction = path, processor, None
         if takes_clicks(model):
-            self.correction = Correction(self.image, model, processor)
+            self.correction = Correction(self.image, model, processor, self.size)
         else:
             (self.logits,) = segment_read([read], model, processor)
 
@@ -60,9 +60,7 @@ class Photo:
             if prediction.error is not None:
                 raise ValueError(prediction.error)
             return prediction.mask, prediction.expected_jaccard
-        across, down = self.image.width / self.size[1], self.image.height / self.size[0]
-        clicks = [(x * across, y * down, label) for x, y, label in points]
-        result = self.correction.segment(clicks, target_size=size)
+        result = self.correction.segment(points, target_size=size)
         return result["segmentation"].numpy(force=True), result["expected_jaccard"]
 
 
@@ -75,17 +73,22 @@ class Reviewer:
     def __init__(self, browser: str, queue: Queue):
         self.browser, self.queue, self.decisions = browser, queue, queue.decisions
         rows = self.decisions.rows()
-        latest = sorted(rows, key=lambda name: rows[name][-1]["time"])
-        self.history = [queue.images[name] for name in latest if name in queue.images]  # to go back to
+        decided = queue.decided()
+        self.history = sorted(decided, key=lambda image: rows[table_text(image.name)][-1]["time"])  # to go back to
+        self.left: list[Path] = []  # of these by another [`go_back`]
         self.photo: Photo | None = None
         self.points: list[tuple[float, float, int]] = []
         self.decision, self.seen, self.started = "", 0, 0.0
+        self.is_replaced = False  # the decision is of another photo of this name
+        self.checksum = ""
         self.expected_jaccard = 0.0  # of the last [`picture`]
         self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
         self.go_on()
 
     def go_on(self) -> None:
         """Shows the queue's next image; none where none waits."""
+        self.history += reversed(self.left)
+        self.left = []
         while (image := self.queue.next(self.browser)) is not None and not self.open(image):
             pass
         if image is None:
@@ -95,22 +98,28 @@ class Reviewer:
     def open(self, image: Path) -> bool:
         """Shows an image, with the clicks of its last decision; `False` where it can no longer be read."""
         try:
-            self.photo = Photo(image, self.queue.model, self.queue.processor)
-        except ValueError as error:
+            checksum = self.decisions.checksum(image) if image.exists() else ""
+            photo = Photo(image, self.queue.model, self.queue.processor)
+        except (OSError, ValueError) as error:
             self.queue.fail(image, str(error))
             return False
+        self.photo, self.checksum = photo, checksum
         rows = self.decisions.rows().get(table_text(image.name), [])
         self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
-        is_corrected = self.decision == "corrected" and self.photo.correction is not None
-        self.points, self.started = read_points(rows[-1]["points"]) if is_corrected else [], time.monotonic()
+        self.is_replaced = bool(rows) and not self.decisions.is_of(rows[-1], image)
+        has_clicks = self.decision == "corrected" and not self.is_replaced and photo.correction is not None
+        self.points, self.started = read_points(rows[-1]["points"]) if has_clicks else [], time.monotonic()
         self.view += 1
         self.queue.show(self.browser, image)
         return True
 
     def go_back(self) -> None:
-        """Shows the image that was decided before; the one that is shown waits again."""
-        while self.history and not self.open(self.history.pop()):
-            pass
+        """Shows the image that was decided before; the one that is shown waits again, or is one to go back to again."""
+        left = [self.photo.path] if self.photo is not None and self.photo.path in self.queue.decided() else []
+        while self.history:
+            if self.open(self.history.pop()):
+                self.left += left
+                break
 
     def click(self, x: float, y: float, label: int) -> None:
         """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
@@ -132,7 +141,8 @@ class Reviewer:
             verdict: "accept", the mask as it is shown; "no lesion" or "unusable".
 
         Raises:
-            OtherDecision, OSError, ValueError: as [`Decisions.decide`]; the same image stays.
+            OtherDecision, OSError, ValueError: as [`Decisions.decide`]; the same image stays, but one whose place is
+                taken will not come again.
         """
         image = self.photo.path
         found, expected_jaccard = self.photo.mask()
@@ -143,18 +153,23 @@ class Reviewer:
             verdict = "corrected" if points else "accepted"
         elif verdict == "no lesion":
             mask = np.zeros_like(found)
-        self.decisions.decide(
-            image,
-            verdict,
-            mask,
-            self.seen,
-            found=found,
-            points=points,
-            seconds=time.monotonic() - self.started,
-            expected_jaccard=expected_jaccard,
-        )
-        self.history.append(image)
+        try:
+            self.decisions.decide(
+                image,
+                verdict,
+                mask,
+                self.seen,
+                found=found,
+                points=points,
+                seconds=time.monotonic() - self.started,
+                expected_jaccard=expected_jaccard,
+                photo=self.checksum,
+            )
+        except FileExistsError as error:
+            self.queue.fail(image, str(error))
+            raise
         self.go_on()
+        self.history.append(image)
 
     def picture(self) -> Image.Image:
         """The preview with the mask's outline and the clicks."""

@@ -51,6 +51,10 @@ def shown(page) -> str:
     return page.inner_text("#state b")
 
 
+def label(page) -> str:
+    return page.locator("#label input:checked").get_attribute("value")
+
+
 def press(page, key: str) -> None:
     """A key, and the image that follows."""
     view = "document.querySelector('#view textarea, #view input').value"
@@ -87,7 +91,10 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     wait_for(page, "clicks: 2")
     page.keyboard.press("z")
     wait_for(page, "clicks: 1")
+    page.keyboard.press("s")
+    assert label(page) == "skin"
     press(page, "a")
+    assert label(page) == "lesion"  # each photo begins with it
     assert rows()[1:] == [(second, "corrected", "1")]
     third = shown(page)
     press(page, "b")
@@ -114,7 +121,17 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     while page.locator("#state b").count():
         press(page, "u")
     assert [decision for _, decision, _ in rows()[2:]] == ["no lesion", "unusable", "unusable", "unusable"]
-    assert "All are decided. Train on them: efp train --data" in page.inner_text("#state")
+    assert "All are decided: 1 accepted, 1 corrected, 1 without lesion, 3 unusable." in page.inner_text("#state")
+    assert "Train on them: efp train --data" in page.inner_text("#state")
+    if folder_of_pictures:
+        page.screenshot(path=f"{folder_of_pictures}/review-end.png", full_page=True)
+    assert not page.locator("#photo").is_visible() and not page.locator("#label").is_visible()
+    page.wait_for_timeout(2500)  # a tick
+    assert not page.locator("#photo").is_visible()
+    press(page, "b")
+    page.wait_for_selector("#photo img")
+    assert page.locator("#label").is_visible() and "decided before: unusable" in page.inner_text("#state")
+    press(page, "u")
     assert len(list((output / "masks").iterdir())) == len(list((output / "images").iterdir())) == 3
     assert {host for host in page.hosts if not host.startswith((server.url, "data:", "blob:"))} == set()
     assert server.stop() == 0

@@ -9,6 +9,7 @@ from efp_hf.inference.correction import Correction
 from efp_hf.inference.folder import predict_files
 from efp_hf.page.pictures import POINT_COLORS
 from efp_hf.review.decisions import Decisions, OtherDecision
+from efp_hf.review.page import describe
 from efp_hf.review.queue import Queue, find_photos
 from efp_hf.review.reviewer import Photo, Reviewer, takes_clicks
 
@@ -20,7 +21,7 @@ def start(folder, tmp_path, prompted):
     def begin(model_and_processor=prompted) -> Queue:
         photos, failed = find_photos(folder)
         decisions = Decisions(tmp_path / "set")
-        decisions.finish(photos)
+        decisions.finish()
         queue = Queue(photos, decisions, *model_and_processor, failed)
         queue.segment_all()
         return queue
@@ -85,6 +86,16 @@ def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
     assert (below_the_minus == POINT_COLORS[0]).all()
 
 
+def test_click_on_the_border_of_a_reduced_photo_is_inside(tmp_path, prompted):
+    sizes = ((width, -(-width // 8)) for width in range(800, 1200))
+    width, reduced = next((width, reduced) for width, reduced in sizes if width * (reduced / width) > reduced)
+    path = tmp_path / "wide.jpg"
+    Image.effect_noise((width, 640), 60).convert("RGB").save(path)
+    photo = Photo(path, *prompted)
+    assert photo.image.width == reduced
+    assert photo.mask([(float(width), 100.0, 1)])[0].shape == (640, width)
+
+
 def test_small_photo_is_shown_enlarged(start):
     reviewer = Reviewer("anna", start())
     assert reviewer.photo.size == (72, 96) and reviewer.picture().size == (1024, 768)
@@ -107,6 +118,68 @@ def test_back_shows_the_last_image_and_a_new_decision_replaces_the_old(start):
     reviewer.decide("no lesion")
     assert not mask_of(queue, first).any() and reviewer.photo.path == third.path
     assert [row["decision"] for row in queue.decisions.rows()[first.path.name]] == ["accepted", "no lesion"]
+
+
+def test_photo_that_was_left_by_back_can_be_gone_back_to(start):
+    reviewer = Reviewer("anna", start())
+    order = []
+    for _ in range(3):
+        order.append(reviewer.photo.path)
+        reviewer.decide("accept")
+    waiting = reviewer.photo.path
+    for image in reversed(order):
+        reviewer.go_back()
+        assert reviewer.photo.path == image
+    reviewer.decide("unusable")
+    assert reviewer.photo.path == waiting
+    shown = []
+    while reviewer.history:
+        reviewer.go_back()
+        shown.append(reviewer.photo.path)
+    assert shown == [order[0], order[2], order[1]]
+
+
+def test_photo_that_was_replaced_since_its_decision_waits_again_without_the_old_clicks(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    first = reviewer.photo.path
+    reviewer.click(10, 20, 1)
+    reviewer.decide("accept")
+    first.write_bytes(reviewer.photo.path.read_bytes())  # another photo of this name
+    again = Reviewer("anna", start())
+    assert again.history == [] and first in again.queue.expected
+    assert again.open(first) and again.is_replaced and (again.decision, again.points) == ("corrected", [])
+    assert "replaces another photo of this name, decided before: corrected" in describe(again)
+    again.decide("accept")
+    assert (again.decisions.images / first.name).read_bytes() == first.read_bytes()
+    assert again.open(first) and not again.is_replaced
+
+
+def test_photo_that_was_replaced_while_it_was_shown_is_not_decided(start):
+    reviewer = Reviewer("anna", start())
+    reviewer.photo.path.write_bytes(b"another")
+    with pytest.raises(ValueError, match="the file was replaced since it was shown. Load the page again."):
+        reviewer.decide("accept")
+
+
+def test_photo_whose_place_is_taken_meanwhile_does_not_stop_the_review(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    shown = reviewer.photo.path
+    (queue.decisions.images / shown.name).touch()
+    with pytest.raises(FileExistsError, match="is not of this review"):
+        reviewer.decide("accept")
+    reviewer.go_on()
+    assert reviewer.photo.path != shown and "is not of this review" in queue.failed[shown]
+
+
+def test_end_says_what_was_decided(start):
+    reviewer = Reviewer("anna", start())
+    reviewer.click(10, 20, 1)
+    for verdict in ("accept", "accept", "accept", "no lesion", "unusable", "unusable"):
+        assert "All are decided" not in describe(reviewer)
+        reviewer.decide(verdict)
+    assert "All are decided: 2 accepted, 1 corrected, 1 without lesion, 2 unusable.<br>Train" in describe(reviewer)
 
 
 def test_back_at_a_corrected_image_its_clicks_are_there(start):
