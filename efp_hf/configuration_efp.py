@@ -151,7 +151,8 @@ class EFPConfig(PreTrainedConfig):
 
     Raises:
         ValueError: a tuple or a backbone that does not describe the levels, a size above `MAX_SIZE`, an even kernel,
-            fewer than two labels, a temperature that is not positive, or loss weights that are negative or both zero.
+            fewer than two labels, prompts with more, a temperature that is not positive, or loss weights that are
+            negative or both zero.
     """
 
     model_type = "efp"
@@ -245,6 +246,11 @@ class EFPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
                 "One lesion class is two labels: background and lesion."
+            )
+        if self.prompt_size and self.num_labels != 2:
+            raise ValueError(
+                f"`prompt_size` must be 0 where `num_labels` is not 2, got {self.prompt_size} with {self.num_labels}: "
+                "clicks tell lesion from skin."
             )
         for name in ("dice_weight", "bce_weight", "attention_weight", "dice_smoothing"):
             if not math.isfinite(getattr(self, name)):

@@ -196,6 +196,8 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
         Keep only the largest connected region of the lesion and fill its holes.
     jaccard_temperature (`float`, *optional*, defaults to `self.jaccard_temperature`):
         By which the probabilities' logits are divided before a mask's expected Jaccard is computed.
+    prompted_jaccard_temperature (`float`, *optional*, defaults to `self.prompted_jaccard_temperature`):
+        The same for a mask that was made with points or a box; `None` is `jaccard_temperature`.
     """
 
     rescale_factor: float | int | None
@@ -204,6 +206,14 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     threshold: float | int | None
     largest_region: bool | None
     jaccard_temperature: float | int | None
+    prompted_jaccard_temperature: float | int | None
+
+
+def nesting(values) -> int:
+    """How deep lists lie in each other, at the deepest place: an image may have none of what another has."""
+    if isinstance(values, np.ndarray | torch.Tensor):
+        return values.ndim
+    return 1 + max(map(nesting, values), default=0) if isinstance(values, list | tuple) else 0
 
 
 def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray]:
@@ -218,9 +228,9 @@ def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray
     """
     if isinstance(values, torch.Tensor | np.ndarray):
         values = values.tolist()
-    levels, inner = 0, values
-    while isinstance(inner, list | tuple | np.ndarray | torch.Tensor) and len(inner):
-        levels, inner = levels + 1, inner[0]
+    levels = nesting(values)
+    if levels == depth == 2 and all(isinstance(value, list | tuple) and not value for value in values):  # no clicks
+        levels = depth + 1
     if levels == depth:
         values = [values]
     elif levels == depth + 2 and all(len(objects) == 1 for objects in values):
@@ -247,10 +257,14 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         scaled["input_points"] = torch.full((len(scales), most, 2), float(PADDING))
         scaled["input_labels"] = torch.full((len(scales), most), PADDING)
         for number, (clicks, values, scale) in enumerate(zip(points, labels, scales, strict=True)):
+            clicks = clicks if clicks.size else clicks.reshape(0, 2)
             if clicks.shape != (len(values), 2):
                 raise ValueError(
                     f"`input_points` must be an (x, y) for each label, got {len(clicks)} for {len(values)}."
                 )
+            if not np.isin(values, (0, 1, PADDING)).all():
+                wrong = values[~np.isin(values, (0, 1, PADDING))][0]
+                raise ValueError(f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), got {wrong}.")
             given = values != PADDING
             scaled["input_points"][number, : len(clicks)] = torch.from_numpy(
                 np.where(given[:, None], clicks * scale, PADDING)
@@ -285,6 +299,8 @@ class EFPImageProcessor(TorchvisionBackend):
         jaccard_temperature (`float`, defaults to 1.0): by which the probabilities' logits are divided before a mask's
             expected Jaccard is computed ([`expected_jaccard`]); above 0. The probabilities that are returned do not
             change.
+        prompted_jaccard_temperature (`float`, *optional*): the same for masks made with points or a box, of which the
+            probabilities are surer; by default `jaccard_temperature`.
 
     Raises:
         ValueError: a size above `MAX_SIDE`, a mean, a standard deviation or a factor that no pixels have, a threshold
@@ -305,6 +321,7 @@ class EFPImageProcessor(TorchvisionBackend):
     threshold = 0.5
     largest_region = False
     jaccard_temperature = 1.0
+    prompted_jaccard_temperature = None
 
     def __init__(self, **kwargs: Unpack[EFPImageProcessorKwargs]):
         fields = self.valid_kwargs.__annotations__
@@ -329,6 +346,8 @@ class EFPImageProcessor(TorchvisionBackend):
                 raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
         self.check_threshold(self.threshold)
         check_temperature(self.jaccard_temperature, "jaccard_temperature")
+        if self.prompted_jaccard_temperature is not None:
+            check_temperature(self.prompted_jaccard_temperature, "prompted_jaccard_temperature")
 
     @staticmethod
     def check_threshold(threshold: float):
@@ -492,6 +511,7 @@ class EFPImageProcessor(TorchvisionBackend):
         threshold: float | None = None,
         largest_region: bool | None = None,
         return_probabilities: bool = False,
+        prompted: bool = False,
     ) -> list[torch.Tensor] | list[BatchFeature]:
         """
         The model's outputs to masks of the images' own size. Probabilities are resized (bilinear), then cut.
@@ -506,6 +526,7 @@ class EFPImageProcessor(TorchvisionBackend):
                 a photo an eighth of the memory of int64), `probabilities` (float of the lesion, `(height, width)`)
                 and `expected_jaccard` (of this mask, from them alone). With more than two labels the segmentation is
                 int64, the probabilities are `(num_labels, height, width)` and there is no expected Jaccard.
+            prompted: the outputs are of points or a box, which the expected Jaccard takes into account.
 
         Returns:
             Without `return_probabilities` one int64 mask `(height, width)` an image: 0 background, 1 lesion (or the
@@ -516,7 +537,9 @@ class EFPImageProcessor(TorchvisionBackend):
                 finite.
         """
         return list(
-            self.post_process_one_by_one(outputs, target_sizes, threshold, largest_region, return_probabilities)
+            self.post_process_one_by_one(
+                outputs, target_sizes, threshold, largest_region, return_probabilities, prompted
+            )
         )
 
     def post_process_one_by_one(
@@ -526,6 +549,7 @@ class EFPImageProcessor(TorchvisionBackend):
         threshold: float | None = None,
         largest_region: bool | None = None,
         return_probabilities: bool = False,
+        prompted: bool = False,
     ) -> Iterator[torch.Tensor | BatchFeature]:
         """
         As [`post_process_semantic_segmentation`], but each result is made when it is asked for: those of a batch of
@@ -535,6 +559,7 @@ class EFPImageProcessor(TorchvisionBackend):
         threshold = self.threshold if threshold is None else threshold
         largest_region = self.largest_region if largest_region is None else largest_region
         self.check_threshold(threshold)
+        temperature = (prompted and self.prompted_jaccard_temperature) or self.jaccard_temperature
         if target_sizes is None:
             target_sizes = [logits.shape[-2:]] * len(logits)
         if len(target_sizes) != len(logits):
@@ -572,7 +597,7 @@ class EFPImageProcessor(TorchvisionBackend):
                 continue
             result = BatchFeature({"segmentation": mask, "probabilities": image_probabilities})
             if is_binary:
-                result["expected_jaccard"] = expected_jaccard(image_probabilities, mask, self.jaccard_temperature)
+                result["expected_jaccard"] = expected_jaccard(image_probabilities, mask, temperature)
             yield result
 
 

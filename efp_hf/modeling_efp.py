@@ -9,7 +9,7 @@ import copy
 import math
 import re
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import ClassVar, TypedDict
@@ -49,6 +49,18 @@ def extend(pixel_values: torch.Tensor) -> torch.Tensor:
     height, width = pixel_values.shape[-2:]
     extended = F.pad(pixel_values, (0, -width % SIZE_DIVISOR, 0, -height % SIZE_DIVISOR))
     return extended if torch.compiler.is_exporting() else extended.contiguous(memory_format=torch.channels_last)
+
+
+def check_sides(pixel_values: torch.Tensor) -> None:
+    """
+    Raises:
+        ValueError: sides that [`extend`] would extend: F1..F4 do not tell how far.
+    """
+    if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
+        raise ValueError(
+            f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
+            f"{tuple(pixel_values.shape[-2:])}."
+        )
 
 
 def with_background(logits: torch.Tensor) -> torch.Tensor:
@@ -185,6 +197,13 @@ class Prompts:
     input_labels: torch.Tensor | None = None
     input_boxes: torch.Tensor | None = None
     input_masks: torch.Tensor | None = None
+
+    def with_a_point(self) -> "Prompts":
+        """The same, with a point that is none where `num_points` is 0."""
+        if self.input_points is None or self.input_points.shape[1]:
+            return self
+        points, labels = F.pad(self.input_points, (0, 0, 0, 1)), F.pad(self.input_labels, (0, 1), value=PADDING)
+        return replace(self, input_points=points, input_labels=labels)
 
     def check(self, batch_size: int, height: int, width: int) -> None:
         """
@@ -455,7 +474,7 @@ class EFPFusion(nn.Module):
 
 
 class EFPDecoder(nn.Module):
-    """What follows the encoder, F1..F4 → logits: the parts that [`EFPForSegmentation.forward`] calls one by one."""
+    """What follows the encoder, F1..F4 → logits: the parts that `EFPForSegmentation.forward` calls one by one."""
 
     def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
         super().__init__()
@@ -674,11 +693,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
                 would hide.
         """
         self.check_shape(pixel_values)
-        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
-            raise ValueError(
-                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
-                f"{tuple(pixel_values.shape[-2:])}."
-            )
+        check_sides(pixel_values)
         return self.encoder(extend(pixel_values))
 
     @cached_property
@@ -700,6 +715,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             )
         if not torch.compiler.is_compiling():
             prompts.check(features[0].shape[0], *size)
+            prompts = prompts.with_a_point()
         return self.prompt_encoder(features, prompts, size)
 
     def check_shape(self, pixel_values: torch.Tensor) -> None:
@@ -731,7 +747,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
             input_masks: the lesion's logits of the step before, `(batch_size, 1, height, width)`, of any size.
                 Where any of the four is given, all images of the batch go through the prompted decoder, those without
                 a prompt of their own, too.
-            image_embeddings: of [`~EFPForSegmentation.get_image_embeddings`], in place of `pixel_values`.
+            image_embeddings: of `get_image_embeddings`, in place of `pixel_values`.
             output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
                 in this order; level i has the size of the extended image ([`extend`]) over its stride.
             output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
@@ -742,7 +758,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
         Raises:
             ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
-                `efp_loss`, prompts as in [`Prompts.check`], or for a network without a prompt encoder.
+                `efp_loss`, prompts as in `Prompts.check`, or for a network without a prompt encoder.
         """
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")

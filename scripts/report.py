@@ -71,12 +71,13 @@ def draw_images(arguments: argparse.Namespace) -> None:
                 print(f"{path}: without {TITLES[system]}, no model in {folder}", flush=True)
         draw(path, partial(masks_figure, arguments.results, track, dataset, there, arguments.seed))
 
+    checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
+
     def draw_levels() -> Figure:
         position = find_image(dataset, arguments.image) if arguments.image else 0
-        return levels_figure(dataset[position]["image"], *load_checkpoint(DEFAULT_CHECKPOINT))
+        return levels_figure(dataset[position]["image"], *checkpoint)
 
     draw(arguments.output / "levels.png", draw_levels)
-    checkpoint = load_checkpoint(DEFAULT_CHECKPOINT)
     draw(arguments.output / "corrections.png", partial(corrections_figure, dataset, *checkpoint))
 
 

@@ -5,6 +5,7 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -20,6 +21,16 @@ from efp_hf.modeling_efp import EFPScore
 from efp_hf.page.photo import SegmentedPhoto
 
 REPOSITORY = Path(__file__).resolve().parents[1]
+CHROMIUM = shutil.which("chromium")
+CHROMIUM_OPTIONS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 TINY = {
     "hidden_sizes": (4, 6, 8, 10),
     "depths": (1, 1, 1, 1),
@@ -55,6 +66,23 @@ def tiny_model(**config) -> EFPForSegmentation:
         elif isinstance(module, EFPScore):
             torch.nn.init.normal_(module.weight, std=0.7)
     return model.eval()
+
+
+def tiny_prompted_model(std: float = 1.0, **config) -> EFPForSegmentation:
+    """A [`tiny_model`] whose prompts change something."""
+    model = tiny_model(prompt_size=4, **config)
+    for convolution in model.prompt_encoder.after:
+        torch.nn.init.normal_(convolution.weight, std=std)
+    return model
+
+
+@pytest.fixture(scope="module")
+def browser():
+    playwright = pytest.importorskip("playwright.sync_api")
+    if CHROMIUM is None:
+        pytest.skip("chromium is not installed")
+    with playwright.sync_playwright() as started:
+        yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
 @pytest.fixture(scope="session")

@@ -36,6 +36,7 @@ def test_saved_config_loads_as_it_was(tmp_path, backbone_config):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
+        ({"prompt_size": 4, "num_labels": 3}, "`prompt_size` must be 0 where `num_labels` is not 2, got 4 with 3"),
         ({"hidden_sizes": (8, 16, 32)}, r"`hidden_sizes` must have 4 positive numbers.*got \(8, 16, 32\)"),
         ({"hidden_sizes": (8, 16, 32, 0)}, "`hidden_sizes` must have 4 positive"),
         ({"depths": (1, 1, 1, 1, 1)}, "`depths` must have 4 positive"),

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_model, tiny_prompted_model
 from PIL import Image
 from transformers.utils.generic import find_labels
 
@@ -17,11 +17,7 @@ SIZE = (64, 64)
 
 @pytest.fixture
 def model():
-    """A tiny model whose prompts change something."""
-    model = tiny_model(prompt_size=4)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model()
 
 
 @pytest.fixture
@@ -93,6 +89,21 @@ def test_each_prompt_changes_the_logits_of_its_own_image(model, image, prompts):
     assert (changed - plain)[1].abs().max() > 1e-3
     if "input_boxes" in prompts:
         assert torch.equal(changed[0], plain[0])  # its box is padding
+
+
+def test_points_that_are_none_are_as_padding(model, image):
+    none = {"input_points": torch.zeros(2, 0, 2), "input_labels": torch.zeros(2, 0, dtype=torch.long)}
+    assert torch.equal(model(image, **none).logits, model(image, **PADDED).logits)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_one_image_of_a_batch_may_have_no_clicks(first):
+    images, order = [Image.new("RGB", (64, 64))] * 2, slice(None) if first else slice(None, None, -1)
+    inputs = PROCESSOR(images, input_points=[[[60, 45]], []][order], input_labels=[[1], []][order], return_tensors="pt")
+    assert inputs["input_labels"].tolist() == [[1], [-10]][order]
+    assert inputs["input_points"][0 if first else 1].min() > 0
+    nothing = PROCESSOR(images, input_points=[[], []], input_labels=[[], []], return_tensors="pt")
+    assert nothing["input_points"].shape == (2, 0, 2) and nothing["input_labels"].shape == (2, 0)
 
 
 def test_lesion_and_skin_are_told_apart(model, image):
@@ -254,6 +265,7 @@ def test_images_with_fewer_points_are_filled_up_and_one_object_may_have_its_leve
         ({"input_points": [[1, 2]]}, "must come together"),
         ({"input_points": [[1, 2]], "input_labels": [1, 0]}, "got 1 for 2"),
         ({"input_points": [1, 2], "input_labels": [1]}, "nested 2 to 4 lists deep"),
+        ({"input_points": [[1, 2]], "input_labels": [0.7]}, r"must be 1 \(lesion\), 0 \(skin\).* got 0.7"),
         ({"input_points": [["a", "b"]], "input_labels": [1]}, "must be numbers"),
         ({"input_boxes": [[1, 2, 3, 4]] * 2}, "of each image, got 2 for 1"),
         ({"input_boxes": [1, 2, 3]}, r"must be \(left, top, right, bottom\)"),

@@ -4,16 +4,17 @@
   efp calibrate --checkpoint runs/efp --data ISIC_FOLDER --image-sizes 192 256
 
 At each size the temperature that calibrates the probabilities is fitted first. Of the best setting
-by mean J the temperature is found whose expected Jaccards are the closest to the real ones. Writes
-it all into the checkpoint's config.json and preprocessor_config.json. Every setting that was tried
-goes to postprocessing.csv in --output, every temperature of the expected Jaccard to
+by mean J the temperature is found whose expected Jaccards are the closest to the real ones, and
+where the checkpoint takes clicks and boxes, another one for masks with them. Writes it all into the
+checkpoint's config.json and preprocessor_config.json. Every setting that was tried goes to
+postprocessing.csv in --output, every temperature of the expected Jaccard to
 jaccard_temperature.csv. The test split is not read.
 """
 
 import argparse
 
 from ..extras import require
-from ..inference.checkpoint import load_checkpoint
+from ..inference.checkpoint import check_prompted_size, load_checkpoint
 from .arguments import (
     add_data_arguments,
     add_output_argument,
@@ -50,6 +51,7 @@ TEMPERATURE_COLUMNS = (
     "jaccard_error",
     "mean_expected",
     "mean_real",
+    "prompted",
 )
 
 
@@ -75,6 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         grid_jaccard_temperatures,
         pixel_probabilities,
     )
+    from ..metrics.correction import prompted_rows
     from ..metrics.evaluation import THRESHOLDS, grid_jaccards, segment_rows
     from ..metrics.rows import append_row, checkpoint_columns, shorten
     from ..training.fingerprint import chosen_on, read_fingerprint, write_fingerprint
@@ -86,6 +89,8 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
         model, processor = load_checkpoint(folder, runtime="torch")
+        for image_size in arguments.image_sizes or ():
+            check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)
         validation = load_data(arguments)["validation"]
 
@@ -118,24 +123,29 @@ def run(arguments: argparse.Namespace) -> int:
     processor.threshold = threshold
     processor.largest_region = region
     row |= {"validation_images": len(validation), **checkpoint_columns(arguments.checkpoint, model, processor)}
-    with one_line_errors():
-        temperatures = grid_jaccard_temperatures(counted(segment_rows(validation, model, processor)))
+    kinds = {"jaccard_temperature": counted(segment_rows(validation, model, processor))}
+    if model.prompt_encoder is not None:
+        kinds["prompted_jaccard_temperature"] = prompted_rows(validation, model, processor)
+    for name, rows in kinds.items():
+        with one_line_errors():
+            temperatures = grid_jaccard_temperatures(rows)
+        for temperature, errors in temperatures.items():
+            columns = {"jaccard_temperature": temperature, **{key: round(value, 6) for key, value in errors.items()}}
+            with write_errors():
+                append_row(temperatures_table, {**row, **columns, "prompted": name.startswith("prompted")})
+        best_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
+        setattr(processor, name, best_temperature)
+        if best_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
+            print(f"{name} is at the end of what is tried: expected Jaccards may be far from the real ones.")
     progress.close()
-    for temperature, errors in temperatures.items():
-        columns = {"jaccard_temperature": temperature, **{name: round(value, 6) for name, value in errors.items()}}
-        with write_errors():
-            append_row(temperatures_table, {**row, **columns})
-    processor.jaccard_temperature = min(temperatures, key=lambda value: temperatures[value]["jaccard_error"])
-    if processor.jaccard_temperature in (JACCARD_TEMPERATURES[0], JACCARD_TEMPERATURES[-1]):
-        print("jaccard_temperature is at the end of what is tried: expected Jaccards may be far from the real ones.")
     with write_errors():
         if fingerprint is not None:
             write_fingerprint(folder, chosen_on(fingerprint, validation))
         processor.save_pretrained(folder)
         model.config.save_pretrained(folder)
+    chosen = ", ".join(f"{name} {getattr(processor, name)}" for name in kinds)
     print(
         f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
-        f"largest_region {region}, jaccard_temperature {processor.jaccard_temperature}: validation J "
-        f"{tried[best]:.4f}, in {arguments.checkpoint}"
+        f"largest_region {region}, {chosen}: validation J {tried[best]:.4f}, in {arguments.checkpoint}"
     )
     return 0

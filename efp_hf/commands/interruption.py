@@ -15,10 +15,13 @@ def interrupted_by_termination() -> Iterator[None]:
     """
 
     def interrupt(number, frame):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, ignore)
         if hasattr(signal, "SIGCHLD"):  # PyTorch raises the end of such a process in whatever is being done
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, ignore)
         raise KeyboardInterrupt
+
+    def ignore(number, frame):  # not SIG_IGN: Python complains where the signal has come already
+        pass
 
     if threading.current_thread() is not threading.main_thread():  # no other can set a handler
         yield

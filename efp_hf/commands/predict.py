@@ -12,6 +12,8 @@ Files that cannot be read are named at the end, and the exit code is then 1.
 """
 
 import argparse
+import math
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
@@ -40,6 +42,8 @@ from .interruption import interrupted_by_termination
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    # argparse takes "-5,20" for an option; a point or box outside of the photo shall be named as one
+    parser._negative_number_matcher = re.compile(r"-[\d.][\d.,e+-]*$")
     parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER|GLOB")
     parser.add_argument(
         "--data", metavar="DATASET", help="folder of Parquet or WebDataset shards, or a Hub id: streamed"
@@ -72,17 +76,26 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def click(text: str) -> tuple[float, float, int]:
     """Of `--points`: "x,y" or "x,y,1" on the lesion, "x,y,0" on skin, in pixels."""
-    numbers = [float(number) for number in text.split(",")]
-    if len(numbers) not in (2, 3) or numbers[2:] not in ([], [0], [1]):
-        raise ValueError
+    numbers = finite_numbers(text)
+    if len(numbers) not in (2, 3) or numbers[2:] not in ((), (0,), (1,)):
+        raise argparse.ArgumentTypeError(f"a click is X,Y or X,Y,0 (skin), got {text!r}")
     return numbers[0], numbers[1], int(numbers[2]) if len(numbers) == 3 else 1
 
 
 def box(text: str) -> tuple[float, ...]:
-    numbers = tuple(float(number) for number in text.split(","))
-    if len(numbers) != 4:
-        raise ValueError
+    numbers = finite_numbers(text)
+    if len(numbers) != 4 or not (numbers[0] < numbers[2] and numbers[1] < numbers[3]):
+        raise argparse.ArgumentTypeError(f"a box is L,T,R,B with L < R and T < B, got {text!r}")
     return numbers
+
+
+def finite_numbers(text: str) -> tuple[float, ...]:
+    """Those between the commas; none where one of them is no finite number."""
+    try:
+        numbers = tuple(float(number) for number in text.split(","))
+    except ValueError:
+        return ()
+    return numbers if all(map(math.isfinite, numbers)) else ()
 
 
 @dataclass
@@ -180,7 +193,8 @@ def prepare(
     arguments: argparse.Namespace, held: ExitStack
 ) -> tuple[Job, Iterator[tuple[str, bytes]] | None, EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """The job, the stream of `--data`, model and processor; and an output folder with the table of what is finished."""
-    from ..inference.folder import find_images
+    from ..inference.correction import check_prompts
+    from ..inference.folder import find_images, read_for_model
     from ..inference.output_folder import check_own_folder, only_writer
     from ..inference.prediction_table import finished_rows, start_table
 
@@ -207,6 +221,9 @@ def prepare(
                     f"{arguments.checkpoint} must take clicks and boxes, and does not. "
                     "Pass a checkpoint of `efp train --prompts`."
                 )
+            read = read_for_model(files[0], processor)
+            if not isinstance(read, str):  # of a photo that cannot be read the table says so
+                check_prompts(arguments.points, arguments.box, read[1])
             if arguments.points and arguments.largest_region is None:
                 region = False  # a person may mean several
             prompts = f", points {arguments.points}, box {arguments.box}"

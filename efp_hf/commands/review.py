@@ -56,7 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
             raise InputError(f"{arguments.folder} is of a review itself. Pass the folder of its photos.")
         model, processor = load_checkpoint(arguments.checkpoint)
         decisions = Decisions(arguments.output, weights_digest(arguments.checkpoint) or arguments.checkpoint)
-        decisions.finish(photos)
+        decisions.finish()
         queue = Queue(photos, decisions, model, processor, failed, arguments.batch_size)
     with interrupted_by_termination():
         thread = queue.start()
@@ -85,6 +85,7 @@ def export(output: Path, path: Path) -> int:
     with one_line_errors():
         decisions = Decisions(output)
     with write_errors():
+        decisions.finish()
         count = write_coco(decisions, path)
     print(f"{count} image{'s' if count != 1 else ''} in {path}")
     return 0

@@ -12,6 +12,7 @@ Every field of Transformers' TrainingArguments is an option too: --num-train-epo
 """
 
 import argparse
+import shlex
 import sys
 import time
 from contextlib import ExitStack
@@ -161,18 +162,31 @@ def load_training_data(arguments: argparse.Namespace):
     return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming)
 
 
-def load_model(arguments: argparse.Namespace):
-    """The model to train and its processor: those of `--checkpoint`, or new ones."""
+def load_model(arguments: argparse.Namespace, is_first_process: bool):
+    """
+    The model to train and its processor: those of `--checkpoint`, or new ones. Without `--prompts` a checkpoint loses
+    what it has for them, and the first process says so.
+    """
     from ..image_processing_efp import EFPImageProcessor
-    from ..inference.checkpoint import load_checkpoint
+    from ..inference.checkpoint import check_prompted_size, load_checkpoint
     from ..training.encoders import ATTENTION_WEIGHT, new_model
-    from ..training.prompts import with_prompt_encoder
+    from ..training.prompts import with_prompt_encoder, without_prompt_encoder
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
         processor.size = size or processor.size
-        return (with_prompt_encoder(model) if arguments.prompts else model), processor
+        if arguments.prompts:
+            model = with_prompt_encoder(model)
+            check_prompted_size(model, processor.size)
+            return model, processor
+        if model.config.prompt_size and is_first_process:
+            teach = ("efp", "train", "--prompts", "--checkpoint", arguments.output, "--data", arguments.data)
+            print(
+                f"{arguments.checkpoint} takes clicks and boxes; what is trained further here takes none. "
+                f"Teach it again afterwards: {shlex.join(map(str, teach))} --output …"
+            )
+        return without_prompt_encoder(model), processor
     model = new_model(
         arguments.encoder or DEFAULT_ENCODER,
         pretrained=not arguments.no_encoder_weights,
@@ -252,7 +266,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_seed(training_arguments.seed)
 
     with one_line_errors():
-        model, processor = load_model(arguments)
+        model, processor = load_model(arguments, training_arguments.process_index == 0)
         if resume is not None:
             check_network(resume, model)
             check_image_size(resume, processor)
@@ -293,18 +307,18 @@ def run(arguments: argparse.Namespace) -> int:
         **dict.fromkeys(RESULT_COLUMNS),
     }
     check_table(arguments.output / "training.csv", row)
-    try:
-        with ExitStack() as held:
+    with ExitStack() as held:
+        held.enter_context(interrupted_by_termination())
+        try:
             if training_arguments.process_index == 0:
                 with one_line_errors():
                     arguments.output.mkdir(parents=True, exist_ok=True)
                     held.enter_context(only_writer(arguments.output, "efp train"))
-            held.enter_context(interrupted_by_termination())
             train_and_save(trainer, resume, arguments.output, row, data, seen_before)
-    except KeyboardInterrupt as interruption:
-        raise KeyboardInterrupt(way_on(arguments.output)) from interruption
-    except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
-        raise WriteError(f"{last_line(error)}. Mend it; {way_on(arguments.output)}.") from error
+        except KeyboardInterrupt as interruption:
+            raise KeyboardInterrupt(way_on(arguments.output)) from interruption
+        except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
+            raise WriteError(f"{last_line(error)}. Mend it; {way_on(arguments.output)}.") from error
     return 0
 
 

@@ -12,8 +12,9 @@ from transformers.exporters.base import ExportedModel
 from transformers.image_processing_utils import BatchFeature
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
+from ..configuration_efp import damage_named
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
-from ..modeling_efp import EFPForSegmentation
+from ..modeling_efp import SIZE_DIVISOR, EFPForSegmentation
 from .runtimes import load_exported, runtime_of
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
@@ -68,7 +69,8 @@ def load_checkpoint(
     Raises:
         FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
         ValueError: a damaged checkpoint, one of another architecture, with other than two labels or three colours,
-            whose processor crops or pads, or for another runtime; `bf16` where it cannot be had.
+            whose processor crops or pads, as in [`check_prompted_size`], or for another runtime; `bf16` where it cannot
+            be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
@@ -101,9 +103,23 @@ def load_checkpoint(
             f"{name}: {IMAGE_PROCESSOR_NAME}: the whole image must be resized to a height and a width, without "
             f"do_center_crop and do_pad, as the mask is laid over all of it; got size {dict(processor.size)}."
         )
+    with damage_named(name, IMAGE_PROCESSOR_NAME):
+        check_prompted_size(model, {side: processor.size[side] for side in ("height", "width")})
     if not is_exported:
         model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     return model, processor
+
+
+def check_prompted_size(model: EFPForSegmentation | ExportedModel, size: dict[str, int]) -> None:
+    """
+    Raises:
+        ValueError: an input size with which a model that takes clicks and boxes could not keep what its encoder made.
+    """
+    if getattr(model, "prompt_encoder", None) is not None and any(side % SIZE_DIVISOR for side in dict(size).values()):
+        raise ValueError(
+            f"The input size of a checkpoint that takes clicks and boxes must be a multiple of {SIZE_DIVISOR}, "
+            f"got {size['height']}×{size['width']}. Choose for example 192."
+        )
 
 
 def segment(

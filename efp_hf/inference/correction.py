@@ -1,5 +1,8 @@
 """A mask that a person corrects: clicks and a box on one photo, one after another."""
 
+import math
+from collections.abc import Sequence
+
 import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
@@ -7,6 +10,102 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import EFPForSegmentation, Prompts
+
+THRESHOLDS = tuple(step / 20 for step in range(1, 20))
+AWAY = 0.1  # intersection over union with the box that a threshold must gain for each 1 that it is away; by validation
+GROWTH = 0.1  # of a box's sides, by which a mask may reach beyond them; no more than people's boxes are off
+NO_LESION_IN_BOX = "no lesion found in the box"  # a note on an empty mask
+SKIN = -20.0  # logit that no threshold takes for lesion
+
+
+def fill_box(
+    logits: torch.Tensor,
+    box: tuple[float, float, float, float],
+    threshold: float,
+    clicks: Sequence[tuple[float, float]] = (),
+) -> torch.Tensor:
+    """
+    Logits of skin and lesion, `(1, 2, height, width)`, the lesion's moved by one number so that its mask fills the box,
+    and those of sure skin around the box.
+
+    A box says how far the lesion reaches, and the network does not take it at its word. Outside of the box, extended to
+    the clicks and grown by `GROWTH` of its sides, nothing is lesion. Of `THRESHOLDS` and the given one, that counts
+    whose mask has a bounding box most like the box, less `AWAY` times how far it is from the given one. Cut at
+    `threshold`, the moved logits give that mask; it is empty where no threshold finds lesion in the box.
+
+    Args:
+        box: (left, top, right, bottom), in pixels of the logits.
+        clicks: (x, y) of those on the lesion, in the same pixels.
+    """
+    outside = torch.ones(logits.shape[-2:], dtype=torch.bool, device=logits.device)
+    outside[grown_box(box, clicks)] = False
+    probability = (logits[0, 1] - logits[0, 0]).float().sigmoid().masked_fill(outside, 0)
+    rows, columns = probability.amax(1), probability.amax(0)
+
+    def worth(candidate: float) -> float:
+        inside = [(values > candidate).nonzero() for values in (columns, rows)]
+        if not len(inside[0]):
+            return -math.inf
+        (left, right), (top, bottom) = ((places[0].item(), places[-1].item() + 1) for places in inside)
+        width, height = min(right, box[2]) - max(left, box[0]), min(bottom, box[3]) - max(top, box[1])
+        shared = max(0, width) * max(0, height)
+        union = (right - left) * (bottom - top) + (box[2] - box[0]) * (box[3] - box[1]) - shared
+        return shared / union - AWAY * abs(candidate - threshold)
+
+    best = max((threshold, *THRESHOLDS), key=worth)
+    moved = logits.clone()
+    moved[:, 1] += math.log(threshold / (1 - threshold)) - math.log(best / (1 - best))
+    moved[:, 1] = torch.where(outside, torch.minimum(moved[:, 1], moved[:, 0] + SKIN), moved[:, 1])
+    return moved
+
+
+def grown_box(
+    box: tuple[float, float, float, float], clicks: Sequence[tuple[float, float]] = ()
+) -> tuple[slice, slice]:
+    """Rows and columns of the pixels that the box touches, extended to the clicks and grown by `GROWTH`."""
+    spans = []
+    for axis in (1, 0):
+        places = [box[axis], box[axis + 2], *(click[axis] for click in clicks)]
+        low, high = min(places), max(places)
+        margin = GROWTH * (high - low)
+        spans.append(slice(max(0, math.floor(low - margin)), math.ceil(high + margin)))
+    return tuple(spans)
+
+
+def check_points(points) -> None:
+    """
+    Raises:
+        ValueError: a click that is no (x, y, label), or with another label than 0 and 1.
+    """
+    for point in points:
+        if not isinstance(point, Sequence) or len(point) != 3 or point[2] not in (0, 1):
+            raise ValueError(
+                f"`points` must be of (x, y, label), with label 1 on the lesion and 0 on skin, got {point!r}."
+            )
+
+
+def as_tensors(
+    points: Sequence[tuple[float, float, int]], box: tuple[float, float, float, float] | None
+) -> dict[str, torch.Tensor]:
+    """By the names of [`Prompts`], of one photo; what is not there has no tensor."""
+    prompts = {}
+    if box is not None:
+        prompts["input_boxes"] = torch.tensor([box], dtype=torch.float64)
+    if points:
+        clicks = torch.tensor([points], dtype=torch.float64)
+        prompts["input_points"], prompts["input_labels"] = clicks[..., :2], clicks[..., 2].long()
+    return prompts
+
+
+def check_prompts(
+    points: Sequence[tuple[float, float, int]], box: tuple[float, float, float, float] | None, size: tuple[int, int]
+) -> None:
+    """
+    Raises:
+        ValueError: as [`check_points`] and [`Prompts.check`], in a photo of this (height, width).
+    """
+    check_points(points)
+    Prompts(**as_tensors(points, box)).check(1, *size)
 
 
 class Correction:
@@ -43,48 +142,82 @@ class Correction:
         self.scale = torch.tensor([width / self.size[1], height / self.size[0]], dtype=torch.float64)
         self.steps: dict[tuple, SemanticSegmenterOutput] = {}  # what was asked for before: undo costs nothing
 
-    @torch.inference_mode()
     def outputs(
-        self, points: list[tuple[float, float, int]] = (), box: tuple[float, float, float, float] | None = None
+        self,
+        points: list[tuple[float, float, int]] = (),
+        box: tuple[float, float, float, float] | None = None,
+        threshold: float | None = None,
     ) -> SemanticSegmenterOutput:
         """
-        The model's outputs after all of the clicks, in their order.
+        The model's outputs after all of the clicks, in their order; with a box, moved to fill it ([`fill_box`]).
 
         Args:
             points: (x, y, label), label 1 on the lesion, 0 on skin.
             box: (left, top, right, bottom) around the lesion.
+            threshold: at which the outputs will be cut; default: the processor's.
 
         Raises:
-            ValueError: as of `EFPForSegmentation.forward`.
+            ValueError: as of `EFPForSegmentation.forward`, or a threshold that is no probability.
         """
-        key = (tuple(map(tuple, points)), box and tuple(box))
-        if key not in self.steps:
-            prompts = {}
-            if box is not None:
-                prompts["input_boxes"] = torch.tensor([box], dtype=torch.float64)
-            if points:
-                clicks = torch.tensor([points], dtype=torch.float64)
-                prompts["input_points"], prompts["input_labels"] = clicks[..., :2], clicks[..., 2].long()
-            Prompts(**prompts).check(1, *self.size)
-            for name in prompts.keys() - {"input_labels"}:
-                prompts[name] = (prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)).float()
-            if points:
-                prompts["input_masks"] = self.outputs(points[:-1], box).logits[:, 1:]
-            prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
-            self.steps[key] = self.model(image_embeddings=self.embeddings, **prompts)
-        return self.steps[key]
+        found = self.step(points, box)
+        if box is None:
+            return found
+        return SemanticSegmenterOutput(**{**found, "logits": self.fill(found.logits, points, box, threshold)})
+
+    def fill(
+        self,
+        logits: torch.Tensor,
+        points: list[tuple[float, float, int]],
+        box: tuple[float, float, float, float],
+        threshold: float | None = None,
+    ) -> torch.Tensor:
+        """[`fill_box`] of logits of [`step`], with points and box in pixels of the photo."""
+        threshold = self.processor.threshold if threshold is None else threshold
+        self.processor.check_threshold(threshold)
+        scaled = (torch.tensor(box, dtype=torch.float64) * self.scale.repeat(2)).tolist()
+        across, down = self.scale.tolist()
+        clicks = [(x * across, y * down) for x, y, label in points if label == 1]
+        return fill_box(logits, scaled, threshold, clicks)
+
+    @torch.inference_mode()
+    def step(
+        self, points: list[tuple[float, float, int]], box: tuple[float, float, float, float] | None
+    ) -> SemanticSegmenterOutput:
+        """The outputs as the model gives them; what it is given as the mask before is of this kind, too."""
+        check_prompts(points, box, self.size)
+        points, box = tuple(map(tuple, points)), box and tuple(box)
+        prompts = as_tensors(points, box)
+        for name in prompts.keys() - {"input_labels"}:
+            prompts[name] = (prompts[name] * self.scale.repeat(prompts[name].shape[-1] // 2)).float()
+        prompts = {name: value.to(self.model.device) for name, value in prompts.items()}
+        for count in range(len(points) + 1):
+            if (points[:count], box) in self.steps:
+                continue
+            given = {name: value for name, value in prompts.items() if name == "input_boxes"}
+            if count:
+                given |= {name: prompts[name][:, :count] for name in ("input_points", "input_labels")}
+                given["input_masks"] = self.steps[points[: count - 1], box].logits[:, 1:]
+            self.steps[points[:count], box] = self.model(image_embeddings=self.embeddings, **given)
+        return self.steps[points, box]
 
     def segment(
         self,
         points: list[tuple[float, float, int]] = (),
         box: tuple[float, float, float, float] | None = None,
         target_size: tuple[int, int] | None = None,
+        threshold: float | None = None,
     ) -> BatchFeature:
         """
         `segmentation` (boolean), `probabilities` of the lesion, both `(height, width)` of `target_size` or the photo,
-        and the mask's `expected_jaccard`. Where there are clicks all regions stay: a person may mean several.
+        and the mask's `expected_jaccard`, cut at `threshold` or the processor's. Where there are clicks all regions
+        stay: a person may mean several.
         """
         only_largest = {"largest_region": False} if points else {}
         return self.processor.post_process_semantic_segmentation(
-            self.outputs(points, box), [target_size or self.size], return_probabilities=True, **only_largest
+            self.outputs(points, box, threshold),
+            [target_size or self.size],
+            threshold,
+            return_probabilities=True,
+            prompted=bool(points or box),
+            **only_largest,
         )[0]

@@ -50,8 +50,8 @@ def export_model(
     [`load_checkpoint`] loads. Batch size, height and width stay free (ExecuTorch: up to
     `EXECUTORCH_LIMITS`).
 
-    A model that takes prompts gets three graphs more, [`prompt_graphs`], in ONNX and OpenVINO; in ExecuTorch, and where
-    its levels do not halve in size, the folder makes the automatic mask alone.
+    A model that takes prompts gets three graphs more, [`prompt_graphs`], in ONNX and OpenVINO; in ExecuTorch, in int8,
+    and where its levels do not halve in size, the folder makes the automatic mask alone.
 
     Args:
         folder: is there afterwards whole, or as it was before.
@@ -84,7 +84,8 @@ def export_model(
             write_poolings_for_onnx(model)
         dtype = torch.float16 if half and to != "openvino" else model.dtype
         graphs = {WHOLE: (model, {"pixel_values": torch.zeros(TRACED_SHAPE, dtype=dtype)}, free_sizes(to))}
-        if to != "executorch" and getattr(model, "prompt_encoder", None) is not None and has_exact_halves(model):
+        takes_prompts = getattr(model, "prompt_encoder", None) is not None and has_exact_halves(model)
+        if takes_prompts and to != "executorch" and quantizer is None:
             graphs |= prompt_graphs(model, dtype)
         model.to(dtype)
         components = {}

@@ -22,7 +22,7 @@ from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomic
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
-from .correction import Correction
+from .correction import NO_LESION_IN_BOX, Correction
 from .drawing import outline_lesion
 from .prediction_table import (
     COLUMNS,
@@ -238,10 +238,14 @@ def correct_file(
         return Prediction(path, error=read)
     image, size = read
     try:
-        outputs = Correction(image, model, processor, size).outputs(points, box)
+        outputs = Correction(image, model, processor, size).outputs(points, box, post_processing.get("threshold"))
     except ValueError as error:
         return Prediction(path, error=f"{path}: {error}")
-    return predict_one(path, image, size, outputs.logits, processor, **post_processing)
+    prompted = bool(points or box)
+    prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
+    if box is not None and prediction.error is None and not prediction.mask.any():
+        prediction.note = "; ".join(filter(None, (prediction.note, NO_LESION_IN_BOX)))
+    return prediction
 
 
 def table_row(prediction: Prediction) -> dict[str, str | int | float]:

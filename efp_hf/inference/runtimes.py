@@ -10,7 +10,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..configuration_efp import PADDING, damage_named
 from ..extras import require
-from ..modeling_efp import SIZE_DIVISOR, Prompts
+from ..modeling_efp import Prompts, check_sides
 
 PACKAGES = {
     "onnx": ("onnx", "onnxruntime", "onnxscript"),
@@ -46,11 +46,7 @@ class ExportedSegmentation(ExportedModel):
                 "The network must have been trained with prompts to take some, and exported for onnx or openvino. "
                 "Load another checkpoint, or train with `efp train --prompts`."
             )
-        if any(side % SIZE_DIVISOR for side in pixel_values.shape[-2:]):
-            raise ValueError(
-                f"`pixel_values` must have sides that are multiples of {SIZE_DIVISOR} to be kept as embeddings, got "
-                f"{tuple(pixel_values.shape[-2:])}."
-            )
+        check_sides(pixel_values)
         return self.runners[ENCODER](pixel_values=pixel_values)
 
     def __call__(
@@ -64,7 +60,7 @@ class ExportedSegmentation(ExportedModel):
         **others,
     ) -> SemanticSegmenterOutput:
         """`others`, what else [`EFPForSegmentation`] takes, is dropped as by [`ExportedModel`]."""
-        prompts = Prompts(input_points, input_labels, input_boxes, input_masks)
+        prompts = Prompts(input_points, input_labels, input_boxes, input_masks).with_a_point()
         given = {name: value for name, value in vars(prompts).items() if value is not None}
         if image_embeddings is None and not given:
             return self.runners[WHOLE](pixel_values=pixel_values)

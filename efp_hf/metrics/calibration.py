@@ -19,7 +19,7 @@ with needing("train", __name__):
 NUM_BINS = 15
 BORDER_BAND = 0.03  # of the image's diagonal, to both sides of the true border: where a mask is uncertain
 TEMPERATURES = (0.2, 10.0)  # searched between these
-JACCARD_TEMPERATURES = tuple(step / 20 for step in range(8, 31))  # those that are tried: 0.4, 0.45 … 1.5
+JACCARD_TEMPERATURES = tuple(step / 20 for step in range(8, 51))  # those that are tried: 0.4, 0.45 … 2.5
 
 
 def border_band(truth: np.ndarray) -> np.ndarray:
@@ -95,7 +95,7 @@ def grid_jaccard_temperatures(
     mean square difference `jaccard_error`, and the means of both, `mean_expected` and `mean_real`.
 
     Args:
-        rows: of [`segment_rows`].
+        rows: of [`segment_rows`], or [`prompted_rows`].
     """
     expected, real = [], []
     for _, result, truth in rows:

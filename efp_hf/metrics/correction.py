@@ -7,6 +7,7 @@ import cv2
 import numpy as np
 from PIL import Image
 from tqdm import tqdm
+from transformers.image_processing_utils import BatchFeature
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
@@ -97,15 +98,32 @@ def correct_images(
         random = np.random.default_rng((seed, number))
         truth = truth_mask(row)
         correction = Correction(row["image"], model, processor, truth.shape)
-        clicks_anywhere = click_scores(correction, truth, random=random)
+        clicks_anywhere = click_scores(correction, truth, MAX_CLICKS, random)
         boxes = [lesion_box(truth, random, jitter) for jitter in BOX_JITTERS]
         yield {
             "image_id": row["image_id"],
-            "clicks": click_scores(correction, truth),
+            "clicks": click_scores(correction, truth, MAX_CLICKS),
             "clicks_anywhere": clicks_anywhere,
             "boxes": [judged(correction.segment(box=box), truth) for box in boxes],
             "grabcut": [(jaccard_of(grabcut_mask(row["image"], box, truth.shape), truth), math.nan) for box in boxes],
         }
+
+
+def prompted_rows(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, seed: int = 0
+) -> Iterator[tuple[str, BatchFeature, np.ndarray]]:
+    """
+    (image_id, result of `Correction.segment`, truth): of each row after one click into the middle of the largest error,
+    and in a box whose sides are off by up to the last of `BOX_JITTERS`; neither where there is no error or no lesion.
+    """
+    for number, row in enumerate(dataset):
+        truth = truth_mask(row)
+        correction = Correction(row["image"], model, processor, truth.shape)
+        click = next_click(correction.segment()["segmentation"].numpy(force=True), truth)
+        box = lesion_box(truth, np.random.default_rng((seed, number)), BOX_JITTERS[-1])
+        prompts = [{"points": [click]}] * (click is not None) + [{"box": box}] * (box is not None)
+        for given in prompts:
+            yield row["image_id"], correction.segment(**given), truth
 
 
 PERFECT = {

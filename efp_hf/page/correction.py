@@ -41,7 +41,7 @@ def segment_marks(photo: SegmentedPhoto, marks: Marks) -> SegmentedPhoto:
             "This checkpoint takes no points and no box. Serve one that was trained with `efp train --prompts`."
         )
     marks.check(photo.size)
-    logits = correction.outputs(marks.points, marks.box).logits.float().cpu()
+    logits = correction.step(marks.points, marks.box).logits.float().cpu()
     # what an undo needs; all that was ever asked for would fill the memory
     wanted = {(marks.points[:count], marks.box) for count in range(len(marks.points) + 1)}
     correction.steps = {key: step for key, step in correction.steps.items() if key in wanted}

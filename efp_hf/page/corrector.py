@@ -36,15 +36,14 @@ def add_corrector() -> SimpleNamespace:
         elem_id="picture",
         elem_classes="efp-picture",  # of script.js and style.css
     )
-    with gr.Row(equal_height=True):
-        kind = gr.Radio(list(KINDS), value=KINDS[0], label="A click marks", elem_id="kind", scale=2, min_width=220)
-        with gr.Row(scale=3):
-            undo, redo, reset = (
-                gr.Button(name, size="sm", interactive=False, min_width=70, elem_id=name.lower())
-                for name in ("Undo", "Redo", "Reset")
-            )
-    marks = gr.CheckboxGroup([], label="Points and box; untick one to take it away", visible=False, elem_id="marks")
     gr.Markdown(render("correct.md"))
+    with gr.Row(elem_classes="efp-tools"):
+        kind = gr.Radio(list(KINDS), value=KINDS[0], label="A click marks", elem_id="kind", scale=3, min_width=300)
+        undo, redo, reset = (
+            gr.Button(name, size="md", interactive=False, min_width=70, elem_id=name.lower())
+            for name in ("Undo", "Redo", "Reset")
+        )
+    marks = gr.CheckboxGroup([], label="Points and box; untick one to take it away", visible=False, elem_id="marks")
     return SimpleNamespace(
         picture=picture, kind=kind, undo=undo, redo=redo, reset=reset, marks=marks, shown=[marks, undo, redo, reset]
     )

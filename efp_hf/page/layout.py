@@ -30,6 +30,7 @@ DOWNLOADS = {  # file → its name on the button and the function that writes it
 
 # Keyword arguments of events
 MODEL = {"concurrency_id": "model", "concurrency_limit": 2}  # two requests at once keep two cores busy
+CORRECTION = {"concurrency_id": "correction", "concurrency_limit": 1}  # each click starts from what the last one left
 BATCH = {"concurrency_id": "batch", "concurrency_limit": 1}
 PRIVATE = {"api_visibility": "private"}
 SILENT = {"queue": False, "show_progress": "hidden", **PRIVATE}
@@ -232,10 +233,10 @@ def wire_corrector(parts: SimpleNamespace, handlers: Handlers, segmented: list, 
             correct,
             [parts.photo, value, *parts.settings],
             [parts.photo, *segmented],
-            trigger_mode="always_last",
+            trigger_mode="multiple",
             show_progress="hidden",
             **PRIVATE,
-            **MODEL,
+            **CORRECTION,
         ).success(**update)
 
 

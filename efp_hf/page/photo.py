@@ -30,7 +30,8 @@ class SegmentedPhoto:
     channels) and M_s 1..4, empty for an exported model, `note` what had to be repaired to read the file.
 
     Where the model takes prompts, `correction` keeps what the encoder made of the photo, `marks` are a person's clicks
-    and box that `logits` are of, `past` and `future` those before them and those that were undone.
+    and box that `logits` are of, before these fill the box, `past` and `future` those before them and those that were
+    undone.
     """
 
     path: Path
@@ -115,13 +116,17 @@ def post_process(
 ) -> BatchFeature:
     """
     `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
-    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run. Where there are
-    clicks all regions stay, as in [`Correction.segment`].
+    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run. A box is filled from
+    the threshold, and where there are clicks all regions stay, as in [`Correction.segment`].
     """
+    logits, marks = photo.logits, photo.marks
+    if marks.box is not None:
+        logits = photo.correction.fill(logits, marks.points, marks.box, threshold)
     return processor.post_process_semantic_segmentation(
-        SimpleNamespace(logits=photo.logits),
+        SimpleNamespace(logits=logits),
         target_sizes=[photo.size if size is None else size],
         threshold=threshold,
-        largest_region=False if photo.marks.points else largest_region,
+        largest_region=False if marks.points else largest_region,
         return_probabilities=True,
+        prompted=bool(marks),
     )[0]

@@ -9,6 +9,7 @@ from PIL import Image
 
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
+from ..inference.correction import NO_LESION_IN_BOX
 from ..inference.drawing import agreement, color_map, draw_agreement, draw_border, tint_lesion
 from ..inference.folder import Prediction, table_row, write_mask
 from ..lesion.contour import coco_contour
@@ -49,9 +50,15 @@ def draw_view(
         summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
     else:
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
+        if photo.marks.box is not None:
+            summary = f"No lesion found in the box on {photo.path.name}, at any threshold. Draw another, or click."
+    is_corrected_here = photo.correction is not None  # a tint would hide what a person looks at
+    outlined = (
+        outline_at_once(photo.preview, mask, tint=0) if is_corrected_here else outline_at_once(photo.preview, mask)
+    )
     return View(
         before=photo.preview,
-        after=draw_marks(outline_at_once(photo.preview, mask), marks),
+        after=draw_marks(outlined, marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
     )
@@ -93,6 +100,8 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
     prediction.note = photo.note
+    if photo.marks.box is not None and not prediction.mask.any():
+        prediction.note = "; ".join(filter(None, (photo.note, NO_LESION_IN_BOX)))
     row = table_row(prediction)
     if largest_region is None:
         largest_region = processor.largest_region

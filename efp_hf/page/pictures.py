@@ -1,9 +1,7 @@
 """Pictures that only the page shows: a person's marks, the network's maps, and thumbnails of a batch."""
 
-from collections.abc import Sequence
-
 import numpy as np
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from ..data.files import read_image
 from ..inference.drawing import OUTLINE_COLOR, TINT, color_map, resize_mask, tint_lesion
@@ -17,50 +15,41 @@ POINT_COLORS = {1: (0, 110, 40), 0: (170, 30, 30)}
 BOX_COLOR = (255, 255, 255)
 
 
-def draw_corrected(
-    photo: Image.Image,
-    mask: np.ndarray,
-    points: Sequence[tuple[float, float, int]] = (),
-    box: tuple[float, float, float, float] | None = None,
-) -> Image.Image:
-    """
-    The photo with the lesion tinted and outlined, and a person's clicks and box.
-
-    Args:
-        mask: boolean, of the photo's size.
-        points: (x, y, label) in pixels of this photo, label 1 lesion, 0 skin.
-        box: (left, top, right, bottom).
-    """
-    return draw_marks(outline_at_once(photo, mask), Marks(tuple(points), box))
-
-
-def outline_at_once(photo: Image.Image, mask: np.ndarray) -> Image.Image:
+def outline_at_once(photo: Image.Image, mask: np.ndarray, tint: float = TINT) -> Image.Image:
     """[`tint_lesion`] for a picture that follows a click: the same but for rounding, in a fifth of the time."""
     inner = np.pad(mask, 1)
     for _ in range(max(1, round(max(mask.shape) / 300))):
         inner[1:-1, 1:-1] &= inner[:-2, 1:-1] & inner[2:, 1:-1] & inner[1:-1, :-2] & inner[1:-1, 2:]
-    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), TINT)
+    tinted = Image.blend(photo, Image.new("RGB", photo.size, OUTLINE_COLOR), tint)
     tinted.paste(OUTLINE_COLOR, mask=Image.fromarray(mask & ~inner[1:-1, 1:-1]))
     return Image.composite(tinted, photo, Image.fromarray(mask))
 
 
 def draw_marks(image: Image.Image, marks: Marks) -> Image.Image:
-    """A disc with a plus for each click on the lesion, with a minus for one on skin; the box, or its first corner."""
+    """
+    A disc with a plus for each click on the lesion, with a minus for one on skin, and its number; the box, or its first
+    corner.
+    """
     image = image.copy()
     draw = ImageDraw.Draw(image)
-    radius = max(3, round(max(image.size) / 80))
+    radius = max(3, round(max(image.size) / 60))
+    font = ImageFont.load_default(1.8 * radius)
     width = max(1, radius // 3)
     if marks.box is not None:
-        draw.rectangle(marks.box, outline=(0, 0, 0), width=2 * width)
-        draw.rectangle(marks.box, outline=BOX_COLOR, width=width)
+        line = max(1, radius // 5)
+        draw.rectangle(marks.box, outline=(0, 0, 0), width=2 * line)
+        draw.rectangle(marks.box, outline=BOX_COLOR, width=line)
     if marks.corner is not None:
-        draw.circle(marks.corner, radius / 2, fill=BOX_COLOR, outline=(0, 0, 0))
-    for x, y, label in marks.points:
+        draw.circle(marks.corner, 0.7 * radius, fill=BOX_COLOR, outline=(0, 0, 0))
+    for number, (x, y, label) in enumerate(marks.points, start=1):
         draw.circle((x, y), radius, fill=POINT_COLORS[label], outline=(255, 255, 255), width=width)
         arm = 0.55 * radius
         draw.line((x - arm, y, x + arm, y), fill=(255, 255, 255), width=width)
         if label == 1:
             draw.line((x, y - arm, x, y + arm), fill=(255, 255, 255), width=width)
+        is_left = x > image.width / 2  # so that it lies within the picture
+        place, anchor = (x - 1.4 * radius, "rm") if is_left else (x + 1.4 * radius, "lm")
+        draw.text((place, y), str(number), (255, 255, 255), font, anchor, stroke_width=width, stroke_fill=(0, 0, 0))
     return image
 
 

@@ -18,6 +18,18 @@ MAX_QUEUE = 32
 MAX_SESSIONS = 200  # whose last photo is held in memory
 
 
+# of `gr.Blocks.launch`: nothing of a photo is kept, shown elsewhere or sent; the servers print their address themselves
+CLOSED = {
+    "run_history": False,
+    "enable_monitoring": False,
+    "share": False,
+    "quiet": True,  # or it would advertise public links
+    "prevent_thread_lock": True,
+    "ssr_mode": False,
+    "pwa": False,
+}
+
+
 def launch(
     checkpoint: str | Path,
     host: str = "127.0.0.1",
@@ -64,15 +76,13 @@ def launch(
         mcp_server=with_mcp,
         max_file_size=MAX_ZIP_BYTES,
         state_session_capacity=MAX_SESSIONS,
-        run_history=False,
-        enable_monitoring=False,
-        share=False,
-        ssr_mode=False,
-        pwa=False,
+        **CLOSED,
         footer_links=["api", "settings"],
         theme=make_theme(),
         css_paths=Path(__file__).with_name("style.css"),
     )
+    print(f"http://{host}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def set_environment() -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ..data.files import read_mask, write_atomically
-from ..inference.prediction_table import mask_path
+from ..inference.prediction_table import mask_path, table_text
 from ..lesion.contour import bounding_box
 from .decisions import Decisions
 
@@ -23,8 +23,8 @@ def run_lengths(mask: np.ndarray) -> list[int]:
 
 def write_coco(decisions: Decisions, path: Path) -> int:
     """
-    A JSON file of the images and masks in the set, a lesion an annotation with its exact mask as run lengths; an image
-    without lesion has none → the number of images.
+    A JSON file of the decided images and masks in the set, a lesion an annotation with its exact mask as run lengths;
+    an image without lesion has none → the number of images.
 
     Raises:
         FileExistsError: the file is there.
@@ -33,9 +33,11 @@ def write_coco(decisions: Decisions, path: Path) -> int:
     if path.exists():
         raise FileExistsError(f"{path} exists. Remove it, or choose another --coco.")
     images, annotations = [], []
-    for image in sorted(decisions.images.iterdir()):
-        if image.name.startswith("."):
+    files = {table_text(image.name): image for image in decisions.images.iterdir()}
+    for name, rows in sorted(decisions.rows().items()):
+        if rows[-1]["decision"] == "unusable" or name not in files:
             continue
+        image = files[name]
         mask = read_mask(mask_path(decisions.masks, image))
         height, width = mask.shape
         images.append({"id": len(images) + 1, "file_name": image.name, "height": height, "width": width})

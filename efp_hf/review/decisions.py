@@ -3,10 +3,9 @@
 import csv
 import io
 import os
-import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,8 +15,8 @@ from zlib import crc32
 import numpy as np
 
 from ..data.files import write_atomically
-from ..inference.folder import write_mask
-from ..inference.prediction_table import csv_line, mask_path, remove_files, table_text
+from ..inference.folder import is_mask_name, write_mask
+from ..inference.prediction_table import csv_line, mask_path, table_text
 from ..metrics import confusion_counts, jaccard
 from ..metrics.rows import lock, write_all
 
@@ -31,11 +30,11 @@ COLUMNS = (
     "points",
     "jaccard",
     "expected_jaccard",
+    "photo",
     "mask",
     "made_by",
 )
 HEADER = csv_line(COLUMNS)
-PARTIAL = re.compile(r"\.\d+-\d+-.+")  # of `write_atomically`
 
 
 class OtherDecision(ValueError):
@@ -46,9 +45,10 @@ class Decisions:
     """
     A folder with `decisions.csv`, `images/` and `masks/`: at once a folder of [`load_isic`].
 
-    A decision is in three steps: its mask is written to `.pending/`, its row to the table, and then mask and image get
-    their places. Killed before the row, nothing was decided; killed after it, [`finish`] does the rest. The last row of
-    an image counts. Each step is under the table's lock, so that several servers may work on one folder.
+    A decision is in three steps: mask and image are written to `.pending/`, its row to the table, and then both are
+    moved to their places. Killed before the row, or on a full disk, nothing was decided; killed after it, [`finish`]
+    does the rest. The last row of an image counts. Each step is under the table's lock, so that several servers may
+    work on one folder.
 
     Args:
         output: new, empty, or begun before.
@@ -63,6 +63,7 @@ class Decisions:
         self.table, self.images, self.masks = output / "decisions.csv", output / "images", output / "masks"
         self.pending = output / ".pending"
         self.thread_lock = threading.Lock()
+        self.checksums: dict[Path, tuple[tuple[int, int], str]] = {}
         if output.exists() and any(output.iterdir()) and not self.table.exists():
             raise ValueError(f"{output} is not empty and has no {self.table.name}. Choose another --output.")
         output.mkdir(parents=True, exist_ok=True)
@@ -84,7 +85,7 @@ class Decisions:
             file.seek(0)
             data = file.read()
             if not data.startswith(HEADER) and not HEADER.startswith(data):
-                raise ValueError(f"{self.table}: another table than this version writes. Choose another --output.")
+                raise ValueError(f"{self.table}: {other_table(data)}. Choose another --output.")
             whole = data[: data.rfind(b"\n") + 1]
             if whole != data:
                 file.truncate(len(whole))
@@ -110,6 +111,7 @@ class Decisions:
         points: list[tuple[float, float, int]] = (),
         seconds: float = 0.0,
         expected_jaccard: float | None = None,
+        photo: str = "",
     ) -> None:
         """
         Keep a decision; when this returns it is on disk.
@@ -123,11 +125,12 @@ class Decisions:
             points: the clicks, (x, y, label) in pixels of the image.
             seconds: for which the image was looked at.
             expected_jaccard: of `found`.
+            photo: [`checksum`] of the file that the person saw.
 
         Raises:
             OtherDecision: there are more decisions than were seen.
-            FileExistsError: a file of this name in `images/` or `masks/` is not of this table.
-            ValueError: no such decision; a mask that is missing, or not wanted.
+            FileExistsError: as of [`refusals`].
+            ValueError: no such decision; a mask that is missing, or not wanted; another photo than the person saw.
             OSError: the disk is full, or the image is gone.
         """
         if decision not in DECISIONS:
@@ -138,8 +141,10 @@ class Decisions:
             earlier = rows.get(table_text(image.name), [])
             if len(earlier) != seen:
                 raise OtherDecision(f"{image.name}: somebody else has decided {earlier[-1]['decision']!r} meanwhile.")
-            if not self.is_owner(earlier):
-                self.check_free(image)
+            if why := self.refusals([image], rows).get(image):
+                raise FileExistsError(why)
+            if earlier:  # its files may still be staged, where another server was killed
+                self.place(image.name, earlier[-1], self.is_owner(earlier))
             row = {
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "image": image.name,
@@ -147,6 +152,8 @@ class Decisions:
                 "seconds": round(seconds, 1),
                 "clicks": len(points),
                 "points": write_points(points),
+                "photo": photo,
+                "mask": "",
                 "made_by": self.made_by,
             }
             if expected_jaccard is not None:
@@ -154,59 +161,109 @@ class Decisions:
             if mask is not None:
                 if not image.is_file():
                     raise FileNotFoundError(f"{image}: no such file. It was moved since the review began.")
-                staged = mask_path(self.pending, image)
-                write_mask(mask, staged)
-                row["mask"] = digest(staged)
+                staged, staged_mask = self.pending / image.name, mask_path(self.pending, image)
+                write_mask(mask, staged_mask)
+                write_atomically(staged, lambda partial: shutil.copyfile(image, partial))
+                row["photo"], row["mask"] = digest(staged), digest(staged_mask)
                 if found is not None:
                     row["jaccard"] = round(float(jaccard(confusion_counts(mask, found))), 4)
+            elif image.is_file():
+                row["photo"] = digest(image)
+            if photo and row["photo"] != photo:
+                raise ValueError(f"{image}: the file was replaced since it was shown. Load the page again.")
             append(file, csv_line(row.get(column, "") for column in COLUMNS))
-            self.place(image, decision, row.get("mask", ""), self.is_owner(earlier))
+            self.place(image.name, row, self.is_owner(earlier))
 
-    def finish(self, images: list[Path]) -> None:
-        """What a killed server left: masks and images of decided rows get their places, all else of it goes."""
+    def finish(self) -> None:
+        """What a killed server left: masks and images of last rows get their places, all else of it goes."""
         with self.locked() as (_, rows):
-            for image in images:
-                if of_image := rows.get(table_text(image.name)):
-                    self.place(image, of_image[-1]["decision"], of_image[-1]["mask"], self.is_owner(of_image))
+            stems = {}  # as the table has them → of the files
+            for folder in (self.images, self.masks, self.pending):
+                for path in folder.iterdir():
+                    stem = path.name.removesuffix(mask_path(Path(), "").name) if is_mask_name(path) else path.stem
+                    stems[table_text(stem)] = stem
+            for name, of_image in rows.items():
+                if (stem := stems.get(Path(name).stem)) is not None:
+                    self.place(stem + Path(name).suffix, of_image[-1], self.is_owner(of_image))
             shutil.rmtree(self.pending)
             self.pending.mkdir()
-            for folder in (self.images, self.masks):
-                remove_files(folder, PARTIAL)
 
-    def place(self, image: Path, decision: str, mask_digest: str, is_owner: bool) -> None:
-        """The files as the decision wants them. At each moment, all images of the set have their masks."""
-        target, mask, staged = self.images / image.name, mask_path(self.masks, image), mask_path(self.pending, image)
-        if decision == "unusable":
+    def place(self, name: str, row: dict[str, str], is_owner: bool) -> None:
+        """The files as the row wants them. At each moment, all images of the set have their own masks."""
+        target, mask = self.images / name, mask_path(self.masks, name)
+        if row["decision"] == "unusable":
             if is_owner:
                 target.unlink(missing_ok=True)
                 mask.unlink(missing_ok=True)
             return
-        if staged.exists() and digest(staged) == mask_digest:
-            staged.replace(mask)
-        if mask.exists() and not target.exists() and image.exists():
-            write_atomically(target, lambda partial: shutil.copyfile(image, partial))
+        staged, staged_mask = self.pending / name, mask_path(self.pending, name)
+        has_image = holds(staged, row["photo"])
+        if has_image and not holds(target, row["photo"]):
+            target.unlink(missing_ok=True)
+        if holds(staged_mask, row["mask"]):
+            staged_mask.replace(mask)
+        if has_image:
+            staged.replace(target)
 
     def is_decided(self, image: Path, rows: dict[str, list[dict[str, str]]]) -> bool:
-        """Its last row stands, and its files are where they belong."""
+        """Its last row stands, is of this photo, and its files are where they belong."""
         of_image = rows.get(table_text(image.name))
         if not of_image:
             return False
         has_files = (self.images / image.name).exists() and mask_path(self.masks, image).exists()
-        return has_files or of_image[-1]["decision"] == "unusable"
+        return (has_files or of_image[-1]["decision"] == "unusable") and self.is_of(of_image[-1], image)
+
+    def is_of(self, row: dict[str, str], image: Path) -> bool:
+        """The photo is the one that was decided; one that is gone was not replaced."""
+        try:
+            return self.checksum(image) == row["photo"]
+        except FileNotFoundError:
+            return True
+        except OSError:
+            return False
+
+    def checksum(self, image: Path) -> str:
+        """Of a photo's file, which is read again only after a change."""
+        status = image.stat()
+        state = (status.st_mtime_ns, status.st_size)
+        if self.checksums.get(image, ("", ""))[0] != state:
+            self.checksums[image] = state, digest(image)
+        return self.checksums[image][1]
 
     @staticmethod
     def is_owner(rows: list[dict[str, str]]) -> bool:
         """The image's files in the set come from these rows."""
         return any(row["mask"] for row in rows)
 
-    def check_free(self, image: Path) -> None:
-        for path in (self.images / image.name, mask_path(self.masks, image)):
-            if os.path.lexists(path):
-                raise FileExistsError(f"{path} is not of this review, and would be replaced. Move it away.")
+    def refusals(self, images: Iterable[Path], rows: dict[str, list[dict[str, str]]]) -> dict[Path, str]:
+        """Images that would take another file's place in the set → why."""
+        names = {Path(name).stem: name for name in rows}
+        refused = {}
+        for image in images:
+            name = table_text(image.name)
+            other = names.get(Path(name).stem, name)
+            if other != name:
+                refused[image] = f"{image}: its mask would be that of {other} in {self.table}. Rename one of them."
+            elif not self.is_owner(rows.get(name, [])):
+                for path in (self.images / image.name, mask_path(self.masks, image)):
+                    if os.path.lexists(path):
+                        refused[image] = f"{path} is not of this review, and would be replaced. Move it away."
+        return refused
+
+
+def other_table(data: bytes) -> str:
+    found = data.split(b"\n")[0].decode("utf-8", errors="replace").split(",")
+    if found == [column for column in COLUMNS if column != "photo"]:
+        return "an earlier version's table, without the column 'photo'"
+    return "another table than this version writes"
 
 
 def digest(path: Path) -> str:
     return f"{crc32(path.read_bytes()):08x}"
+
+
+def holds(path: Path, checksum: str) -> bool:
+    return path.exists() and digest(path) == checksum
 
 
 def write_points(points: list[tuple[float, float, int]]) -> str:

@@ -2,13 +2,15 @@
 
 import atexit
 import shutil
+from collections import Counter
 from html import escape
 from pathlib import Path
 
 from ..extras import needing
 from ..inference.prediction_table import printable
-from ..page.server import set_environment
-from .decisions import OtherDecision
+from ..page.evidence import trust_word
+from ..page.server import CLOSED, set_environment
+from .decisions import DECISIONS, OtherDecision
 from .queue import Queue
 from .reviewer import Reviewer, takes_clicks
 
@@ -17,8 +19,18 @@ KEEP_SECONDS = 900  # the pictures that were shown
 TICK_SECONDS = 2
 VERDICTS = {"accept": "Accept (A)", "no lesion": "No lesion (N)", "unusable": "Unusable (U)"}
 LABELS = {"lesion": 1, "skin": 0}
-CSS = "#photo img { max-height: 75vh; } #state progress { width: 100%; }"
-# A key presses the button whose name ends in it; a key that is held presses it once.
+WORDS = {"no lesion": "without lesion"}
+CSS = """
+#photo img {max-height: 75vh; cursor: crosshair}
+#state b {overflow-wrap: anywhere}
+#state progress {display: block; width: 100%; height: .5rem; margin-top: .25rem; appearance: none; border: 0;
+    background: var(--border-color-primary); border-radius: 4px}
+#state progress::-webkit-progress-bar {background: var(--border-color-primary); border-radius: 4px}
+#state progress::-webkit-progress-value {background: var(--primary-700); border-radius: 4px}
+#state progress::-moz-progress-bar {background: var(--primary-700); border-radius: 4px}
+"""
+# A key presses the button whose name ends in it; a key that is held presses it once. Gradio drops a click on a picture
+# that is not loaded yet, the one of the click before: it waits.
 SCRIPT = """<script>
 document.addEventListener("keydown", (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
@@ -27,6 +39,12 @@ document.addEventListener("keydown", (event) => {
     if (key === "s") document.querySelector("#label input:not(:checked)")?.click();
     else if (/^[abnuz]$/.test(key)) document.querySelector(`#key-${key}`)?.click();
 });
+document.addEventListener("click", (event) => {
+    const picture = event.target;
+    if (!picture.matches?.("#photo img") || picture.complete) return;
+    event.stopPropagation();
+    picture.addEventListener("load", () => picture.dispatchEvent(new MouseEvent("click", event)), {once: true});
+}, true);
 </script>"""
 
 
@@ -51,16 +69,14 @@ def launch(queue: Queue, port: int = 7860) -> None:
         app_kwargs={"middleware": [Middleware(Gate, [upload_folder()])]},
         server_name=HOST,
         server_port=port,
-        run_history=False,
-        enable_monitoring=False,
-        share=False,
-        ssr_mode=False,
-        pwa=False,
+        **CLOSED,
         footer_links=[],
         theme=make_theme(),
         css=CSS,
         head=SCRIPT,
     )
+    print(f"http://{HOST}:{port}  Ctrl-C ends it", flush=True)
+    page.block_thread()
 
 
 def build_page(queue: Queue):
@@ -86,6 +102,7 @@ def build_page(queue: Queue):
                     interactive=False,
                     buttons=[],
                     label="Photo and mask",
+                    alt_text="Photo with the outline of its mask",
                     show_label=False,
                     elem_id="photo",
                 )
@@ -99,7 +116,7 @@ def build_page(queue: Queue):
                     )
                     for verdict, name in VERDICTS.items()
                 }
-                back = gr.Button("Back (B)", elem_id="key-b")
+                back = gr.Button("Back (B)", interactive=False, elem_id="key-b")
                 label = gr.Radio(
                     list(LABELS),
                     value="lesion",
@@ -111,15 +128,20 @@ def build_page(queue: Queue):
                     "Undo click (Z)", interactive=False, elem_id="key-z", visible=takes_clicks(queue.model)
                 )
         event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
-        shown = [reviewer, view, photo, state, *buttons.values(), undo]
+        # a click while the mask of the one before is made waits its turn
+        in_turn = {**silent, "trigger_mode": "multiple"}
+        shown = [reviewer, view, photo, state, *buttons.values(), back, undo, label]
 
         def show(current: Reviewer, with_photo: bool = True) -> list:
             has_photo = current.photo is not None
             # before the words, which have its expected Jaccard
-            picture = (current.picture() if has_photo else None) if with_photo else gr.skip()
+            picture = gr.skip()
+            if with_photo:
+                picture = gr.update(value=current.picture() if has_photo else None, visible=has_photo)
             can_press = [gr.update(interactive=has_photo)] * len(buttons)
-            can_undo = gr.update(interactive=bool(current.points))
-            return [current, str(current.view), picture, describe(current), *can_press, can_undo]
+            can_go_back, can_undo = (gr.update(interactive=bool(past)) for past in (current.history, current.points))
+            switch = gr.update(visible=has_photo and takes_clicks(queue.model))
+            return [current, str(current.view), picture, describe(current), *can_press, can_go_back, can_undo, switch]
 
         def begin(request: gr.Request) -> list:
             return show(Reviewer(request.session_hash, queue))
@@ -137,7 +159,7 @@ def build_page(queue: Queue):
             if current.photo is not None and number == str(current.view):
                 try:
                     change()
-                except OtherDecision as error:
+                except (OtherDecision, FileExistsError) as error:
                     gr.Warning(escape(printable(str(error))))
                     current.go_on()
                 except (OSError, ValueError) as error:
@@ -162,9 +184,10 @@ def build_page(queue: Queue):
         for verdict, button in buttons.items():
             button.click(decide(verdict), [reviewer, view], shown, **event)
         back.click(go_back, reviewer, shown, **event)
-        undo.click(lambda current, number: act(current, number, current.undo), [reviewer, view], shown, **event)
+        undo.click(lambda current, number: act(current, number, current.undo), [reviewer, view], shown, **in_turn)
         if takes_clicks(queue.model):
-            photo.select(click, [reviewer, view, label], shown, **silent)
+            photo.select(click, [reviewer, view, label], shown, **in_turn)
+        view.change(None, None, label, js="() => 'lesion'", **silent)  # each photo begins with it
         page.load(begin, None, shown, **event)
         gr.Timer(TICK_SECONDS).tick(tick, reviewer, shown, **silent)
         page.unload(close)
@@ -175,26 +198,36 @@ def describe(reviewer: Reviewer) -> str:
     """What is shown, how far the review is, and what could not be read, as HTML."""
     progress = reviewer.queue.progress()
     decided, images = progress["decided"], progress["images"]
-    lines = []
+    lines, segmented = [], ""
+    if progress["segmented"] < progress["waiting"]:
+        segmented = f" · {progress['segmented']} of {progress['waiting']} segmented"
     if reviewer.photo is not None:
         name = escape(printable(reviewer.photo.path.name))
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
+        if reviewer.is_replaced:
+            before = f" · replaces another photo of this name, decided before: {reviewer.decision}"
         clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
-        lines.append(f"<b>{name}</b> · expected Jaccard {reviewer.expected_jaccard:.2f}{clicks}{before}")
+        expected = f"{trust_word(reviewer.expected_jaccard)} · expected Jaccard {reviewer.expected_jaccard:.2f}"
+        lines += [f"<b>{name}</b>{before}", f"{expected}{clicks}"]
     elif reviewer.queue.error:
         lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
-    elif progress["segmented"] < progress["waiting"]:
+    elif segmented:
         lines.append("The next image is being segmented.")
+    elif decided == images:
+        folder = escape(printable(str(reviewer.decisions.output)))
+        counts = Counter(reviewer.queue.decided().values())
+        lines.append(
+            "All are decided: " + ", ".join(f"{counts[name]} {WORDS.get(name, name)}" for name in DECISIONS) + "."
+        )
+        lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
-        lines.append("No image waits.")
-    lines.append(f"{decided} of {images} decided")
-    lines.append(f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>')
-    if progress["segmented"] < progress["waiting"]:
-        lines.append(f"{progress['segmented']} of {progress['waiting']} segmented")
+        lines.append("No image waits: what is not decided is shown in another browser.")
+    bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'
+    lines.append(f"{decided} of {images} decided{segmented}{bar}")
     if failed := reviewer.queue.failed:
         reasons = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
         count = f"{len(failed)} file{'s' if len(failed) != 1 else ''}"
-        lines.append(f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>")
+        lines[-1] += f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>"
     return "<br>".join(lines)
 
 

@@ -37,7 +37,7 @@ class Queue:
     Images with the Jaccard that their masks are expected to have; [`next`] gives each browser another one.
 
     Args:
-        images: all of the folder; those that are decided are not segmented again.
+        images: all of the folder; those that are decided, or refused ([`Decisions.refusals`]), are not segmented.
         failed: image → why it cannot be reviewed; unreadable ones are added.
     """
 
@@ -52,14 +52,16 @@ class Queue:
     ):
         self.images, self.decisions = {table_text(image.name): image for image in images}, decisions
         self.model, self.processor, self.batch_size = model, processor, batch_size
-        self.failed = dict(failed or {})
+        rows = decisions.rows()
+        self.failed = {**(failed or {}), **decisions.refusals(images, rows)}
         self.expected: dict[Path, float] = {}
         self.shown: dict[str, Path] = {}  # browser → the image that it shows
         self.lock = threading.Lock()
         self.is_stopped = False
         self.error = ""
-        rows = decisions.rows()
-        self.waiting = [image for image in images if not decisions.is_decided(image, rows)]
+        self.known: tuple[int, dict[Path, str]] = (-1, {})  # size of the table, what it says
+        decided = self.decided()
+        self.waiting = [image for image in images if image not in decided and image not in self.failed]
 
     def start(self) -> threading.Thread:
         thread = threading.Thread(target=self.segment_all, daemon=True)
@@ -85,13 +87,13 @@ class Queue:
         The undecided image with the lowest expected Jaccard of those that are segmented and no other browser shows;
         `None` where there is none. It is now shown by this browser.
         """
-        rows = self.decisions.rows()
+        decided = self.decided()
         with self.lock:
             elsewhere = {image for other, image in self.shown.items() if other != browser}
             left = [
                 image
                 for image in self.expected
-                if image not in elsewhere and image not in self.failed and not self.decisions.is_decided(image, rows)
+                if image not in elsewhere and image not in self.failed and image not in decided
             ]
             image = min(left, key=lambda image: (self.expected[image], image.name), default=None)
             if image is None:
@@ -115,13 +117,25 @@ class Queue:
         with self.lock:
             self.failed[image] = why
 
+    def decided(self) -> dict[Path, str]:
+        """Image → its decision; looked up again where somebody has decided since."""
+        size = self.decisions.table.stat().st_size
+        if size != self.known[0]:
+            rows = self.decisions.rows()
+            decided = {
+                image: rows[name][-1]["decision"]
+                for name, image in self.images.items()
+                if self.decisions.is_decided(image, rows)
+            }
+            self.known = size, decided
+        return self.known[1]
+
     def progress(self) -> dict[str, int]:
         """Counts: `images` that can be reviewed, `waiting` at the start, `segmented` of these, `decided`, `failed`."""
-        rows = self.decisions.rows()
+        decided = self.decided()
         with self.lock:
-            decided = {image for image in self.images.values() if self.decisions.is_decided(image, rows)}
             return {
-                "images": len(decided | (set(self.images.values()) - set(self.failed))),
+                "images": len(decided.keys() | (set(self.images.values()) - set(self.failed))),
                 "waiting": len(self.waiting),
                 "segmented": len(self.expected) + sum(image in self.failed for image in self.waiting),
                 "decided": len(decided),

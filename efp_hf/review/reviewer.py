@@ -13,11 +13,11 @@ from ..inference.drawing import outline_lesion
 from ..inference.folder import predict_one, read_for_model, segment_read
 from ..inference.prediction_table import table_text
 from ..modeling_efp import EFPForSegmentation
+from ..page.marks import Marks
+from ..page.photo import PREVIEW_SIDE, make_preview
+from ..page.pictures import draw_marks
 from .decisions import read_points
 from .queue import Queue
-
-PREVIEW_SIDE = 1024  # longer side of the picture on the page
-POINT_COLORS = {1: (0, 255, 80), 0: (255, 80, 60)}  # lesion, skin
 
 
 def takes_clicks(model: EFPForSegmentation | ExportedModel) -> bool:
@@ -37,11 +37,10 @@ class Photo:
         if isinstance(read, str):
             raise ValueError(read)
         self.image, self.size = read
-        self.preview = self.image.copy()
-        self.preview.thumbnail((PREVIEW_SIDE, PREVIEW_SIDE))
+        self.preview = enlarge(make_preview(self.image, path, self.size))
         self.path, self.processor, self.correction = path, processor, None
         if takes_clicks(model):
-            self.correction = Correction(self.image, model, processor)
+            self.correction = Correction(self.image, model, processor, self.size)
         else:
             (self.logits,) = segment_read([read], model, processor)
 
@@ -61,9 +60,7 @@ class Photo:
             if prediction.error is not None:
                 raise ValueError(prediction.error)
             return prediction.mask, prediction.expected_jaccard
-        across, down = self.image.width / self.size[1], self.image.height / self.size[0]
-        clicks = [(x * across, y * down, label) for x, y, label in points]
-        result = self.correction.segment(clicks, target_size=size)
+        result = self.correction.segment(points, target_size=size)
         return result["segmentation"].numpy(force=True), result["expected_jaccard"]
 
 
@@ -76,17 +73,22 @@ class Reviewer:
     def __init__(self, browser: str, queue: Queue):
         self.browser, self.queue, self.decisions = browser, queue, queue.decisions
         rows = self.decisions.rows()
-        latest = sorted(rows, key=lambda name: rows[name][-1]["time"])
-        self.history = [queue.images[name] for name in latest if name in queue.images]  # to go back to
+        decided = queue.decided()
+        self.history = sorted(decided, key=lambda image: rows[table_text(image.name)][-1]["time"])  # to go back to
+        self.left: list[Path] = []  # of these by another [`go_back`]
         self.photo: Photo | None = None
         self.points: list[tuple[float, float, int]] = []
         self.decision, self.seen, self.started = "", 0, 0.0
+        self.is_replaced = False  # the decision is of another photo of this name
+        self.checksum = ""
         self.expected_jaccard = 0.0  # of the last [`picture`]
         self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
         self.go_on()
 
     def go_on(self) -> None:
         """Shows the queue's next image; none where none waits."""
+        self.history += reversed(self.left)
+        self.left = []
         while (image := self.queue.next(self.browser)) is not None and not self.open(image):
             pass
         if image is None:
@@ -96,22 +98,28 @@ class Reviewer:
     def open(self, image: Path) -> bool:
         """Shows an image, with the clicks of its last decision; `False` where it can no longer be read."""
         try:
-            self.photo = Photo(image, self.queue.model, self.queue.processor)
-        except ValueError as error:
+            checksum = self.decisions.checksum(image) if image.exists() else ""
+            photo = Photo(image, self.queue.model, self.queue.processor)
+        except (OSError, ValueError) as error:
             self.queue.fail(image, str(error))
             return False
+        self.photo, self.checksum = photo, checksum
         rows = self.decisions.rows().get(table_text(image.name), [])
         self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
-        is_corrected = self.decision == "corrected" and self.photo.correction is not None
-        self.points, self.started = read_points(rows[-1]["points"]) if is_corrected else [], time.monotonic()
+        self.is_replaced = bool(rows) and not self.decisions.is_of(rows[-1], image)
+        has_clicks = self.decision == "corrected" and not self.is_replaced and photo.correction is not None
+        self.points, self.started = read_points(rows[-1]["points"]) if has_clicks else [], time.monotonic()
         self.view += 1
         self.queue.show(self.browser, image)
         return True
 
     def go_back(self) -> None:
-        """Shows the image that was decided before; the one that is shown waits again."""
-        while self.history and not self.open(self.history.pop()):
-            pass
+        """Shows the image that was decided before; the one that is shown waits again, or is one to go back to again."""
+        left = [self.photo.path] if self.photo is not None and self.photo.path in self.queue.decided() else []
+        while self.history:
+            if self.open(self.history.pop()):
+                self.left += left
+                break
 
     def click(self, x: float, y: float, label: int) -> None:
         """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
@@ -133,7 +141,8 @@ class Reviewer:
             verdict: "accept", the mask as it is shown; "no lesion" or "unusable".
 
         Raises:
-            OtherDecision, OSError, ValueError: as [`Decisions.decide`]; the same image stays.
+            OtherDecision, OSError, ValueError: as [`Decisions.decide`]; the same image stays, but one whose place is
+                taken will not come again.
         """
         image = self.photo.path
         found, expected_jaccard = self.photo.mask()
@@ -144,28 +153,35 @@ class Reviewer:
             verdict = "corrected" if points else "accepted"
         elif verdict == "no lesion":
             mask = np.zeros_like(found)
-        self.decisions.decide(
-            image,
-            verdict,
-            mask,
-            self.seen,
-            found=found,
-            points=points,
-            seconds=time.monotonic() - self.started,
-            expected_jaccard=expected_jaccard,
-        )
-        self.history.append(image)
+        try:
+            self.decisions.decide(
+                image,
+                verdict,
+                mask,
+                self.seen,
+                found=found,
+                points=points,
+                seconds=time.monotonic() - self.started,
+                expected_jaccard=expected_jaccard,
+                photo=self.checksum,
+            )
+        except FileExistsError as error:
+            self.queue.fail(image, str(error))
+            raise
         self.go_on()
+        self.history.append(image)
 
     def picture(self) -> Image.Image:
         """The preview with the mask's outline and the clicks."""
         preview = self.photo.preview
         mask, self.expected_jaccard = self.photo.mask(self.points, preview.size[::-1])
-        pixels = np.array(outline_lesion(preview, mask))
-        radius = max(2, max(preview.size) // 150)
-        for x, y, label in self.points:
-            column = int(x * preview.width / self.photo.size[1])
-            row = int(y * preview.height / self.photo.size[0])
-            area = slice(max(0, row - radius), row + radius + 1), slice(max(0, column - radius), column + radius + 1)
-            pixels[area] = POINT_COLORS[label]
-        return Image.fromarray(pixels)
+        across, down = preview.width / self.photo.size[1], preview.height / self.photo.size[0]
+        clicks = tuple((x * across, y * down, label) for x, y, label in self.points)
+        return draw_marks(outline_lesion(preview, mask), Marks(clicks))
+
+
+def enlarge(picture: Image.Image) -> Image.Image:
+    """With a longer side of `PREVIEW_SIDE`: in a picture that is shown larger than it is, Gradio misplaces clicks."""
+    scale = PREVIEW_SIDE / max(picture.size)
+    size = tuple(max(1, round(side * scale)) for side in picture.size)
+    return picture if scale == 1 else picture.resize(size, Image.Resampling.BICUBIC)

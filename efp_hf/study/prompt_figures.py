@@ -34,7 +34,7 @@ def clicks_figure(results: Path, checkpoints: tuple[Path, ...]) -> Figure:
     Raises:
         FileNotFoundError: a checkpoint without rows, by name.
     """
-    figure = Figure(figsize=(6, 4))
+    figure = Figure(figsize=(7, 4))
     panel, boxes = figure.subplots(1, 2, sharey=True, width_ratios=(3, 1.3))
     for checkpoint, (color, marker, dashes) in zip(checkpoints, CLICKED_LOOKS, strict=True):
         rows = newest_rows(results / "prompts.csv", checkpoint, "prompts")
@@ -54,9 +54,9 @@ def clicks_figure(results: Path, checkpoints: tuple[Path, ...]) -> Figure:
     boxes.plot(range(len(grabcut)), grabcut, color=PURPLE, marker="v", linestyle="dotted", label="GrabCut")
     panel.set(xticks=CLICKS, xlabel="clicks", ylabel="mean J of the test images, 95 % interval")
     panel.legend(loc="lower right")
-    boxes.set(xticks=range(len(boxed)), xlabel="sides of the box off by up to", xlim=(-0.4, len(boxed) - 0.6))
+    boxes.set(xticks=range(len(boxed)), xlabel="box, off by up to", xlim=(-0.4, len(boxed) - 0.6))
     boxes.set_xticklabels([place.removesuffix(" off") for place in boxed.index])
-    boxes.legend(loc="lower right")
+    boxes.legend(loc="center", fontsize="small")
     return figure
 
 

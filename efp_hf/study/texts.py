@@ -11,6 +11,7 @@ from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_check
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
 from .frontier_table import frontier_table
 from .prompt_tables import prompts_block
+from .review_table import review_block
 from .speed_tables import short_speed_block, speed_block
 from .tables import last_row_about
 from .trials_table import trials_table
@@ -41,6 +42,7 @@ def blocks(results: Path) -> dict[str, str]:
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),
         "prompts": prompts_block(results, checkpoints),
+        "review": review_block(results, SHIPPED / DEFAULT_CHECKPOINT),
         "frontier": frontier_table(results),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),

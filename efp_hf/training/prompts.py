@@ -35,6 +35,21 @@ def with_prompt_encoder(model: EFPForSegmentation) -> EFPForSegmentation:
     return model
 
 
+def without_prompt_encoder(model: EFPForSegmentation) -> EFPForSegmentation:
+    """
+    The network without prompt encoder and prompted decoder, or itself where it has none. Without prompts these learn
+    nothing, and an encoder that learns is soon another than the one that they can read.
+    """
+    if model.prompt_encoder is None:
+        return model
+    config = copy.deepcopy(model.config)
+    config.prompt_size = 0
+    plain = EFPForSegmentation(config).to(model.device)
+    weights = model.state_dict()
+    plain.load_state_dict({name: weights[name] for name in plain.state_dict()})
+    return plain
+
+
 class PromptedLesionTrainer(LesionTrainer):
     """
     Trains prompt encoder and prompted decoder of a trained network with simulated prompts; all that makes the mask

@@ -223,10 +223,19 @@ def lesion_trainer(
     `remove_unused_columns=False` and `batch_eval_metrics=True`.
 
     Raises:
-        ValueError: arguments without these two, or a model with other than two labels.
+        ValueError: arguments without these two, a model with other than two labels, or one that takes prompts and whose
+            other parts learn: its prompt encoder and prompted decoder would no longer fit them.
     """
     if model.config.num_labels != 2:
         raise ValueError(f"`model` must have two labels, skin and lesion, to be scored, got {model.config.num_labels}.")
+    if getattr(model.config, "prompt_size", 0) and any(
+        parameter.requires_grad for part in (model.encoder, model.decoder) for parameter in part.parameters()
+    ):
+        raise ValueError(
+            f"`model` must take no prompts to be trained without them, got prompt_size={model.config.prompt_size}. "
+            "Pass efp_hf.training.prompts.without_prompt_encoder(model), or teach them: with_prompt_encoder(model) and "
+            "PromptedLesionTrainer."
+        )
     if arguments.remove_unused_columns or not arguments.batch_eval_metrics:
         raise ValueError(
             "`arguments` must have remove_unused_columns=False and batch_eval_metrics=True, got "

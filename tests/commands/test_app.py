@@ -1,7 +1,10 @@
+from types import SimpleNamespace
+
 import pytest
 
 from efp_hf.commands.app import main
-from efp_hf.page import server
+from efp_hf.page import layout, server
+from efp_hf.review import page as review_page
 
 
 @pytest.mark.parametrize(
@@ -41,3 +44,21 @@ def test_port_of_the_environment_is_checked_as_one_that_is_given(efp, monkeypatc
     assert efp("app", "--help").code == 0
     ran = efp("app")
     assert ran.code == 2 and ran.err == "efp app: argument --port: must be between 1 and 65535, got x\n"
+
+
+def test_servers_print_their_address_and_no_advertisement(monkeypatch, capsys, tiny_checkpoint):
+    done = []
+
+    def launch(**options):
+        done.append(options["quiet"] and options["prevent_thread_lock"])
+
+    blocks = SimpleNamespace(launch=launch, queue=lambda **_: None, block_thread=lambda: done.append("waits"))
+    for module in (layout, review_page):
+        monkeypatch.setattr(module, "build_page", lambda *_: blocks)
+    monkeypatch.setattr(server, "keep_clean", lambda _: None)
+    monkeypatch.setattr(server.signal, "signal", lambda *_: None)
+    server.launch(tiny_checkpoint, port=8080)
+    review_page.launch(None, 8081)
+    lines = capsys.readouterr().out.splitlines()
+    assert done == [True, "waits"] * 2
+    assert [line.split()[0] for line in lines] == ["http://127.0.0.1:8080", "http://127.0.0.1:8081"]

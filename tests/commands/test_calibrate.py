@@ -31,6 +31,25 @@ def test_postprocessing_is_chosen_on_validation_and_kept(efp, tmp_path, syntheti
     assert float(best["temperature"]) == EFPConfig.from_pretrained(folder).temperature != 1
 
 
+def test_a_size_with_which_prompts_do_not_work_is_refused(efp, tmp_path, synthetic_root, prompted_checkpoint):
+    call = ("calibrate", "--checkpoint", prompted_checkpoint, "--data", synthetic_root, "--image-sizes", 64, 200)
+    ran = efp(*call)
+    assert ran.code == 2 and "must be a multiple of 32, got 200×200" in ran.err
+    assert not (tmp_path / "calibration").exists()
+
+
+def test_masks_with_prompts_get_a_temperature_of_their_own(efp, tmp_path, synthetic_root, prompted_checkpoint, rows_of):
+    assert efp("calibrate", "--checkpoint", prompted_checkpoint, "--data", synthetic_root).code == 0
+    rows = rows_of(tmp_path / "calibration" / "jaccard_temperature.csv")
+    chosen = EFPImageProcessor.from_pretrained(prompted_checkpoint)
+    for prompted, name in (("False", "jaccard_temperature"), ("True", "prompted_jaccard_temperature")):
+        tried = [row for row in rows if row["prompted"] == prompted]
+        assert [float(row["jaccard_temperature"]) for row in tried] == list(JACCARD_TEMPERATURES)
+        closest = min(tried, key=lambda row: float(row["jaccard_error"]))
+        assert getattr(chosen, name) == float(closest["jaccard_temperature"])
+    assert len({row["mean_real"] for row in rows}) == 2  # they are other masks
+
+
 def test_what_a_calibration_chose_does_not_move_the_next_one(efp, tmp_path, synthetic_root, rows_of):
     shutil.copytree(find_checkpoint("efp-isic-nano"), tmp_path / "copy")
     found = []

@@ -303,7 +303,7 @@ def test_clicks_and_box_make_the_mask_that_a_correction_has(efp, tmp_path, promp
     model, processor = load_checkpoint(prompted_checkpoint)
     image, size = folder.read_for_model(photo, processor)
     correction = Correction(image, model, processor, size)
-    found = correction.segment([(310, 220, 1), (80, 95, 0)], (100, 90, 450, 350))
+    found = correction.segment([(310, 220, 1), (80, 95, 0)], (100, 90, 450, 350), threshold=0.4)
     assert np.array_equal(mask, found["probabilities"].numpy() > 0.4)
     (row,) = rows_of(tmp_path / "masks" / "predictions.csv")
     assert "points [(310.0, 220.0, 1), (80.0, 95.0, 0)], box (100.0, 90.0, 450.0, 350.0)" in row["made_by"]
@@ -316,8 +316,11 @@ def test_clicks_and_box_make_the_mask_that_a_correction_has(efp, tmp_path, promp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--points", "10,20,2"), "invalid click value: '10,20,2'"),
-        (("--box", "1,2,3"), "invalid box value"),
+        (("--points", "10,20,2"), "a click is X,Y or X,Y,0 (skin), got '10,20,2'"),
+        (("--points", "10,nan"), "a click is X,Y or X,Y,0 (skin), got '10,nan'"),
+        (("--points", "-5,x"), "argument --points"),
+        (("--box", "1,2,3"), "a box is L,T,R,B with L < R and T < B, got '1,2,3'"),
+        (("--box", "30,10,20,40"), "a box is L,T,R,B with L < R and T < B, got '30,10,20,40'"),
         (("--points", "10,20", "--overwrite"), "must be of one photo"),
     ],
 )
@@ -340,10 +343,28 @@ def test_the_border_of_a_photo_may_be_clicked(efp, tmp_path, prompted_checkpoint
     assert masks[0] != masks[1]
 
 
-def test_a_click_outside_of_the_photo_is_an_error_of_the_photo(efp, tmp_path, prompted_checkpoint, rows_of):
-    photo = EXAMPLES / "synthetic_1.jpg"
-    ran = efp("predict", photo, "--checkpoint", prompted_checkpoint, "--points", "5000,20")
-    assert ran.code == 1 and "must lie in the image of 600×450 pixels, got (5000.0, 20.0)" in ran.err
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        (("--points", "5000,20"), "must lie in the image of 600×450 pixels, got (5000.0, 20.0)"),
+        (("--points", "-5,20"), "must lie in the image of 600×450 pixels, got (-5.0, 20.0)"),
+        (("--box", "-5,20,60,80"), "must be (left, top, right, bottom) in the image of 600×450 pixels"),
+    ],
+)
+def test_prompts_outside_of_the_photo_are_refused_before_anything_is_made(
+    efp, tmp_path, prompted_checkpoint, prompts, message
+):
+    ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", prompted_checkpoint, *prompts)
+    assert ran.code == 2 and message in ran.err and not (tmp_path / "masks").exists()
+
+
+def test_a_box_without_lesion_is_noted(efp, tmp_path, prompted_checkpoint, rows_of):
+    model, _ = load_checkpoint(prompted_checkpoint)
+    model.prompted_decoder.classifier.bias.data.fill_(-50)
+    model.save_pretrained(prompted_checkpoint)
+    ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", prompted_checkpoint, "--box", "5,5,60,80")
+    (row,) = rows_of(tmp_path / "masks" / "predictions.csv")
+    assert ran.code == 0 and row["note"] == "no lesion found in the box"
 
 
 def test_a_checkpoint_without_prompts_says_so(efp, tiny_checkpoint):

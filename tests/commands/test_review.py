@@ -63,6 +63,16 @@ def test_coco_is_written_on_request(efp, photos, tmp_path):
     assert (ran.code, ran.err) == (2, "efp review: mine.json exists. Remove it, or choose another --coco.\n")
 
 
+def test_coco_has_what_a_killed_server_had_decided(efp, photos, tmp_path, monkeypatch):
+    store = Decisions(tmp_path / "mine")
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "place", lambda *_: None)  # as killed after the row
+        store.decide(photos / "p0.jpg", "accepted", np.ones((48, 64), dtype=bool))
+    assert list(store.images.iterdir()) == []
+    ran = efp("review", "nowhere", "--output", "mine", "--coco", "mine.json")
+    assert (ran.code, ran.out) == (0, "1 image in mine.json\n")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -5,6 +5,7 @@ import pytest
 
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.split import SPLITS
+from efp_hf.metrics import correction
 from efp_hf.training.fingerprint import fingerprint_of, write_fingerprint
 
 
@@ -138,7 +139,11 @@ def test_masks_have_no_training_images(efp):
     assert ran.code == 2 and "`--allow-training-images` must be used with a checkpoint, got --masks" in ran.err
 
 
-def test_prompts_are_scored_with_grabcut_beside(efp, tmp_path, synthetic_root, prompted_checkpoint, rows_of):
+def test_prompts_are_scored_with_grabcut_beside(
+    efp, monkeypatch, tmp_path, synthetic_root, prompted_checkpoint, rows_of
+):
+    monkeypatch.setattr(correction, "MAX_CLICKS", 3)
+    monkeypatch.setattr(correction, "CLICKS", (0, 1, 3))
     call = (
         "score",
         "--data",
@@ -153,7 +158,7 @@ def test_prompts_are_scored_with_grabcut_beside(efp, tmp_path, synthetic_root, p
     assert ran.code == 0, ran.err
     rows = rows_of(tmp_path / "scores" / "prompts.csv")
     given = [(row["prompts"], row["place"]) for row in rows]
-    assert len(given) == len(set(given)) == 2 * 6 + 2 * 3
+    assert len(given) == len(set(given)) == 2 * 3 + 2 * 3
     for name in ("box", "box, GrabCut"):
         assert [place for kind, place in given if kind == name] == ["0% off", "5% off", "10% off"]
     by_box = {row["place"]: float(row["jaccard"]) for row in rows if row["prompts"] == "box, GrabCut"}

@@ -1,4 +1,5 @@
 import os
+import shlex
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,41 @@ def test_training_with_prompts_leaves_the_automatic_mask(efp, tmp_path, syntheti
     after = EFPForSegmentation.from_pretrained(tmp_path / "runs" / "first").state_dict()
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert not torch.equal(before["decoder.classifier.weight"], after["prompted_decoder.classifier.weight"])
+
+
+def test_a_size_with_which_prompts_do_not_work_is_refused(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    call = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, "--prompts", "--image-size", 200)
+    ran = efp(*call, "--output", "run")
+    assert ran.code == 2 and "must be a multiple of 32, got 200×200" in ran.err and not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_teaching_prompts_goes_on_from_those_of_the_checkpoint(efp, tmp_path, synthetic_root, prompted_checkpoint):
+    still = ("--learning-rate", "0", "--weight-decay", "0")
+    call = ("train", "--data", synthetic_root, "--checkpoint", prompted_checkpoint, *SMALL, *still, "--prompts")
+    assert efp(*call).code == 0
+    before = EFPForSegmentation.from_pretrained(prompted_checkpoint).state_dict()
+    after = EFPForSegmentation.from_pretrained(tmp_path / "run").state_dict()
+    assert before.keys() == after.keys() and all(torch.equal(value, after[name]) for name, value in before.items())
+
+
+@pytest.mark.slow
+def test_fine_tuning_drops_the_prompts_and_says_how_to_teach_them_again(
+    efp, tmp_path, synthetic_root, prompted_checkpoint, rows_of
+):
+    call = ("train", "--data", synthetic_root, "--checkpoint", "./prompted", *SMALL)
+    ran = efp(*call, "--max-steps", "2")
+    assert ran.code == 0
+    line = "./prompted takes clicks and boxes; what is trained further here takes none. Teach it again afterwards: "
+    (said,) = [printed for printed in ran.out.splitlines() if printed.startswith(line)]
+    assert efp(*call, "--resume").code == 0
+    model = EFPForSegmentation.from_pretrained(tmp_path / "run")
+    assert model.config.prompt_size == 0 and not any("prompt" in name for name in model.state_dict())
+    assert {row["parameters"] for row in rows_of(tmp_path / "run" / "training.csv")} == {str(model.num_parameters())}
+
+    taught = shlex.split(said.removeprefix(line).removesuffix("…"))[1:]
+    assert efp(*taught, "again", *SMALL[:-2]).code == 0
+    assert EFPForSegmentation.from_pretrained(tmp_path / "again").config.prompt_size
 
 
 @pytest.mark.slow
@@ -281,12 +317,13 @@ def test_second_training_does_not_write_where_one_is_writing(efp, tmp_path, synt
 
 
 @pytest.mark.slow
-def test_train_streams_shards(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+@pytest.mark.parametrize("more", [(), ("--prompts",)])
+def test_train_streams_shards(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of, more):
     data = load_isic(synthetic_root)
     (tmp_path / "shards").mkdir()
     for split in ("train", "validation"):
         data[split].to_parquet(tmp_path / "shards" / f"{split}-0.parquet")
-    ran = efp("train", "--data", "./shards", "--streaming", "--checkpoint", tiny_checkpoint, *SMALL)
+    ran = efp("train", "--data", "./shards", "--streaming", "--checkpoint", tiny_checkpoint, *SMALL, *more)
     assert ran.code == 0
     assert rows_of(tmp_path / "run" / "training.csv")[0]["images"] == "streamed"
 
@@ -300,10 +337,11 @@ def test_streaming_needs_a_number_of_steps_and_shards(efp, tiny_checkpoint):
 
 
 @pytest.mark.slow
-def test_accelerate_launches_two_processes(tmp_path, synthetic_root, rows_of):
+@pytest.mark.parametrize("network", [("--encoder", "paper"), ("--checkpoint", "./prompted", "--prompts")])
+def test_accelerate_launches_two_processes(tmp_path, synthetic_root, prompted_checkpoint, rows_of, network):
     """With `--cpu` it would start one alone; `--multi_gpu` starts as many as it is told, with processors as well."""
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
-    arguments = ("--max-steps", "2", "--disable-tqdm", "--encoder", "paper", "--image-size", "32", "--output", "run")
+    arguments = ("--num-train-epochs", "1", "--disable-tqdm", *network, "--image-size", "32", "--output", "run")
     ran = subprocess.run(
         [*launch, "-m", "efp_hf", "train", "--data", str(synthetic_root), *arguments],
         cwd=tmp_path,

@@ -6,6 +6,7 @@ import pytest
 from conftest import tiny_model
 
 import efp_hf
+from efp_hf import EFPImageProcessor
 from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, load_checkpoint, weights_digest
 
 
@@ -58,6 +59,13 @@ def test_model_of_other_than_three_colours_is_refused(tmp_path, tiny_checkpoint)
     tiny_model(num_channels=1).save_pretrained(tmp_path)
     shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path)
     with pytest.raises(ValueError, match="the model must take the three colours of an image, got 1"):
+        load_checkpoint(tmp_path)
+
+
+def test_checkpoint_that_takes_prompts_has_a_size_that_its_encoder_keeps(tmp_path):
+    tiny_model(prompt_size=4).save_pretrained(tmp_path)
+    EFPImageProcessor(size={"height": 64, "width": 200}).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match=r"preprocessor_config.json: The input size .* multiple of 32, got 64×200"):
         load_checkpoint(tmp_path)
 
 

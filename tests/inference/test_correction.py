@@ -1,13 +1,16 @@
 """A photo and the clicks on it, one after another."""
 
+import re
+from types import SimpleNamespace
+
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import segment
-from efp_hf.inference.correction import Correction
+from efp_hf.inference.correction import Correction, fill_box, grown_box
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
@@ -15,10 +18,7 @@ CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
 
 @pytest.fixture
 def model():
-    model = tiny_model(prompt_size=4)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model()
 
 
 @pytest.fixture
@@ -41,12 +41,79 @@ def test_each_click_sees_the_mask_of_those_before(model, image):
     box = (5.0, 6.0, 70.0, 55.0)
     prompts = {"input_boxes": torch.tensor([box]) * scale.repeat(2)}
     logits = model(pixel_values, **prompts).logits
-    torch.testing.assert_close(correction.outputs(box=box).logits, logits)
+    torch.testing.assert_close(correction.step([], box).logits, logits)
     for number in range(1, 4):
         clicks = torch.tensor([CLICKS[:number]])
         prompts |= {"input_points": clicks[..., :2] * scale, "input_labels": clicks[..., 2].long()}
         logits = model(pixel_values, **prompts, input_masks=logits[:, 1:]).logits
-        torch.testing.assert_close(correction.outputs(CLICKS[:number], box).logits, logits)
+        torch.testing.assert_close(correction.step(CLICKS[:number], box).logits, logits)
+
+
+def cone(size: int = 64) -> torch.Tensor:
+    """Logits of skin and lesion; the lesion's probability falls from the middle to the border."""
+    steps = torch.arange(size) + 0.5 - size / 2
+    distance = (steps[:, None] ** 2 + steps**2).sqrt()
+    return torch.stack([torch.zeros(size, size), 4 - distance / 4])[None]
+
+
+@pytest.mark.parametrize("threshold", [0.5, 0.3])
+@pytest.mark.parametrize("radius", [10, 16, 20])
+def test_a_mask_fills_its_box(radius, threshold):
+    logits, box = cone(), (32 - radius, 32 - radius, 32 + radius, 32 + radius)
+    moved = fill_box(logits, box, threshold)
+    shift = (moved - logits)[0, 1][grown_box(box)]
+    assert torch.equal(moved[:, 0], logits[:, 0]) and shift.max() - shift.min() < 1e-5
+    mask = moved.softmax(1)[0, 1] > threshold
+    assert abs(mask.any(0).sum() / 2 - radius) <= 3
+    before = logits.softmax(1)[0, 1] > threshold
+    assert abs(mask.any(0).sum() / 2 - radius) <= abs(before.any(0).sum() / 2 - radius)
+
+
+def test_a_mask_that_fills_its_box_and_one_that_no_threshold_finds_stay():
+    logits = cone()
+    for box in [(16, 16, 48, 48), (1, 1, 5, 5)]:
+        inside = (0, 1, *grown_box(box))
+        assert torch.equal(fill_box(logits, box, 0.5)[inside], logits[inside])
+
+
+def reach(mask: torch.Tensor) -> tuple[int, int, int, int]:
+    """Left, top, right, bottom."""
+    rows, columns = mask.any(1).nonzero(), mask.any(0).nonzero()
+    return columns[0].item(), rows[0].item(), columns[-1].item() + 1, rows[-1].item() + 1
+
+
+@pytest.mark.parametrize("threshold", [1e-6, 0.5, 0.98])
+def test_a_mask_reaches_a_tenth_of_the_box_beyond_it_and_to_clicks(threshold):
+    logits, box = cone(), (20, 22, 40, 32)
+    logits[:, 1] += 40  # lesion everywhere
+    assert reach(fill_box(logits, box, threshold).softmax(1)[0, 1] > threshold) == (18, 21, 42, 33)
+    clicked = fill_box(logits, box, threshold, [(30, 25), (50, 28)]).softmax(1)[0, 1] > threshold
+    assert reach(clicked) == (17, 21, 53, 33)
+
+
+def test_a_box_on_skin_has_an_empty_mask():
+    assert not (fill_box(cone(), (0, 0, 6, 6), 0.5).softmax(1)[0, 1] > 0.5).any()
+
+
+def test_a_box_is_filled_from_the_threshold_that_is_given(model, image):
+    correction, box = Correction(image, model, PROCESSOR), (10.0, 10.0, 60.0, 50.0)
+    correction.step([], box).logits = cone()[..., 16:48, :]
+    scaled = (8.0, 10 * 32 / 60, 48.0, 50 * 32 / 60)
+    for threshold in (0.02, 0.98):
+        wanted = fill_box(cone()[..., 16:48, :], scaled, threshold)
+        torch.testing.assert_close(correction.outputs((), box, threshold).logits, wanted)
+        found = correction.segment((), box, threshold=threshold)
+        assert torch.equal(found["segmentation"], found["probabilities"] > threshold)
+    with pytest.raises(ValueError, match="`threshold` must be a probability"):
+        correction.outputs((), box, 1.5)
+
+
+def test_six_hundred_clicks_are_no_recursion(model, image):
+    model.forward = lambda **_: SimpleNamespace(logits=torch.zeros(1, 2, 1, 1))
+    correction = Correction(image, model, PROCESSOR)
+    clicks = [(x % 80, 5.0, x % 2) for x in range(600)]
+    correction.outputs(clicks)
+    assert len(correction.steps) == 601
 
 
 def test_what_was_asked_before_costs_nothing(model, image):
@@ -69,6 +136,12 @@ def test_a_reduced_copy_counts_the_pixels_of_the_photo(model, image):
     found = Correction(small, model, PROCESSOR, size=(60, 80))
     torch.testing.assert_close(found.outputs(CLICKS).logits, expected)
     assert found.segment(CLICKS)["segmentation"].shape == (60, 80)
+
+
+@pytest.mark.parametrize("point", [(30, 20), (30, 20, 0.7), (30, 20, -10), 5])
+def test_a_click_that_is_none_is_named(model, image, point):
+    with pytest.raises(ValueError, match=r"must be of \(x, y, label\).* got " + re.escape(repr(point))):
+        Correction(image, model, PROCESSOR).segment([point])
 
 
 def test_prompts_outside_the_photo_are_named_in_its_pixels(model, image):
@@ -100,3 +173,13 @@ def test_the_border_of_a_photo_is_in_the_input(model, image, width, size):
         assert (row > size[0] / 2, column > size[1] / 2) == (y > 0, x > 0), (x, y)  # it acts where it is
     for box in [(0, 0, width, height), (width - 1, height - 1, width, height), (0, 0, 1, 1)]:
         assert not torch.equal(correction.outputs(box=box).logits[0, 1], unboxed), box
+
+
+def test_the_expected_jaccard_of_prompts_has_its_own_temperature(model, image):
+    surer = EFPImageProcessor(size={"height": 32, "width": 64}, prompted_jaccard_temperature=3.0)
+    plain, own = (Correction(image, model, processor) for processor in (PROCESSOR, surer))
+    assert own.segment()["expected_jaccard"] == plain.segment()["expected_jaccard"]
+    for given in ({"points": CLICKS[:1]}, {"box": (5, 6, 70, 55)}):
+        one, other = plain.segment(**given), own.segment(**given)
+        assert torch.equal(one["segmentation"], other["segmentation"])
+        assert one["expected_jaccard"] != other["expected_jaccard"]

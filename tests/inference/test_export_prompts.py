@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
@@ -19,10 +19,7 @@ CLOSE = {"rtol": 0, "atol": 1e-4}
 def prompted_model():
     """A tiny model with the plain pyramid, which is traced in half the time, whose prompts change something."""
     torch.manual_seed(0)
-    model = tiny_model(prompt_size=4, use_cross_scale=False)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight)
-    return model
+    return tiny_prompted_model(use_cross_scale=False)
 
 
 @pytest.fixture(scope="module", params=["onnx", "openvino"])
@@ -81,16 +78,19 @@ def test_prompts_and_sizes_that_cannot_be_are_named(both):
 
 
 @pytest.mark.slow
-def test_int8_leaves_the_graphs_of_a_correction_as_they_are(tmp_path):
+def test_each_graph_holds_its_own_weights_and_int8_makes_the_automatic_mask_alone(tmp_path):
     model, processor = prompted_model(), EFPImageProcessor(size={"height": 32, "width": 64})
     image = draw_lesion(0, 60, 80)[0]
     export_model(model, processor, tmp_path / "int8", "onnx", [image])
-    exported = load_checkpoint(tmp_path / "int8")[0]
+    int8 = load_checkpoint(tmp_path / "int8")[0]
+    assert list(int8.components) == [WHOLE] and int8.prompt_encoder is None
+    export_model(model, processor, tmp_path / "float", "onnx")
+    exported = load_checkpoint(tmp_path / "float")[0]
     expected = Correction(image, model, processor).outputs(CLICKS).logits
     torch.testing.assert_close(Correction(image, exported, processor).outputs(CLICKS).logits, expected, **CLOSE)
     assert sorted(exported.components) == sorted([WHOLE, ENCODER, DECODER, PROMPTED_DECODER])
     for graph in (WHOLE, DECODER, PROMPTED_DECODER):  # each holds its own weights alone
-        content = (tmp_path / "int8" / f"{graph}.onnx").read_bytes()
+        content = (tmp_path / "float" / f"{graph}.onnx").read_bytes()
         assert (b"prompted_decoder.fusion" in content) == (b"prompt_encoder" in content) == (graph == PROMPTED_DECODER)
         assert (b"decoder.fusion" in content.replace(b"prompted_decoder", b"")) == (graph != PROMPTED_DECODER)
 

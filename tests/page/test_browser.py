@@ -20,26 +20,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from conftest import REPOSITORY, tiny_model
+from conftest import REPOSITORY
 from PIL import Image
 
-from efp_hf import EFPImageProcessor
 from efp_hf.data.files import read_mask
 
 EXAMPLES = REPOSITORY / "examples"
 PHOTO, TRUTH = EXAMPLES / "synthetic_1.jpg", EXAMPLES / "synthetic_1_segmentation.png"
 CHECKPOINT = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
 TABS = ("Segment", "Measure", "Trust", "Compare", "Look inside", "Many images", "API")
 WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 
@@ -103,15 +91,6 @@ def server(tmp_path_factory):
     started = Server(tmp_path_factory.mktemp("server"), "--mcp", "--checkpoint", str(CHECKPOINT))
     yield started
     started.stop()
-
-
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
 
 
 @pytest.fixture
@@ -197,7 +176,7 @@ def test_segment_shows_the_lesion_and_the_threshold_redraws_it(page):
 
 def test_an_example_can_be_segmented(page):
     page.locator("#examples button").first.click()
-    page.wait_for_selector("#view .efp-compare img")
+    page.wait_for_selector("#picture img")
     assert not page.locator("#examples").is_visible()
     assert "expected jaccard" in page.inner_text("#view [role=status]").lower()
     page.click("#photo button[aria-label='Remove Image']")
@@ -223,17 +202,6 @@ def test_downloads_are_those_of_the_command_line(page, tmp_path):
     page.keyboard.press("Tab")
     page.wait_for_function("() => document.querySelector('#probabilities').innerText.includes('0.95')")
     assert download(page, "#get_mask")[0].read_bytes() != mask.read_bytes()
-
-
-def test_before_and_after_follow_the_keyboard(page):
-    segment(page)
-    page.focus(".efp-cut input")
-    after = page.locator(".efp-after")
-    shown = after.evaluate("image => getComputedStyle(image).clipPath")
-    for _ in range(30):
-        page.keyboard.press("ArrowLeft")
-    assert page.input_value(".efp-cut input") == "70"
-    assert after.evaluate("image => getComputedStyle(image).clipPath") != shown
 
 
 def test_measure_gives_millimetres_for_a_scale(page):
@@ -332,30 +300,11 @@ def test_large_photo_is_shown(page, tmp_path):
     with Image.open(PHOTO) as image:
         image.resize((4000, 3000), Image.Resampling.BICUBIC).save(tmp_path / "large.jpg", quality=92)
     choose_photo(page, tmp_path / "large.jpg")
-    page.wait_for_selector("#view .efp-compare img")
+    page.wait_for_selector("#picture img")
     page.get_by_text("4000 × 3000 pixels").wait_for()
 
 
 # -- a person who corrects
-
-
-@pytest.fixture(scope="module")
-def prompted_checkpoint(tmp_path_factory) -> Path:
-    torch.manual_seed(8)
-    model = tiny_model(prompt_size=4)
-    for after in model.prompt_encoder.after:
-        torch.nn.init.normal_(after.weight, std=2.0)
-    folder = tmp_path_factory.mktemp("checkpoint") / "prompted"
-    model.save_pretrained(folder)
-    EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def prompted_server(tmp_path_factory, prompted_checkpoint):
-    started = Server(tmp_path_factory.mktemp("prompted"), "--mcp", "--checkpoint", str(prompted_checkpoint))
-    yield started
-    started.stop()
 
 
 def marks(page) -> list[str]:
@@ -369,10 +318,10 @@ def click_picture(page, x, y, tap=False):
     page.touchscreen.tap(*place) if tap else page.mouse.click(*place)
 
 
-def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, prompted_server, prompted_checkpoint, tmp_path):
+def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, server, tmp_path):
     from gradio_client import Client, handle_file
 
-    with open_page(browser, prompted_server) as page:
+    with open_page(browser, server) as page:
         choose_photo(page)
         page.wait_for_selector("#picture img")
         automatic, _ = download(page, "#get_mask")
@@ -399,9 +348,9 @@ def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, prompted_serv
         clicks = [f"{first[0]},{first[1]}", f"{second[0]},{second[1]},0"]
         prompts = ["--points", *clicks, "--box", ",".join(map(str, box))]
         command = [sys.executable, "-m", "efp_hf", "predict", str(PHOTO), "--output", str(tmp_path / "masks"), *prompts]
-        subprocess.run([*command, "--checkpoint", str(prompted_checkpoint)], cwd=REPOSITORY, check=True)
+        subprocess.run([*command, "--checkpoint", str(CHECKPOINT)], cwd=REPOSITORY, check=True)
         assert corrected.read_bytes() == (tmp_path / "masks" / name).read_bytes()
-        client = Client(prompted_server.url, verbose=False, analytics_enabled=False)
+        client = Client(server.url, verbose=False, analytics_enabled=False)
         given = {"points": [first, second], "labels": [1, 0], "box": box}
         data, mask = client.predict(handle_file(PHOTO), **given, api_name="/segment")
         assert Path(mask).read_bytes() == corrected.read_bytes() and data["box"] == given["box"]
@@ -419,8 +368,8 @@ def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, prompted_serv
         assert download(page, "#get_mask")[0].read_bytes() == automatic.read_bytes()
 
 
-def test_a_finger_corrects_on_a_phone(browser, prompted_server):
-    with open_page(browser, prompted_server, width=390, has_touch=True) as page:
+def test_a_finger_corrects_on_a_phone(browser, server):
+    with open_page(browser, server, width=390, has_touch=True) as page:
         choose_photo(page)
         page.wait_for_selector("#picture img")
         page.locator("#picture img").scroll_into_view_if_needed()
@@ -429,13 +378,44 @@ def test_a_finger_corrects_on_a_phone(browser, prompted_server):
         assert page.evaluate("() => document.documentElement.scrollWidth") <= 390
 
 
-def test_point_outside_is_refused_in_words(prompted_server):
+def test_point_outside_is_refused_in_words(server):
     from gradio_client import Client, handle_file
     from gradio_client.exceptions import AppError
 
-    client = Client(prompted_server.url, verbose=False, analytics_enabled=False)
+    client = Client(server.url, verbose=False, analytics_enabled=False)
     with pytest.raises(AppError, match="must lie in the photo of 600×450 pixels"):
         client.predict(handle_file(PHOTO), points=[[601, 5]], api_name="/measure")
+
+
+# -- a checkpoint that takes no prompts
+
+
+@pytest.fixture(scope="module")
+def promptless_server(tmp_path_factory, tiny_checkpoint):
+    started = Server(tmp_path_factory.mktemp("promptless"), "--checkpoint", str(tiny_checkpoint))
+    yield started
+    started.stop()
+
+
+def test_before_and_after_follow_the_keyboard(browser, promptless_server):
+    with open_page(browser, promptless_server) as page:
+        segment(page)
+        assert page.locator("#picture, #kind").count() == 0
+        page.focus(".efp-cut input")
+        after = page.locator(".efp-after")
+        shown = after.evaluate("image => getComputedStyle(image).clipPath")
+        for _ in range(30):
+            page.keyboard.press("ArrowLeft")
+        assert page.input_value(".efp-cut input") == "70"
+        assert after.evaluate("image => getComputedStyle(image).clipPath") != shown
+
+
+def test_a_checkpoint_without_prompts_offers_none_to_programs(promptless_server):
+    from gradio_client import Client
+
+    client = Client(promptless_server.url, verbose=False, analytics_enabled=False)
+    given = client.view_api(return_format="dict")["named_endpoints"]["/segment"]["parameters"]
+    assert [parameter["parameter_name"] for parameter in given] == ["image", "threshold", "largest_region"]
 
 
 # -- for everybody, and safely
@@ -447,7 +427,7 @@ def test_keyboard_alone_reaches_the_lesion_and_the_tabs(page):
         if page.evaluate("() => document.activeElement.closest('#examples') !== null"):
             break
     page.keyboard.press("Enter")
-    page.wait_for_selector("#view .efp-compare img")
+    page.wait_for_selector("#picture img")
     page.focus("#photo button")
     for _ in range(30):
         page.keyboard.press("Tab")
@@ -482,7 +462,7 @@ def axe(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["server", "prompted_server"])
+@pytest.mark.parametrize("which", ["server", "promptless_server"])
 def test_axe_finds_no_violation_on_any_tab(browser, request, axe, which, color_scheme):
     with open_page(browser, request.getfixturevalue(which), color_scheme=color_scheme) as page:
         page.add_script_tag(path=str(axe))
@@ -491,7 +471,7 @@ def test_axe_finds_no_violation_on_any_tab(browser, request, axe, which, color_s
             if tab == "Segment":
                 choose_photo(page)
                 page.wait_for_selector("#view .efp-word")
-                if which == "prompted_server":
+                if which == "server":
                     click_picture(page, 0.5, 0.5)
                     page.wait_for_selector("#marks label")
             if tab != "Welcome":
@@ -603,9 +583,9 @@ def test_mcp_server_offers_the_same_functions(server):
     assert not answer.isError and "expected_jaccard" in answer.content[0].text
 
 
-def test_mcp_tool_takes_clicks_and_a_box(prompted_server):
+def test_mcp_tool_takes_clicks_and_a_box(server):
     given = {"points": [[300, 225]], "labels": [0], "box": [120, 45, 480, 405]}
-    tools, answer = ask_mcp(prompted_server, "segment", **given)
+    tools, answer = ask_mcp(server, "segment", **given)
     tool = next(tool for name, tool in tools.items() if name.endswith("segment"))
     assert given.keys() <= tool.inputSchema["properties"].keys()
     assert not answer.isError and "'box': [120" in answer.content[0].text

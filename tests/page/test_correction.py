@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 from PIL import Image
 
 from efp_hf import EFPImageProcessor
@@ -16,7 +16,7 @@ from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
 from efp_hf.page.photo import find_lesion, segment_photo
 from efp_hf.page.photo_results import draw_view, lesion_data, write_mask_file
-from efp_hf.page.pictures import draw_corrected, outline_at_once
+from efp_hf.page.pictures import draw_marks, outline_at_once
 
 FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 0)), (20.0, 10.0, 100.0, 80.0))
 
@@ -24,10 +24,7 @@ FIRST, SECOND = Marks(((60.0, 40.0, 1),)), Marks(((60.0, 40.0, 1), (10.0, 10.0, 
 @pytest.fixture(scope="module")
 def prompted():
     torch.manual_seed(8)
-    model = tiny_model(prompt_size=4)
-    for after in model.prompt_encoder.after:
-        torch.nn.init.normal_(after.weight, std=2.0)
-    return model, EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True)
+    return tiny_prompted_model(std=2.0), EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True)
 
 
 @pytest.fixture
@@ -42,11 +39,13 @@ def test_photo_without_marks_has_the_mask_of_the_whole_model(prompted, photo, ph
     assert torch.equal(photo.logits, whole.logits)
 
 
+@pytest.mark.parametrize("threshold", [None, 0.3])
 @pytest.mark.parametrize("marks", [FIRST, SECOND])
-def test_corrected_mask_file_is_that_of_the_library(prompted, photo, photo_file, tmp_path, marks):
+def test_corrected_mask_file_is_that_of_the_library(prompted, photo, photo_file, tmp_path, marks, threshold):
     corrected = correct_photo(photo, marks)
-    ours = read_mask(write_mask_file(corrected, prompted[1], tmp_path))
-    theirs = Correction(Image.open(photo_file), *prompted).segment(list(marks.points), marks.box)["segmentation"]
+    ours = read_mask(write_mask_file(corrected, prompted[1], tmp_path, threshold))
+    correction = Correction(Image.open(photo_file), *prompted)
+    theirs = correction.segment(list(marks.points), marks.box, threshold=threshold)["segmentation"]
     np.testing.assert_array_equal(ours, theirs.numpy())
     assert not torch.equal(corrected.logits, photo.logits)
 
@@ -98,13 +97,36 @@ def test_marks_are_drawn_where_they_lie(prompted, photo):
     before, after = (np.asarray(draw_view(shown, prompted[1]).after) for shown in (photo, correct_photo(photo, FIRST)))
     assert tuple(after[40 - 2, 60 - 2]) != tuple(before[40 - 2, 60 - 2])
     grey = Image.new("RGB", (50, 40), (90, 90, 90))
-    drawn = np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, 0)], (5, 5, 45, 35)))
+    drawn = np.asarray(draw_marks(grey, Marks(((20, 10, 0),), (5, 5, 45, 35))))
     changed = np.argwhere((drawn != 90).any(-1))
     assert changed.min(0).tolist() == [5, 5] and changed.max(0).tolist() == [35, 45]
     assert (drawn[10, 20] == 255).all() and (drawn[25, 25] == 90).all()
-    plus, minus = (np.asarray(draw_corrected(grey, np.zeros((40, 50), bool), [(20, 10, label)])) for label in (1, 0))
+    plus, minus = (np.asarray(draw_marks(grey, Marks(((20, 10, label),)))) for label in (1, 0))
     assert (plus[9, 20] == 255).all() and (plus[10, 19] == 255).all()
     assert not (minus[9, 20] == 255).all() and (minus[10, 19] == 255).all()
+
+
+def test_the_picture_that_is_corrected_shows_the_lesion_itself(prompted, photo):
+    photo.logits = photo.logits.clone()
+    photo.logits[:, 1] = torch.where(torch.arange(32) < 16, 9.0, -9.0)
+    view = draw_view(photo, prompted[1])
+    before, after = np.asarray(view.before), np.asarray(view.after)
+    assert (before[20:70, 10:50] == after[20:70, 10:50]).all() and (before != after).any()
+
+
+def test_points_bear_their_numbers_within_the_picture():
+    grey = Image.new("RGB", (240, 120), (90, 90, 90))
+    for x in (0.0, 120.0, 240.0):
+        alone, second = (draw_marks(grey, Marks(((x, 60.0, 1),) * count)) for count in (1, 2))  # one on the other
+        rows, columns = np.nonzero((np.asarray(alone) != np.asarray(second)).any(-1))
+        assert len(rows) and not (np.hypot(columns - x, rows - 60) <= 4).any()  # radius of a disc
+
+
+def test_a_box_without_lesion_is_said(prompted, photo):
+    boxed = correct_photo(photo, Marks(box=(10.0, 10.0, 30.0, 30.0)))
+    boxed.logits = torch.tensor([0.0, -9.0])[None, :, None, None].expand(1, 2, 32, 32)
+    assert draw_view(boxed, prompted[1]).summary.startswith("No lesion found in the box on photo.jpg")
+    assert lesion_data(boxed, prompted[1])["note"] == "no lesion found in the box"
 
 
 def test_checkpoint_without_prompts_says_so(loaded, photo_file):

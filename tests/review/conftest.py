@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import tiny_model
+from conftest import tiny_prompted_model
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
@@ -14,10 +14,7 @@ def prompted_checkpoint(tmp_path_factory) -> Path:
     """A tiny checkpoint that takes clicks, and in which they change something."""
     torch.manual_seed(8)
     folder = tmp_path_factory.mktemp("prompted") / "tiny"
-    model = tiny_model(prompt_size=4)
-    for convolution in model.prompt_encoder.after:
-        torch.nn.init.normal_(convolution.weight, std=0.3)
-    model.save_pretrained(folder)
+    tiny_prompted_model(std=0.3).save_pretrained(folder)
     EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
     return folder
 

@@ -38,6 +38,13 @@ def test_every_image_of_the_set_is_there_with_its_exact_mask(tmp_path):
     for name, decision, kept in [("a", "accepted", mask), ("b", "no lesion", mask & False), ("c", "unusable", None)]:
         Image.new("RGB", (40, 30)).save(tmp_path / f"{name}.png")
         store.decide(tmp_path / f"{name}.png", decision, kept)
+    mask_file = store.masks / "foreign_segmentation.png"
+    for name in ("c.png", "foreign.png", "notes.txt"):  # what somebody else has put there
+        (store.images / name).write_bytes((tmp_path / "a.png").read_bytes())
+    mask_file.write_bytes((store.masks / "a_segmentation.png").read_bytes())
+    (tmp_path / "d.png").write_bytes((tmp_path / "a.png").read_bytes())
+    store.decide(tmp_path / "d.png", "accepted", mask)
+    (store.images / "d.png").unlink()  # it waits for another decision
     assert write_coco(store, tmp_path / "coco.json") == 2
     written = json.loads((tmp_path / "coco.json").read_text())
     sizes = [(image["file_name"], image["height"], image["width"]) for image in written["images"]]

@@ -178,7 +178,7 @@ def test_killed_before_any_step_a_decision_is_there_or_not_at_all(
         in_set = {path.stem for path in store.images.glob("p*")}
         assert in_set <= {path.name.removesuffix("_segmentation.png") for path in store.masks.glob("p*")}
         again = Decisions(output)
-        again.finish(photos)
+        again.finish()
         rows = again.rows()
         assert not [name for name in files_in(again) if "/." in name or name.startswith(".pending")]
         is_kept = len(rows_in(again)) > before
@@ -220,6 +220,127 @@ def test_full_disk_leaves_no_half_row(store, photos, monkeypatch):
     assert store.table.read_bytes() == before and "images/p1.jpg" not in files_in(store)
 
 
+def test_disk_that_is_full_while_the_photo_is_copied_decides_nothing(store, photos, monkeypatch):
+    def fill(*_):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module.shutil, "copyfile", fill)
+        with pytest.raises(OSError, match="No space left"):
+            store.decide(photos[0], "accepted", MASK)
+    assert rows_in(store) == [] and not list(store.images.iterdir())
+    store.decide(photos[0], "accepted", MASK)  # where there is space again
+    assert store.is_decided(photos[0], store.rows())
+
+
+def test_replaced_photo_is_another_one(store, photos):
+    store.decide(photos[0], "accepted", MASK)
+    store.decide(photos[2], "unusable", None)
+    for photo in (photos[0], photos[2]):
+        photo.write_bytes(photos[1].read_bytes())
+        assert not store.is_decided(photo, store.rows())
+    store.decide(photos[0], "corrected", WIDER, seen=1)
+    assert (store.images / "p0.jpg").read_bytes() == photos[1].read_bytes()
+    assert (read_mask(store.masks / "p0_segmentation.png") == WIDER).all() and store.is_decided(photos[0], store.rows())
+
+
+def test_photo_of_another_folder_is_not_the_decided_one_of_its_name(store, photos, tmp_path):
+    store.decide(photos[0], "accepted", MASK)
+    other = tmp_path / "p0.jpg"
+    other.write_bytes(photos[1].read_bytes())
+    assert store.is_decided(photos[0], store.rows()) and not store.is_decided(other, store.rows())
+    photos[0].unlink()  # gone is not replaced
+    assert store.is_decided(photos[0], store.rows())
+
+
+def test_photo_that_was_replaced_while_it_was_shown_is_refused(store, photos):
+    shown = store.checksum(photos[0])
+    photos[0].write_bytes(photos[1].read_bytes())
+    for decision, mask in (("accepted", MASK), ("unusable", None)):
+        with pytest.raises(ValueError, match="p0.jpg: the file was replaced since it was shown. Load the page again."):
+            store.decide(photos[0], decision, mask, photo=shown)
+    assert rows_in(store) == [] and not list(store.images.iterdir())
+
+
+def test_killed_before_any_step_a_replaced_photo_never_has_the_mask_of_the_old_one(tmp_path, photos, monkeypatch):
+    contents = [photo.read_bytes() for photo in photos[:2]]
+    for steps in range(20):
+        store = Decisions(tmp_path / f"set{steps}")
+        photos[0].write_bytes(contents[0])
+        store.decide(photos[0], "accepted", MASK)
+        photos[0].write_bytes(contents[1])
+        with monkeypatch.context() as patched:
+            done = kill_at(patched, steps)
+            try:
+                store.decide(photos[0], "corrected", WIDER, seen=1)
+            except Killed:
+                pass
+        for _ in range(2):  # after the kill, and when it was mended
+            if (store.images / "p0.jpg").exists():
+                is_new = (store.images / "p0.jpg").read_bytes() == contents[1]
+                mask = read_mask(store.masks / "p0_segmentation.png")
+                assert (mask == (WIDER if is_new else MASK)).all()
+            Decisions(store.output).finish()
+        assert (store.images / "p0.jpg").read_bytes() == contents[len(rows_in(store)) - 1]
+        if "dead" not in done:
+            break
+    assert 6 < steps < 19
+
+
+NAMES = ("p0.jpg", "=1+1.jpg", "a\nb.jpg")
+
+
+@pytest.mark.parametrize("is_undone", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_finish_needs_no_photos(store, photos, monkeypatch, name, is_undone):
+    photo = photos[0].rename(photos[0].with_name(name))
+    content = photo.read_bytes()
+    if is_undone:
+        store.decide(photo, "accepted", MASK)
+    with monkeypatch.context() as patched, pytest.raises(Killed):
+        done = kill_at(patched, 2 if is_undone else 9)
+        store.decide(photo, *(("unusable", None, 1) if is_undone else ("accepted", MASK)))
+    assert done[-2] == ("unlink" if is_undone else "replace") and len(rows_in(store)) == 1 + is_undone
+    photo.unlink()
+    (store.pending / "nobody_segmentation.png").touch()
+    Decisions(store.output).finish()
+    assert list(store.pending.iterdir()) == []
+    if is_undone:
+        assert files_in(store) == ["decisions.csv"]
+    else:
+        assert (store.images / name).read_bytes() == content
+        assert (read_mask(store.masks / f"{photo.stem}_segmentation.png") == MASK).all()
+
+
+def test_decision_that_waits_for_its_files_outlives_the_next_server_that_dies(store, photos, monkeypatch):
+    for steps, mask in ((7, MASK), (5, WIDER)):  # after the row; after the mask is staged
+        with monkeypatch.context() as patched, pytest.raises(Killed):
+            kill_at(patched, steps)
+            store.decide(photos[0], "accepted", mask, seen=len(rows_in(store)))
+    assert len(rows_in(store)) == 1
+    Decisions(store.output).finish()
+    assert (read_mask(store.masks / "p0_segmentation.png") == MASK).all()
+
+
+def test_second_file_of_an_id_is_refused_by_name(store, photos, tmp_path):
+    store.decide(photos[0], "accepted", MASK)
+    other = tmp_path / "p0.png"
+    Image.new("RGB", (64, 48)).save(other)
+    words = r"p0.png: its mask would be that of p0.jpg in .*decisions.csv. Rename one of them."
+    with pytest.raises(FileExistsError, match=words):
+        store.decide(other, "accepted", WIDER)
+    store.decide(photos[0], "unusable", None, seen=1)
+    with pytest.raises(FileExistsError, match=words):
+        store.decide(other, "accepted", WIDER)
+    assert list(store.refusals([*photos, other], store.rows())) == [other]
+
+
+def test_table_of_an_earlier_version_is_refused_by_name(tmp_path):
+    (tmp_path / "decisions.csv").write_text(",".join(name for name in COLUMNS if name != "photo") + "\n")
+    with pytest.raises(ValueError, match="an earlier version's table, without the column 'photo'. Choose another"):
+        Decisions(tmp_path)
+
+
 @pytest.mark.parametrize("name", ["images/p0.jpg", "masks/p0_segmentation.png"])
 def test_file_of_somebody_else_is_not_overwritten(store, photos, name):
     (store.output / name).write_text("mine")
@@ -233,7 +354,7 @@ def test_file_of_somebody_else_is_not_overwritten(store, photos, name):
 def test_file_that_somebody_adds_after_an_unusable_image_stays(store, photos):
     store.decide(photos[0], "unusable", None)
     (store.images / "p0.jpg").write_text("mine")
-    store.finish(photos)
+    store.finish()
     assert (store.images / "p0.jpg").read_text() == "mine"
 
 
@@ -270,7 +391,7 @@ from pathlib import Path
 from efp_hf.review.decisions import Decisions
 output, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).iterdir())
 store = Decisions(output)
-store.finish(photos)
+store.finish()
 mask = np.zeros((48, 64), dtype=bool)
 print("ready", flush=True)
 for number in range(10**6):
@@ -302,7 +423,7 @@ def test_killed_process_has_kept_all_that_it_said(tmp_path, photos):
                 name, count = line.split()
                 said[name] = int(count)
         store = Decisions(output)
-        store.finish(photos)
+        store.finish()
         rows = store.rows()
         assert said and all(len(rows[name]) >= count for name, count in said.items())
         for photo in photos:

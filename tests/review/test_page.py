@@ -2,7 +2,6 @@
 
 import csv
 import os
-import shutil
 import signal
 import socket
 import subprocess
@@ -12,9 +11,6 @@ from pathlib import Path
 
 import pytest
 from conftest import REPOSITORY
-
-CHROMIUM = shutil.which("chromium")
-CHROMIUM_OPTIONS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"]
 
 pytestmark = pytest.mark.browser
 
@@ -41,15 +37,6 @@ class Server:
         return self.process.wait(60)
 
 
-@pytest.fixture(scope="module")
-def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
-    with playwright.sync_playwright() as started:
-        yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
-
-
 def open_page(browser, url, width=1440, color_scheme="light"):
     page = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=color_scheme).new_page()
     page.set_default_timeout(30_000)
@@ -62,6 +49,10 @@ def open_page(browser, url, width=1440, color_scheme="light"):
 
 def shown(page) -> str:
     return page.inner_text("#state b")
+
+
+def label(page) -> str:
+    return page.locator("#label input:checked").get_attribute("value")
 
 
 def press(page, key: str) -> None:
@@ -93,14 +84,17 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     assert rows() == [(first, "accepted", "0")] and second != first
     assert (output / "images" / first).read_bytes() == (folder / first).read_bytes()
 
-    page.locator("#photo img").click(position={"x": 40, "y": 30})
-    wait_for(page, "clicks: 1")
-    page.keyboard.press("s")
-    page.locator("#photo img").click(position={"x": 60, "y": 50})
+    photo = page.locator("#photo img").bounding_box()
+    for x, y in ((0.3, 0.3), (0.5, 0.6)):  # at once: the second one waits its turn
+        page.mouse.click(photo["x"] + x * photo["width"], photo["y"] + y * photo["height"])
+        page.keyboard.press("s")
     wait_for(page, "clicks: 2")
     page.keyboard.press("z")
     wait_for(page, "clicks: 1")
+    page.keyboard.press("s")
+    assert label(page) == "skin"
     press(page, "a")
+    assert label(page) == "lesion"  # each photo begins with it
     assert rows()[1:] == [(second, "corrected", "1")]
     third = shown(page)
     press(page, "b")
@@ -117,10 +111,27 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
         other.screenshot(path=f"{folder_of_pictures}/review-390-dark.png", full_page=True)
     other.context.close()
     press(page, "n")
+
+    page.keyboard.press("u")
+    server.stop(signal.SIGKILL)  # before or after the decision is on disk
+    page.context.close()
+    server = Server(folder, output, prompted_checkpoint)
+    page = open_page(browser, server.url)
+    assert shown(page) not in [image for image, _, _ in rows()]
     while page.locator("#state b").count():
         press(page, "u")
     assert [decision for _, decision, _ in rows()[2:]] == ["no lesion", "unusable", "unusable", "unusable"]
-    assert "No image waits." in page.inner_text("#state")
+    assert "All are decided: 1 accepted, 1 corrected, 1 without lesion, 3 unusable." in page.inner_text("#state")
+    assert "Train on them: efp train --data" in page.inner_text("#state")
+    if folder_of_pictures:
+        page.screenshot(path=f"{folder_of_pictures}/review-end.png", full_page=True)
+    assert not page.locator("#photo").is_visible() and not page.locator("#label").is_visible()
+    page.wait_for_timeout(2500)  # a tick
+    assert not page.locator("#photo").is_visible()
+    press(page, "b")
+    page.wait_for_selector("#photo img")
+    assert page.locator("#label").is_visible() and "decided before: unusable" in page.inner_text("#state")
+    press(page, "u")
     assert len(list((output / "masks").iterdir())) == len(list((output / "images").iterdir())) == 3
     assert {host for host in page.hosts if not host.startswith((server.url, "data:", "blob:"))} == set()
     assert server.stop() == 0

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from efp_hf.inference.folder import predict_files
+from efp_hf.review import decisions
 from efp_hf.review.decisions import Decisions
 from efp_hf.review.queue import Queue, find_photos
 
@@ -80,6 +81,51 @@ def test_unreadable_images_are_named_and_skipped(make_queue, folder):
     assert "broken.jpg: the image cannot be opened" in queue.failed[folder / "broken.jpg"]
     assert queue.progress() == {"images": 6, "waiting": 7, "segmented": 7, "decided": 0, "failed": 3}
     assert len(queue.expected) == 6
+
+
+def test_second_file_of_a_decided_id_is_named_and_the_others_are_reviewed(make_queue, folder, tmp_path):
+    store = Decisions(tmp_path / "set")
+    for name in ("p0.png", "p2.jpg"):  # of another folder
+        (tmp_path / name).write_bytes((folder / "p1.jpg").read_bytes())
+    store.decide(tmp_path / "p0.png", "accepted", MASK)
+    store.decide(tmp_path / "p2.jpg", "accepted", MASK)
+    (store.masks / "p1_segmentation.png").touch()
+    queue = make_queue()
+    queue.segment_all()
+    assert set(queue.failed) == {folder / "p0.jpg", folder / "p1.jpg"}
+    assert "p0.jpg: its mask would be that of p0.png in" in queue.failed[folder / "p0.jpg"]
+    assert "p1_segmentation.png is not of this review" in queue.failed[folder / "p1.jpg"]
+    assert queue.waiting == [folder / f"p{number}.jpg" for number in (2, 3, 4, 5)]
+    assert queue.progress() == {"images": 4, "waiting": 4, "segmented": 4, "decided": 0, "failed": 2}
+
+
+def test_photos_are_looked_up_again_only_after_a_decision(make_queue, monkeypatch):
+    queue = make_queue()
+    queue.segment_all()
+    looked_up, is_decided = [], queue.decisions.is_decided
+    monkeypatch.setattr(
+        queue.decisions, "is_decided", lambda image, rows: looked_up.append(image) or is_decided(image, rows)
+    )
+    first, second = queue.waiting[:2]
+    for _ in range(3):
+        assert queue.progress()["decided"] == 0
+    assert looked_up == []
+    Decisions(queue.decisions.output).decide(first, "accepted", MASK)  # by another server
+    for _ in range(3):
+        assert queue.progress()["decided"] == 1 and queue.decided() == {first: "accepted"}
+    assert queue.next("anna") != first and len(looked_up) == 6
+    queue.decisions.decide(second, "unusable", None)
+    assert queue.decided() == {first: "accepted", second: "unusable"}
+
+
+def test_files_of_decided_photos_are_read_once(make_queue, folder, monkeypatch):
+    queue = make_queue()
+    for image in queue.waiting[:3]:
+        queue.decisions.decide(image, "unusable", None)
+    assert len(queue.decided()) == 3
+    monkeypatch.setattr(decisions, "digest", lambda path: pytest.fail(f"{path} is read again"))
+    queue.known = (-1, {})
+    assert len(queue.decided()) == 3
 
 
 def test_folder_without_photos_is_refused(tmp_path):

@@ -7,7 +7,9 @@ from PIL import Image
 from efp_hf.data.files import read_mask
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.folder import predict_files
+from efp_hf.page.pictures import POINT_COLORS
 from efp_hf.review.decisions import Decisions, OtherDecision
+from efp_hf.review.page import describe
 from efp_hf.review.queue import Queue, find_photos
 from efp_hf.review.reviewer import Photo, Reviewer, takes_clicks
 
@@ -19,12 +21,17 @@ def start(folder, tmp_path, prompted):
     def begin(model_and_processor=prompted) -> Queue:
         photos, failed = find_photos(folder)
         decisions = Decisions(tmp_path / "set")
-        decisions.finish(photos)
+        decisions.finish()
         queue = Queue(photos, decisions, *model_and_processor, failed)
         queue.segment_all()
         return queue
 
     return begin
+
+
+def on_preview(photo, x, y) -> tuple[float, float]:
+    """Where the middle of a pixel of the photo is clicked on."""
+    return (x + 0.5) * photo.preview.width / photo.size[1] - 0.5, (y + 0.5) * photo.preview.height / photo.size[0] - 0.5
 
 
 def mask_of(queue, photo) -> np.ndarray:
@@ -48,8 +55,8 @@ def test_corrected_mask_is_that_after_the_clicks(start, prompted):
     queue = start()
     reviewer = Reviewer("anna", queue)
     photo = reviewer.photo
-    reviewer.click(10, 20, 1)
-    reviewer.click(50, 60, 0)
+    reviewer.click(*on_preview(photo, 10, 20), 1)
+    reviewer.click(*on_preview(photo, 50, 60), 0)
     reviewer.click(5, 5, 1)
     reviewer.undo()
     with Image.open(photo.path) as image:
@@ -68,15 +75,30 @@ def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
     path = tmp_path / "large.jpg"
     Image.effect_noise((3000, 2000), 60).convert("RGB").save(path)
     photo = Photo(path, *prompted)
-    assert photo.preview.size[0] <= 1024 and photo.size == (2000, 3000) and photo.image.width < 3000
+    assert photo.preview.size == (1024, 683) and photo.size == (2000, 3000) and photo.image.width < 3000
     reviewer = object.__new__(Reviewer)
     reviewer.photo, reviewer.points = photo, []
     reviewer.click(photo.preview.width - 1, 0, 0)
     ((x, y, label),) = reviewer.points
     assert 3000 * (1 - 1 / photo.preview.width) < x < 3000 and 0 < y < 2000 / photo.preview.height and label == 0
     assert photo.mask(reviewer.points)[0].shape == (2000, 3000)
-    corner = np.asarray(reviewer.picture())[0, -1]
-    assert (corner == (255, 80, 60)).all()
+    below_the_minus = np.asarray(reviewer.picture())[8, -1]
+    assert (below_the_minus == POINT_COLORS[0]).all()
+
+
+def test_click_on_the_border_of_a_reduced_photo_is_inside(tmp_path, prompted):
+    sizes = ((width, -(-width // 8)) for width in range(800, 1200))
+    width, reduced = next((width, reduced) for width, reduced in sizes if width * (reduced / width) > reduced)
+    path = tmp_path / "wide.jpg"
+    Image.effect_noise((width, 640), 60).convert("RGB").save(path)
+    photo = Photo(path, *prompted)
+    assert photo.image.width == reduced
+    assert photo.mask([(float(width), 100.0, 1)])[0].shape == (640, width)
+
+
+def test_small_photo_is_shown_enlarged(start):
+    reviewer = Reviewer("anna", start())
+    assert reviewer.photo.size == (72, 96) and reviewer.picture().size == (1024, 768)
 
 
 def test_back_shows_the_last_image_and_a_new_decision_replaces_the_old(start):
@@ -96,6 +118,68 @@ def test_back_shows_the_last_image_and_a_new_decision_replaces_the_old(start):
     reviewer.decide("no lesion")
     assert not mask_of(queue, first).any() and reviewer.photo.path == third.path
     assert [row["decision"] for row in queue.decisions.rows()[first.path.name]] == ["accepted", "no lesion"]
+
+
+def test_photo_that_was_left_by_back_can_be_gone_back_to(start):
+    reviewer = Reviewer("anna", start())
+    order = []
+    for _ in range(3):
+        order.append(reviewer.photo.path)
+        reviewer.decide("accept")
+    waiting = reviewer.photo.path
+    for image in reversed(order):
+        reviewer.go_back()
+        assert reviewer.photo.path == image
+    reviewer.decide("unusable")
+    assert reviewer.photo.path == waiting
+    shown = []
+    while reviewer.history:
+        reviewer.go_back()
+        shown.append(reviewer.photo.path)
+    assert shown == [order[0], order[2], order[1]]
+
+
+def test_photo_that_was_replaced_since_its_decision_waits_again_without_the_old_clicks(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    first = reviewer.photo.path
+    reviewer.click(10, 20, 1)
+    reviewer.decide("accept")
+    first.write_bytes(reviewer.photo.path.read_bytes())  # another photo of this name
+    again = Reviewer("anna", start())
+    assert again.history == [] and first in again.queue.expected
+    assert again.open(first) and again.is_replaced and (again.decision, again.points) == ("corrected", [])
+    assert "replaces another photo of this name, decided before: corrected" in describe(again)
+    again.decide("accept")
+    assert (again.decisions.images / first.name).read_bytes() == first.read_bytes()
+    assert again.open(first) and not again.is_replaced
+
+
+def test_photo_that_was_replaced_while_it_was_shown_is_not_decided(start):
+    reviewer = Reviewer("anna", start())
+    reviewer.photo.path.write_bytes(b"another")
+    with pytest.raises(ValueError, match="the file was replaced since it was shown. Load the page again."):
+        reviewer.decide("accept")
+
+
+def test_photo_whose_place_is_taken_meanwhile_does_not_stop_the_review(start):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    shown = reviewer.photo.path
+    (queue.decisions.images / shown.name).touch()
+    with pytest.raises(FileExistsError, match="is not of this review"):
+        reviewer.decide("accept")
+    reviewer.go_on()
+    assert reviewer.photo.path != shown and "is not of this review" in queue.failed[shown]
+
+
+def test_end_says_what_was_decided(start):
+    reviewer = Reviewer("anna", start())
+    reviewer.click(10, 20, 1)
+    for verdict in ("accept", "accept", "accept", "no lesion", "unusable", "unusable"):
+        assert "All are decided" not in describe(reviewer)
+        reviewer.decide(verdict)
+    assert "All are decided: 2 accepted, 1 corrected, 1 without lesion, 2 unusable.<br>Train" in describe(reviewer)
 
 
 def test_back_at_a_corrected_image_its_clicks_are_there(start):

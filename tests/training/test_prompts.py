@@ -1,6 +1,7 @@
 """Training with prompts."""
 
 import numpy as np
+import pytest
 import torch
 from conftest import tiny_model
 from transformers import TrainingArguments
@@ -9,7 +10,12 @@ from efp_hf import EFPImageProcessor
 from efp_hf.configuration_efp import PADDING
 from efp_hf.data.folders import load_isic
 from efp_hf.training import prompts as training
-from efp_hf.training.prompts import PromptedLesionTrainer, simulate_prompts, with_prompt_encoder
+from efp_hf.training.prompts import (
+    PromptedLesionTrainer,
+    simulate_prompts,
+    with_prompt_encoder,
+    without_prompt_encoder,
+)
 from efp_hf.training.trainer import TRAINING_DEFAULTS, lesion_trainer
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 32})
@@ -26,6 +32,18 @@ def test_a_network_gets_a_prompt_encoder_and_a_copy_of_its_decoder_that_change_n
     names = dict(prompted.named_parameters())
     assert learn == {name for name in names if name.startswith(("prompt_encoder.", "prompted_decoder."))}
     assert with_prompt_encoder(prompted) is prompted
+
+
+def test_a_network_without_its_prompts_is_the_one_that_it_was():
+    model = tiny_model()
+    prompted = with_prompt_encoder(model)
+    plain = without_prompt_encoder(prompted)
+    weights = model.state_dict()
+    assert plain.config.prompt_size == 0 < prompted.config.prompt_size
+    assert weights.keys() == plain.state_dict().keys()
+    assert all(torch.equal(value, weights[name]) for name, value in plain.state_dict().items())
+    assert all(parameter.requires_grad for parameter in plain.parameters())
+    assert without_prompt_encoder(plain) is plain
 
 
 LESIONS = torch.zeros(64, 32, 32, dtype=torch.int64)
@@ -99,6 +117,17 @@ def test_training_moves_prompt_encoder_and_prompted_decoder_and_nothing_else(tmp
     assert {"prompt_encoder.after.0.weight", "prompted_decoder.pyramid.responses.0.0.weight"} < changed
     assert {"prompted_decoder.fusion.projections.3.weight", "prompted_decoder.classifier.bias"} < changed
     assert torch.equal(model.eval()(image).logits, automatic)
+
+
+@pytest.mark.parametrize("learning", ["encoder", "decoder"])
+def test_prompts_are_not_left_behind_by_a_network_that_learns(tmp_path, synthetic_root, learning):
+    data, arguments = load_isic(synthetic_root), training_arguments(tmp_path)
+    model = with_prompt_encoder(tiny_model())
+    lesion_trainer(model, PROCESSOR, data, arguments, 1e-3, PromptedLesionTrainer)
+    getattr(model, learning).requires_grad_(True)
+    with pytest.raises(ValueError, match="`model` must take no prompts .*, got prompt_size=32. .*without_prompt"):
+        lesion_trainer(model, PROCESSOR, data, arguments, 1e-3)
+    lesion_trainer(without_prompt_encoder(model), PROCESSOR, data, arguments, 1e-3)
 
 
 def test_the_epoch_with_the_best_mask_after_one_click_is_kept(tmp_path, synthetic_root):
