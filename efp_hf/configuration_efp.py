@@ -16,6 +16,7 @@ NUM_LEVELS = 4  # the paper's F1..F4
 PADDING = -10  # label of a click that is none, and each of a box's four numbers where there is none, as in SAM
 MAX_SIZE = 8192  # of channels, layers, kernels or labels: 64 times the default pyramid
 MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
+MULTI_LABEL = "multi_label_classification"  # the `problem_type` of labels that overlap, as Transformers calls it
 # of other architectures: Transformers acts on them wherever they are
 FOREIGN_FIELDS = ("base_model_tp_plan", "layer_types", "per_layer_config", "quantization_config", "rope_parameters")
 MAX_MESSAGE = 500  # characters: a message can quote what it does not understand, a megabyte of it
@@ -129,6 +130,12 @@ class EFPConfig(PreTrainedConfig):
         prompt_size (`int`, defaults to 0):
             Channels that clicks, a box and an earlier mask become on every level, for a mask that a person can
             correct ([`EFPPromptEncoder`]); the network then has a second decoder for them. 0: it takes none.
+        problem_type (`str`, *optional*):
+            `"multi_label_classification"`: labels overlap, each with a sigmoid of its own, and there is no background
+            label. `None`: of a pixel's labels one is right, by soft-max.
+        num_added_labels (`int`, defaults to 0):
+            The last labels, of those that overlap, that a decoder of their own computes: labels that a trained network
+            learns later, while what it makes of the others stays as it is.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -139,20 +146,21 @@ class EFPConfig(PreTrainedConfig):
             λ3 of the loss, which teaches each M_s the lesion ([`attention_loss`]). 0: the paper's loss.
         dice_smoothing (`float`, defaults to 1e-3):
             Added above and below in the Dice coefficient, as a share of the image's area, so that it is defined for an
-            empty mask and independent of the image's size.
+            empty mask and independent of the image's size. Of labels that overlap, the Dice is that of a batch.
         semantic_loss_ignore_index (`int`, defaults to 255):
             Label of pixels that take no part in the loss.
-        temperature (`float`, defaults to 1.0):
+        temperature (`float` or `list[float]`, defaults to 1.0):
             Divides the logits, so that their sigmoid is a probability that can be believed. Fitted on validation
-            images after the training (`efp_hf.metrics.calibration`).
+            images after the training (`efp_hf.metrics.calibration`). Labels that overlap may have one each.
 
     The logits have one channel a label. With two labels (the default, `{0: "background", 1: "lesion"}`) the network
     computes the lesion's alone; the background's is 0.
 
     Raises:
         ValueError: a tuple or a backbone that does not describe the levels, a size above `MAX_SIZE`, an even kernel,
-            fewer than two labels, prompts with more, a temperature that is not positive, or loss weights that are
-            negative or both zero.
+            fewer than two labels where one is right, prompts with more or with labels that overlap, added labels that
+            do not overlap or are all there are, a temperature that is not positive, or loss weights that are negative
+            or both zero.
     """
 
     model_type = "efp"
@@ -168,13 +176,14 @@ class EFPConfig(PreTrainedConfig):
     use_spatial_attention: bool = True
     attention_kernel_size: int = 7
     prompt_size: int = 0
+    num_added_labels: int = 0
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
     attention_weight: float | int = 0.0
     dice_smoothing: float = 1e-3
     semantic_loss_ignore_index: int = 255
-    temperature: float | int = 1.0
+    temperature: float | int | list[float | int] | tuple[float | int, ...] = 1.0
 
     def __post_init__(self, **kwargs):
         for name in ("global_context_size", "zero_init_scores"):
@@ -185,7 +194,7 @@ class EFPConfig(PreTrainedConfig):
         if isinstance(self.backbone_config, dict):
             self.backbone_config = read_backbone_config(self.backbone_config)
         self._check_common_fields(kwargs)
-        if self.id2label is None and kwargs.get("num_labels", 2) == 2:
+        if self.id2label is None and kwargs.get("num_labels", 2) == 2 and not self.labels_overlap:
             self.id2label = {0: "background", 1: "lesion"}
             self.label2id = {"background": 0, "lesion": 1}
         super().__post_init__(**kwargs)
@@ -242,10 +251,20 @@ class EFPConfig(PreTrainedConfig):
             raise ValueError(f"`prompt_size` must be from 0 to {MAX_SIZE}, got {self.prompt_size}.")
         if self.hidden_act not in ACT2FN:
             raise ValueError(f"`hidden_act` must be an activation of Transformers, as 'relu', got {self.hidden_act!r}.")
-        if self.num_labels < 2:
+        if self.num_labels < (1 if self.labels_overlap else 2):
             raise ValueError(
                 f"`num_labels` must be at least 2, got {self.num_labels}. "
                 "One lesion class is two labels: background and lesion."
+            )
+        if not 0 <= self.num_added_labels <= (self.num_labels - 1 if self.labels_overlap else 0):
+            raise ValueError(
+                f"`num_added_labels` must be fewer than `num_labels`, and 0 where problem_type is not {MULTI_LABEL!r}, "
+                f"got {self.num_added_labels} of {self.num_labels}."
+            )
+        if self.prompt_size and self.labels_overlap:
+            raise ValueError(
+                f"`prompt_size` must be 0 where labels overlap, got {self.prompt_size}: a click says of one label "
+                "where it is. Take a checkpoint of two labels for clicks."
             )
         if self.prompt_size and self.num_labels != 2:
             raise ValueError(
@@ -262,16 +281,26 @@ class EFPConfig(PreTrainedConfig):
             )
         if self.attention_weight < 0:
             raise ValueError(f"`attention_weight` must not be negative, got {self.attention_weight}.")
-        if not 0 < self.temperature <= MAX_TEMPERATURE:
+        is_list = isinstance(self.temperature, list | tuple)
+        if is_list and len(self.temperature) != self.num_labels * self.labels_overlap:
             raise ValueError(
-                f"`temperature` must be positive and at most {MAX_TEMPERATURE}, got {self.temperature}. "
-                "1 changes nothing."
+                f"`temperature` must be one number, or one each of {self.num_labels} labels that overlap, "
+                f"got {self.temperature}."
             )
+        for value in self.temperature if is_list else [self.temperature]:
+            if not 0 < value <= MAX_TEMPERATURE:
+                raise ValueError(
+                    f"`temperature` must be positive and at most {MAX_TEMPERATURE}, got {value}. 1 changes nothing."
+                )
         if self.dice_smoothing <= 0:
             raise ValueError(
                 f"`dice_smoothing` must be positive, got {self.dice_smoothing}. "
                 "Without it the Dice coefficient of an empty mask is 0 / 0."
             )
+
+    @property
+    def labels_overlap(self) -> bool:
+        return self.problem_type == MULTI_LABEL
 
     def loss_arguments(self) -> dict[str, float]:
         """What the loss takes from the configuration, by its own names."""

@@ -174,6 +174,19 @@ def check_temperature(temperature: float, name: str = "temperature"):
         )
 
 
+def value_of_each(name: str, value: float | list[float] | tuple[float, ...], num_labels: int) -> list[float]:
+    """
+    Of labels that overlap: one number for all, or one each.
+
+    Raises:
+        ValueError: another number of them.
+    """
+    values = list(value) if isinstance(value, list | tuple) else [value] * num_labels
+    if len(values) != num_labels:
+        raise ValueError(f"`{name}` must be one number, or one each of {num_labels} labels, got {value}.")
+    return values
+
+
 def check_side_lengths(name: str, size: int | list[int] | tuple[int, ...] | dict[str, int] | SizeDict):
     sides = (
         dict(size).values() if isinstance(size, dict | SizeDict) else size if isinstance(size, list | tuple) else [size]
@@ -190,12 +203,15 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
         Of each channel, after the rescaling.
     image_std (`float` or `list[float]`, *optional*, defaults to `self.image_std`):
         Of each channel, after the rescaling.
-    threshold (`float`, *optional*, defaults to `self.threshold`):
-        Probability above which a pixel is lesion.
+    labels_overlap (`bool`, *optional*, defaults to `self.labels_overlap`):
+        Each label has a mask of its own, as of a model for multi-label classification.
+    threshold (`float` or `list[float]`, *optional*, defaults to `self.threshold`):
+        Probability above which a pixel is lesion; of labels that overlap one for all, or one each.
     largest_region (`bool`, *optional*, defaults to `self.largest_region`):
         Keep only the largest connected region of the lesion and fill its holes.
-    jaccard_temperature (`float`, *optional*, defaults to `self.jaccard_temperature`):
-        By which the probabilities' logits are divided before a mask's expected Jaccard is computed.
+    jaccard_temperature (`float` or `list[float]`, *optional*, defaults to `self.jaccard_temperature`):
+        By which the probabilities' logits are divided before a mask's expected Jaccard is computed; of labels that
+        overlap one for all, or one each.
     prompted_jaccard_temperature (`float`, *optional*, defaults to `self.prompted_jaccard_temperature`):
         The same for a mask that was made with points or a box; `None` is `jaccard_temperature`.
     """
@@ -203,9 +219,10 @@ class EFPImageProcessorKwargs(ImagesKwargs, total=False):
     rescale_factor: float | int | None
     image_mean: float | int | list[float | int] | tuple[float | int, ...] | None
     image_std: float | int | list[float | int] | tuple[float | int, ...] | None
-    threshold: float | int | None
+    labels_overlap: bool | None
+    threshold: float | int | list[float | int] | tuple[float | int, ...] | None
     largest_region: bool | None
-    jaccard_temperature: float | int | None
+    jaccard_temperature: float | int | list[float | int] | tuple[float | int, ...] | None
     prompted_jaccard_temperature: float | int | None
 
 
@@ -285,6 +302,23 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
     return scaled
 
 
+def stacked_masks(masks: np.ndarray | torch.Tensor | list[np.ndarray | torch.Tensor]) -> list[torch.Tensor]:
+    """
+    The masks of labels that overlap, `(num_labels, height, width)` of each image, from those of one image or several.
+
+    Raises:
+        ValueError: of another number of dimensions, or of images with different numbers of labels.
+    """
+    masks = [masks] if np.ndim(masks) == 3 and not isinstance(masks, list) else masks
+    masks = [mask if isinstance(mask, torch.Tensor) else torch.from_numpy(np.ascontiguousarray(mask)) for mask in masks]
+    shapes = [tuple(mask.shape) for mask in masks]
+    if any(len(shape) != 3 or shape[0] != shapes[0][0] for shape in shapes):
+        raise ValueError(
+            f"`segmentation_maps` must be (num_labels, height, width) of each image where labels overlap, got {shapes}."
+        )
+    return masks
+
+
 class EFPImageProcessor(TorchvisionBackend):
     """
     Resizes images to `size` (the aspect ratio is not kept, as in the ISIC 2018 literature), scales them to [0, 1] and
@@ -294,17 +328,21 @@ class EFPImageProcessor(TorchvisionBackend):
     ([`to_upright_rgb`]).
 
     Args:
-        threshold (`float`, defaults to 0.5): probability above which a pixel is lesion, in (0, 1).
+        labels_overlap (`bool`, defaults to `False`): each label has a mask of its own, as of a model with
+            `problem_type="multi_label_classification"`.
+        threshold (`float` or `list[float]`, defaults to 0.5): probability above which a pixel is lesion, in (0, 1); of
+            labels that overlap one for all, or one each.
         largest_region (`bool`, defaults to `False`): keep the lesion's largest region only and fill its holes.
-        jaccard_temperature (`float`, defaults to 1.0): by which the probabilities' logits are divided before a mask's
-            expected Jaccard is computed ([`expected_jaccard`]); above 0. The probabilities that are returned do not
-            change.
+        jaccard_temperature (`float` or `list[float]`, defaults to 1.0): by which the probabilities' logits are divided
+            before a mask's expected Jaccard is computed ([`expected_jaccard`]); above 0; of labels that overlap one for
+            all, or one each. The probabilities that are returned do not change.
         prompted_jaccard_temperature (`float`, *optional*): the same for masks made with points or a box, of which the
             probabilities are surer; by default `jaccard_temperature`.
 
     Raises:
         ValueError: a size above `MAX_SIDE`, a mean, a standard deviation or a factor that no pixels have, a threshold
-            outside (0, 1), or a temperature that is not a finite number above 0.
+            outside (0, 1), a temperature that is not a finite number above 0, a list of either or a largest region
+            where labels do not, or do, overlap.
     """
 
     valid_kwargs = EFPImageProcessorKwargs
@@ -318,6 +356,7 @@ class EFPImageProcessor(TorchvisionBackend):
     rescale_factor = 1 / 255
     do_normalize = True
     do_convert_rgb = True
+    labels_overlap = False
     threshold = 0.5
     largest_region = False
     jaccard_temperature = 1.0
@@ -345,18 +384,39 @@ class EFPImageProcessor(TorchvisionBackend):
             if len(numbers) not in (1, NUM_COLOURS) and self.do_convert_rgb:
                 raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
         self.check_threshold(self.threshold)
-        check_temperature(self.jaccard_temperature, "jaccard_temperature")
+        self.check_region(self.largest_region)
+        for name in ("threshold", "jaccard_temperature"):
+            if isinstance(getattr(self, name), list | tuple) and not self.labels_overlap:
+                raise ValueError(
+                    f"`{name}` must be one number where labels do not overlap, got {getattr(self, name)}. Pass "
+                    "labels_overlap=True for one a label."
+                )
+        temperatures = self.jaccard_temperature
+        for value in temperatures if isinstance(temperatures, list | tuple) else [temperatures]:
+            check_temperature(value, "jaccard_temperature")
         if self.prompted_jaccard_temperature is not None:
             check_temperature(self.prompted_jaccard_temperature, "prompted_jaccard_temperature")
 
     @staticmethod
-    def check_threshold(threshold: float):
+    def check_threshold(threshold: float | list[float] | tuple[float, ...]):
         """
         Raises:
-            ValueError: it is no probability between 0 and 1.
+            ValueError: it, or one of them, is no probability between 0 and 1.
         """
-        if not 0 < threshold < 1:
+        values = threshold if isinstance(threshold, list | tuple) else [threshold]
+        if not values or not all(0 < value < 1 for value in values):
             raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+
+    def check_region(self, largest_region: bool):
+        """
+        Raises:
+            ValueError: it is asked for where labels overlap.
+        """
+        if largest_region and self.labels_overlap:
+            raise ValueError(
+                "`largest_region` must be False where labels overlap, got True: what they show can be in several "
+                "places. Leave it out."
+            )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path, *args, **kwargs):
@@ -409,7 +469,8 @@ class EFPImageProcessor(TorchvisionBackend):
         Args:
             images: one image or a list.
             segmentation_maps: one mask or a list, each `(height, width)` of its image: a 0/255 or boolean mask, or
-                integer labels with 255 for ignored pixels. A map of nothing but 0 and 255 is a mask.
+                integer labels with 255 for ignored pixels. A map of nothing but 0 and 255 is a mask. Where
+                `labels_overlap`, arrays or tensors `(num_labels, height, width)` of such masks, or of 0, 1 and 255.
             input_points: a person's clicks, (x, y) in pixels of the upright image: those of one image, `[[x, y], …]`,
                 or of each, `[[[x, y], …], …]`; SAM's further level of one object an image may be there, too.
             input_labels: of the clicks, 1 lesion or 0 skin, nested as they are.
@@ -418,7 +479,8 @@ class EFPImageProcessor(TorchvisionBackend):
 
         Returns:
             `pixel_values` `(batch_size, 3, height, width)`, float, and with masks `labels` `(batch_size, height,
-            width)`, int64: 0 background, 1 lesion. Masks are resized with nearest interpolation. With clicks
+            width)`, int64: 0 background, 1 lesion; where `labels_overlap` `(batch_size, num_labels, height, width)`,
+            float. Masks are resized with nearest interpolation. With clicks
             `input_points` `(batch_size, num_points, 2)` and `input_labels` `(batch_size, num_points)`, filled up with
             -10, and with boxes `input_boxes` `(batch_size, 4)`, all in pixels of `pixel_values`.
 
@@ -477,17 +539,20 @@ class EFPImageProcessor(TorchvisionBackend):
             data |= scaled_prompts(prompts, scales)
 
         if segmentation_maps is not None:
-            masks = self._prepare_image_like_inputs(
-                segmentation_maps,
-                expected_ndims=2,
-                do_convert_rgb=False,
-                input_data_format=ChannelDimension.FIRST,
-                device=device,
-            )
+            if self.labels_overlap:
+                masks = [mask.to(device) for mask in stacked_masks(segmentation_maps)]
+            else:
+                masks = self._prepare_image_like_inputs(
+                    segmentation_maps,
+                    expected_ndims=2,
+                    do_convert_rgb=False,
+                    input_data_format=ChannelDimension.FIRST,
+                    device=device,
+                )
             if len(masks) != len(images):
                 raise ValueError(f"`segmentation_maps` must be one mask an image, got {len(masks)} for {len(images)}.")
             for position, (image, mask) in enumerate(zip(images, masks, strict=True)):
-                if mask.shape[0] != 1:
+                if mask.shape[0] != 1 and not self.labels_overlap:
                     raise ValueError(
                         f"`segmentation_maps` must be grey masks (height, width), got {mask.shape[0]} channels."
                     )
@@ -495,7 +560,7 @@ class EFPImageProcessor(TorchvisionBackend):
             nearest = {"do_rescale": False, "do_normalize": False, "resample": InterpolationMode.NEAREST_EXACT}
             labels = [self._mask_to_labels(mask) for mask in masks]
             labels = self._preprocess(labels, return_tensors=None, **{**kwargs, **nearest})["pixel_values"]
-            data["labels"] = [label.squeeze(0).long() for label in labels]
+            data["labels"] = [label.float() if self.labels_overlap else label.squeeze(0).long() for label in labels]
         return BatchFeature(data=data, tensor_type=return_tensors)
 
     @staticmethod
@@ -508,7 +573,7 @@ class EFPImageProcessor(TorchvisionBackend):
         self,
         outputs,
         target_sizes: list[tuple[int, int]] | torch.Tensor | None = None,
-        threshold: float | None = None,
+        threshold: float | list[float] | None = None,
         largest_region: bool | None = None,
         return_probabilities: bool = False,
         prompted: bool = False,
@@ -520,21 +585,24 @@ class EFPImageProcessor(TorchvisionBackend):
             outputs: of [`EFPForSegmentation`], or anything with `logits`.
             target_sizes: (height, width) of each image; without it masks have the size of the logits.
             threshold: probability above which a pixel is lesion, instead of the processor's own. With more than two
-                labels the most probable label wins and there is no threshold.
+                labels of which one is right the most probable one wins and there is no threshold. Of labels that
+                overlap, one for all or one each.
             largest_region: keep the lesion's largest region and fill its holes, instead of the processor's own choice.
             return_probabilities: return for each image a `BatchFeature` with `segmentation` (the mask, boolean: of
                 a photo an eighth of the memory of int64), `probabilities` (float of the lesion, `(height, width)`)
                 and `expected_jaccard` (of this mask, from them alone). With more than two labels the segmentation is
-                int64, the probabilities are `(num_labels, height, width)` and there is no expected Jaccard.
+                int64, the probabilities are `(num_labels, height, width)` and there is no expected Jaccard. Where
+                `labels_overlap`, segmentation and probabilities are `(num_labels, height, width)`, and the expected
+                Jaccard is a list of one each.
             prompted: the outputs are of points or a box, which the expected Jaccard takes into account.
 
         Returns:
             Without `return_probabilities` one int64 mask `(height, width)` an image: 0 background, 1 lesion (or the
-            label).
+            label). Where `labels_overlap`, boolean masks `(num_labels, height, width)`.
 
         Raises:
-            ValueError: another number of target sizes than images, a threshold outside (0, 1), or logits that are not
-                finite.
+            ValueError: another number of target sizes than images or of thresholds than labels, a threshold outside
+                (0, 1), a largest region of labels that overlap, or logits that are not finite.
         """
         return list(
             self.post_process_one_by_one(
@@ -546,7 +614,7 @@ class EFPImageProcessor(TorchvisionBackend):
         self,
         outputs,
         target_sizes: list[tuple[int, int]] | torch.Tensor | None = None,
-        threshold: float | None = None,
+        threshold: float | list[float] | None = None,
         largest_region: bool | None = None,
         return_probabilities: bool = False,
         prompted: bool = False,
@@ -559,6 +627,7 @@ class EFPImageProcessor(TorchvisionBackend):
         threshold = self.threshold if threshold is None else threshold
         largest_region = self.largest_region if largest_region is None else largest_region
         self.check_threshold(threshold)
+        self.check_region(largest_region)
         temperature = (prompted and self.prompted_jaccard_temperature) or self.jaccard_temperature
         if target_sizes is None:
             target_sizes = [logits.shape[-2:]] * len(logits)
@@ -567,13 +636,18 @@ class EFPImageProcessor(TorchvisionBackend):
                 f"`target_sizes` must be one (height, width) an image, got {len(target_sizes)} for {len(logits)}."
             )
 
-        if logits.shape[1] < 2:
+        if logits.shape[1] < 2 and not self.labels_overlap:
             raise ValueError(
                 f"`outputs.logits` must have one channel a label, got {logits.shape[1]}. "
                 "Export a model of an earlier version again."
             )
-        is_binary = logits.shape[1] == 2
-        probabilities = (logits[:, 1:] - logits[:, :1]).sigmoid() if is_binary else logits.softmax(1)
+        is_binary = logits.shape[1] == 2 and not self.labels_overlap
+        if self.labels_overlap:
+            probabilities = logits.sigmoid()
+            thresholds = logits.new_tensor(value_of_each("threshold", threshold, logits.shape[1]))[:, None, None]
+            temperatures = value_of_each("jaccard_temperature", temperature, logits.shape[1])
+        else:
+            probabilities = (logits[:, 1:] - logits[:, :1]).sigmoid() if is_binary else logits.softmax(1)
         for number, (image_probabilities, size) in enumerate(zip(probabilities, target_sizes, strict=True)):
             if not torch.isfinite(logits[number]).all():
                 raise ValueError(
@@ -591,13 +665,16 @@ class EFPImageProcessor(TorchvisionBackend):
                 if largest_region:
                     mask = torch.from_numpy(keep_largest_region(mask.cpu().numpy())).to(mask.device)
             else:
-                mask = image_probabilities.argmax(0)
+                mask = image_probabilities > thresholds if self.labels_overlap else image_probabilities.argmax(0)
             if not return_probabilities:
-                yield mask.long()
+                yield mask if self.labels_overlap else mask.long()
                 continue
             result = BatchFeature({"segmentation": mask, "probabilities": image_probabilities})
             if is_binary:
                 result["expected_jaccard"] = expected_jaccard(image_probabilities, mask, temperature)
+            elif self.labels_overlap:
+                triples = zip(image_probabilities, mask, temperatures, strict=True)
+                result["expected_jaccard"] = [expected_jaccard(*triple) for triple in triples]
             yield result
 
 

@@ -28,7 +28,7 @@ from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
 from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
-from .loss_efp import attention_loss, efp_loss
+from .loss_efp import attention_loss, efp_loss, multi_label_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
 CLICK_SIZE = 1.5  # standard deviation of a click's Gaussian in pixels of the level
@@ -476,7 +476,7 @@ class EFPFusion(nn.Module):
 class EFPDecoder(nn.Module):
     """What follows the encoder, F1..F4 → logits: the parts that `EFPForSegmentation.forward` calls one by one."""
 
-    def __init__(self, config: EFPConfig, channels: tuple[int, ...]):
+    def __init__(self, config: EFPConfig, channels: tuple[int, ...], num_maps: int):
         super().__init__()
         pyramid = EFPCrossScaleEnhancement if config.use_cross_scale else EFPPlainPyramid
         self.pyramid = pyramid(config, channels)
@@ -486,7 +486,7 @@ class EFPDecoder(nn.Module):
             else None
         )
         self.fusion = EFPFusion(config)
-        self.classifier = EFPScore(config.head_size, 1 if config.num_labels == 2 else config.num_labels, kernel_size=1)
+        self.classifier = EFPScore(config.head_size, num_maps, kernel_size=1)
 
     def attend(self, levels: tuple[torch.Tensor, ...]) -> tuple[tuple[torch.Tensor, ...], tuple[torch.Tensor, ...]]:
         """Each level through its own attention → the attended levels, and the scores of M_s (none if it is off)."""
@@ -494,6 +494,11 @@ class EFPDecoder(nn.Module):
             return levels, ()
         attended = [attention(level) for attention, level in zip(self.attention, levels, strict=True)]
         return tuple(level for level, _ in attended), tuple(scores for _, scores in attended)
+
+    def forward(self, features: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        """F1..F4 → the maps before the temperature, at the resolution of F1, and the scores of M_s."""
+        attended, scores = self.attend(self.pyramid(*features))
+        return self.classifier(self.fusion(attended)), scores
 
 
 @contextmanager
@@ -672,9 +677,13 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def __init__(self, config: EFPConfig):
         super().__init__(config)
         self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
-        self.decoder = EFPDecoder(config, self.encoder.channels)
+        self.is_binary = config.num_labels == 2 and not config.labels_overlap
+        num_maps = 1 if self.is_binary else config.num_labels - config.num_added_labels
+        make_decoder = partial(EFPDecoder, config, self.encoder.channels)
+        self.decoder = make_decoder(num_maps)
         self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
-        self.prompted_decoder = EFPDecoder(config, self.encoder.channels) if config.prompt_size else None
+        self.prompted_decoder = make_decoder(num_maps) if config.prompt_size else None
+        self.added_decoder = make_decoder(config.num_added_labels) if config.num_added_labels else None
         self.attention_weight = config.attention_weight  # λ3
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
@@ -718,6 +727,15 @@ class EFPForSegmentation(EFPPreTrainedModel):
             prompts = prompts.with_a_point()
         return self.prompt_encoder(features, prompts, size)
 
+    def temperature(self, decoder: EFPDecoder) -> float | torch.Tensor:
+        """That of a decoder's maps: one number, or one a label, `(num_maps, 1, 1)`."""
+        temperature = self.config.temperature
+        if not isinstance(temperature, list | tuple):
+            return temperature
+        num_first = len(temperature) - self.config.num_added_labels
+        values = temperature[num_first:] if decoder is self.added_decoder else temperature[:num_first]
+        return decoder.classifier.weight.new_tensor(values)[:, None, None]
+
     def check_shape(self, pixel_values: torch.Tensor) -> None:
         shape = pixel_values.shape
         if len(shape) != 4 or shape[1] != self.config.num_channels or 0 in shape[2:]:
@@ -740,7 +758,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
         Args:
             pixel_values: images as [`EFPImageProcessor`] makes them, `(batch_size, num_channels, height, width)`, any
                 height and width.
-            labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`.
+            labels: 0 background, 1 lesion, 255 ignored, `(batch_size, height, width)`; of labels that overlap 0, 1 or
+                255 for each, `(batch_size, num_labels, height, width)`.
             input_points: a person's clicks, (x, y) in pixels of `pixel_values`, `(batch_size, num_points, 2)`.
             input_labels: of the clicks, 1 lesion, 0 skin, -10 no click, `(batch_size, num_points)`.
             input_boxes: (left, top, right, bottom) around the lesion, four times -10 for none, `(batch_size, 4)`.
@@ -750,15 +769,17 @@ class EFPForSegmentation(EFPPreTrainedModel):
             image_embeddings: of `get_image_embeddings`, in place of `pixel_values`.
             output_hidden_states: return F1..F4, with the prompts where there are some, and the four enhanced levels,
                 in this order; level i has the size of the extended image ([`extend`]) over its stride.
-            output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`.
+            output_attentions: return the four attention maps M_s, each `(batch_size, 1, height_i, width_i)`; behind
+                them the four of the added labels' decoder, where there is one.
 
         Returns:
             [`SemanticSegmenterOutput`] with `logits` of shape `(batch_size, num_labels, height, width)`, the
-            background's 0 where there are two labels, and, where `labels` are given, `loss`.
+            background's 0 where there are two labels of which one is right, and, where `labels` are given, `loss`.
 
         Raises:
             ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
-                `efp_loss`, prompts as in `Prompts.check`, or for a network without a prompt encoder.
+                `efp_loss` or `multi_label_loss`, prompts as in `Prompts.check`, or for a network without a prompt
+                encoder.
         """
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")
@@ -781,13 +802,18 @@ class EFPForSegmentation(EFPPreTrainedModel):
         attended, attention_scores = decoder.attend(enhanced)  # F_out = M_s ⊗ F*
         fused = decoder.fusion(attended)
         extended = tuple(side + -side % SIZE_DIVISOR for side in size)
-        logits = resize(decoder.classifier(fused) / self.config.temperature, extended)
+        logits = resize(decoder.classifier(fused) / self.temperature(decoder), extended)
+        if self.added_decoder is not None:
+            added, added_scores = self.added_decoder(features)
+            logits = torch.cat([logits, resize(added / self.temperature(self.added_decoder), extended)], dim=1)
+            attention_scores += added_scores
         logits = logits[..., : size[0], : size[1]].contiguous()
-        logits = with_background(logits) if self.config.num_labels == 2 else logits
+        logits = with_background(logits) if self.is_binary else logits
 
         loss = None
         if labels is not None:
-            loss = efp_loss(logits, labels, **self.config.loss_arguments())
+            loss_function = multi_label_loss if self.config.labels_overlap else efp_loss
+            loss = loss_function(logits, labels, **self.config.loss_arguments())
             if self.attention_weight and attention_scores:
                 loss = loss + self.attention_weight * attention_loss(
                     attention_scores, labels, self.config.semantic_loss_ignore_index
