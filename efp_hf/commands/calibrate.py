@@ -9,12 +9,17 @@ where the checkpoint takes clicks and boxes, another one for masks with them. Wr
 checkpoint's config.json and preprocessor_config.json. Every setting that was tried goes to
 postprocessing.csv in --output, every temperature of the expected Jaccard to
 jaccard_temperature.csv. The test split is not read.
+
+A checkpoint of several classes has no threshold, no region filter and no expected Jaccard: its
+input size and the temperature of its probabilities are all that is chosen. Fewer than 50 validation
+images choose nothing, unless --allow-few-images is passed.
 """
 
 import argparse
 
 from ..extras import require
 from ..inference.checkpoint import check_prompted_size, load_checkpoint
+from ..inference.task import is_lesion
 from .arguments import (
     add_data_arguments,
     add_output_argument,
@@ -29,6 +34,7 @@ from .arguments import (
     write_errors,
 )
 
+FEW_IMAGES = 50  # of validation: with fewer what is chosen is chance
 # behind the columns of the provenance, in the two tables
 SETTING_COLUMNS = (
     "checkpoint",
@@ -61,6 +67,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--image-sizes", metavar="N", type=positive_integer, nargs="+", help="to try (default: the checkpoint's)"
     )
+    parser.add_argument(
+        "--allow-few-images", action="store_true", help=f"choose on fewer than {FEW_IMAGES} validation images, too"
+    )
     add_output_argument(parser, "calibration", "the two tables")
 
 
@@ -78,7 +87,7 @@ def run(arguments: argparse.Namespace) -> int:
         pixel_probabilities,
     )
     from ..metrics.correction import prompted_rows
-    from ..metrics.evaluation import THRESHOLDS, grid_jaccards, segment_rows
+    from ..metrics.evaluation import THRESHOLDS, check_classes, grid_jaccards, segment_rows
     from ..metrics.rows import append_row, checkpoint_columns, shorten
     from ..training.fingerprint import chosen_on, read_fingerprint, write_fingerprint
 
@@ -93,6 +102,18 @@ def run(arguments: argparse.Namespace) -> int:
             check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)
         validation = load_data(arguments)["validation"]
+        check_classes(validation, model, arguments.checkpoint)
+    if len(validation) < FEW_IMAGES and not arguments.allow_few_images:
+        kept = f"temperature {model.config.temperature}"
+        if is_lesion(model.config):
+            kept += f", threshold {processor.threshold}, largest_region {processor.largest_region}"
+        print(
+            f"{len(validation)} validation images are fewer than {FEW_IMAGES}: what they choose would be chance. "
+            f"{arguments.checkpoint} keeps {kept}. Add images, or pass --allow-few-images."
+        )
+        return 0
+    if not is_lesion(model.config):
+        return calibrate_classes(arguments, row, folder, model, processor, validation, fingerprint)
 
     image_sizes = arguments.image_sizes or [processor.size["height"]]
     # two passes over the images a size, and one of the best setting
@@ -147,5 +168,40 @@ def run(arguments: argparse.Namespace) -> int:
     print(
         f"{image_size}×{image_size}, temperature {model.config.temperature}, threshold {threshold}, "
         f"largest_region {region}, {chosen}: validation J {tried[best]:.4f}, in {arguments.checkpoint}"
+    )
+    return 0
+
+
+def calibrate_classes(
+    arguments: argparse.Namespace, row: dict, folder, model, processor, validation, fingerprint
+) -> int:
+    """Of several classes: the input size with the best mean J, and the temperature that calibrates at it."""
+    from ..metrics.calibration import fit_class_temperature, pixel_probabilities
+    from ..metrics.evaluation import mean_class_jaccard
+    from ..metrics.rows import append_row, shorten
+    from ..training.fingerprint import chosen_on, write_fingerprint
+
+    print("Several classes have no threshold, largest region or expected Jaccard: size and temperature are chosen.")
+    tried = {}
+    for image_size in arguments.image_sizes or [processor.size["height"]]:
+        processor.size = {"height": image_size, "width": image_size}
+        model.config.temperature = 1.0
+        with one_line_errors():
+            temperature = round(fit_class_temperature(pixel_probabilities(validation, model, processor)), 3)
+            value = mean_class_jaccard(validation, model, processor)  # the most probable label has no temperature
+        tried[image_size, temperature] = value
+        values = (shorten(arguments.checkpoint), len(validation), image_size, temperature, "", "", round(value, 5))
+        with write_errors():
+            append_row(arguments.output / "postprocessing.csv", row | dict(zip(SETTING_COLUMNS, values, strict=True)))
+    image_size, model.config.temperature = max(tried, key=tried.get)
+    processor.size = {"height": image_size, "width": image_size}
+    with write_errors():
+        if fingerprint is not None:
+            write_fingerprint(folder, chosen_on(fingerprint, validation))
+        processor.save_pretrained(folder)
+        model.config.save_pretrained(folder)
+    print(
+        f"{image_size}×{image_size}, temperature {model.config.temperature}: validation J {max(tried.values()):.4f}, "
+        f"the mean of the classes, in {arguments.checkpoint}"
     )
     return 0

@@ -1,4 +1,4 @@
-"""Segment the lesions of image files.
+"""Segment the lesions, or the classes of a checkpoint, in image files.
 
   efp predict photo.jpg
   efp predict FOLDER 'more/*.png' --output masks --overlays
@@ -7,7 +7,8 @@
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
-Writes <id>_segmentation.png (0 skin, 255 lesion, the size of the image) and predictions.csv.
+Writes <id>_segmentation.png (0 skin, 255 lesion, the size of the image) and predictions.csv. A
+checkpoint of several classes writes their numbers 1, 2, … in colours, and a legend on --overlays.
 Files that cannot be read are named at the end, and the exit code is then 1.
 """
 
@@ -28,6 +29,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import load_checkpoint, settings_digest, weights_digest
 from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
+from ..inference.task import check_lesion, class_names_of, is_lesion
 from ..modeling_efp import EFPForSegmentation
 from .arguments import (
     InputError,
@@ -139,7 +141,7 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
     from tqdm import tqdm
 
     from ..inference.folder import correct_file, predict_files, share_of, stream_share, unfinished, write_predictions
-    from ..inference.prediction_table import join_parts, printable, table_text
+    from ..inference.prediction_table import columns_for, join_parts, printable, table_text
 
     job = None
     if processes.number == 0:
@@ -171,11 +173,13 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
         predictions = predict_files(share, model, processor, batch_size=arguments.batch_size, **post_processing)
     is_quiet = True if number else None  # None: quiet where no terminal is
     progress = tqdm(predictions, total=num_images, unit="image", disable=is_quiet)
-    failed = write_predictions(progress, arguments.output, arguments.overlays, job.finished, job.made_by, part=number)
+    classes = class_names_of(model.config)
+    settings = {"finished": job.finished, "made_by": job.made_by, "part": number, "classes": classes}
+    failed = write_predictions(progress, arguments.output, arguments.overlays, **settings)
     failed = [(prediction.path, prediction.error) for prediction in failed]
     places, failed = (list(chain(*parts)) for parts in zip(*processes.gather((places, failed)), strict=True))
     if number == 0 and (count > 1 or job.finished):
-        join_parts(arguments.output, [name for _, name in sorted(places)])
+        join_parts(arguments.output, [name for _, name in sorted(places)], columns_for(classes))
     processes.from_first(None)  # a launcher ends all processes when the first one fails
     if number:
         return 0
@@ -196,7 +200,7 @@ def prepare(
     from ..inference.correction import check_prompts
     from ..inference.folder import find_images, read_for_model
     from ..inference.output_folder import check_own_folder, only_writer
-    from ..inference.prediction_table import finished_rows, start_table
+    from ..inference.prediction_table import columns_for, finished_rows, start_table
 
     output = arguments.output
     if (arguments.data is None) == (not arguments.inputs):
@@ -209,6 +213,8 @@ def prepare(
         files = find_images(arguments.inputs) if stream is None else None
         check_own_folder(output, files, arguments.data)
         model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
+        columns = columns_for(class_names_of(model.config))
+        check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
         region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
         processor.check_threshold(threshold)
@@ -229,12 +235,31 @@ def prepare(
             prompts = f", points {arguments.points}, box {arguments.box}"
         weights = weights_digest(arguments.checkpoint) or arguments.checkpoint
         settings = settings_digest(model, processor) + " bfloat16" * arguments.bf16
-        made_by = f"{weights}, settings {settings}, threshold {threshold}, largest region {region}{prompts}"
+        made_by = f"{weights}, settings {settings}"
+        if is_lesion(model.config):
+            made_by += f", threshold {threshold}, largest region {region}{prompts}"
         output.mkdir(parents=True, exist_ok=True)
         held.enter_context(only_writer(output))
-        finished = finished_rows(output, made_by, arguments.overlays, files or ()) if arguments.resume else {}
-    start_table(output, finished.values())
+        finished = {}
+        if arguments.resume:
+            finished = finished_rows(output, made_by, arguments.overlays, files or (), columns)
+    start_table(output, finished.values(), columns)
     return Job(files, finished, threshold, region, made_by), stream, model, processor
+
+
+def check_options(arguments: argparse.Namespace, model: EFPForSegmentation | ExportedModel) -> None:
+    """
+    Raises:
+        ValueError: an option that a checkpoint of several classes has no use for.
+    """
+    given = {
+        "--threshold": arguments.threshold is not None,
+        "--largest-region": arguments.largest_region is not None,
+        "--points": bool(arguments.points),
+        "--box": arguments.box is not None,
+    }
+    for option in (option for option, is_given in given.items() if is_given):
+        check_lesion(model.config, f"`{option}`")
 
 
 def open_stream(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]] | None:

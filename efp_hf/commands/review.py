@@ -15,6 +15,7 @@ from pathlib import Path
 
 from ..extras import require
 from ..inference.checkpoint import load_checkpoint, weights_digest
+from ..inference.task import check_lesion
 from .arguments import (
     InputError,
     add_batch_size_argument,
@@ -55,6 +56,7 @@ def run(arguments: argparse.Namespace) -> int:
         if images.exists() and images.samefile(arguments.folder):
             raise InputError(f"{arguments.folder} is of a review itself. Pass the folder of its photos.")
         model, processor = load_checkpoint(arguments.checkpoint)
+        check_lesion(model.config, "A review")
         decisions = Decisions(arguments.output, weights_digest(arguments.checkpoint) or arguments.checkpoint)
         decisions.finish()
         queue = Queue(photos, decisions, model, processor, failed, arguments.batch_size)

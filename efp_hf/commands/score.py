@@ -6,7 +6,8 @@
   efp score --data ISIC_FOLDER --prompts               simulated clicks and boxes, GrabCut beside
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output. A test split that holds images on which the checkpoint was trained or chosen is refused.
+--output; of several classes a row for each and one for their mean, to class_scores.csv. A test
+split that holds images on which the checkpoint was trained or chosen is refused.
 """
 
 import argparse
@@ -31,6 +32,7 @@ from .arguments import (
 
 SETTINGS = ("weights", "image_size", "threshold", "largest_region")  # columns of a checkpoint's row
 PROMPT_TABLES = ("prompts.csv", "number_of_clicks.csv")
+CLASS_TABLE = "class_scores.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -134,8 +136,10 @@ def score_masks(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
+    from ..data.classes import class_names
     from ..data.split import SPLITS, get_split
-    from ..metrics.evaluation import boundary_scores, folder_masks, model_masks
+    from ..metrics.classes import summarize_classes
+    from ..metrics.evaluation import boundary_scores, check_classes, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
     from ..metrics.scores import summarize
     from ..training.fingerprint import read_fingerprint
@@ -156,14 +160,23 @@ def score_masks(arguments: argparse.Namespace) -> int:
             model, processor = load_checkpoint(arguments.checkpoint)
             fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_data(arguments), arguments.split)
+        classes = class_names(dataset)
+        if arguments.masks is None:
+            check_classes(dataset, model, arguments.checkpoint)
+        if len(classes) > 1:
+            table = arguments.output / CLASS_TABLE
+            of_classes = summarize_classes(np.ones((1, len(classes), 4), np.int64), classes, num_resamples=1)
+            check_table(table, [*row, *of_classes[0]])
         if arguments.masks is not None:
             masks = folder_masks(dataset, arguments.masks)
         else:
             size = f"{processor.size['height']}x{processor.size['width']}"
-            settings = weights_digest(arguments.checkpoint), size, processor.threshold, processor.largest_region
-            row.update(zip(SETTINGS, settings, strict=True))
+            cut = (processor.threshold, processor.largest_region) if len(classes) < 2 else ("", "")
+            row.update(zip(SETTINGS, (weights_digest(arguments.checkpoint), size, *cut), strict=True))
             row["training_images"] = count_training_images(arguments, dataset, fingerprint)
             masks = model_masks(dataset, model, processor, arguments.batch_size)
+        if len(classes) > 1:
+            return score_classes(masks, dataset, classes, row, table)
         metric = evaluate.load(str(Path(__file__).parents[1] / "metrics" / "lesion_segmentation"))
         boundary = {"hd95": [], "boundary_f1": []}
         for _, mask, truth in tqdm(masks, total=len(dataset), unit="image", disable=None):
@@ -184,4 +197,34 @@ def score_masks(arguments: argparse.Namespace) -> int:
         with write_errors():
             append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
     print(f"row in {table}")
+    return 0
+
+
+def score_classes(masks, dataset, classes: tuple[str, ...], row: dict, table: Path) -> int:
+    """Masks of several classes → a row a class and one of their mean."""
+    import numpy as np
+    from tqdm import tqdm
+
+    from ..metrics.classes import class_counts, summarize_classes
+    from ..metrics.rows import append_row
+
+    progress = tqdm(masks, total=len(dataset), unit="image", disable=None)
+    counts = [class_counts(mask, truth, len(classes)) for _, mask, truth in progress]
+    row["images"] = len(dataset)
+    rows = summarize_classes(np.array(counts), classes)
+    try:
+        print(f"{row['scored']}, {row['split']} split of {row['data']}: {len(dataset)} images")
+        width = max(len(scores["class"]) for scores in rows)
+        for scores in rows:
+            j, dice = (
+                f"{title} {scores[name]:.4f}  [{scores[f'{name}_low']:.4f}, {scores[f'{name}_high']:.4f}]"
+                for title, name in (("J", "jaccard"), ("Dice", "dice"))
+            )
+            print(f"{scores['class']:{width}}  {j}  {dice}  in {scores['class_images']} images")
+    finally:  # also where nobody reads what is printed
+        with write_errors():
+            for scores in rows:
+                numbers = {name: round(value, 6) if name != "class" else value for name, value in scores.items()}
+                append_row(table, row | numbers)
+    print(f"rows in {table}")
     return 0

@@ -1,4 +1,4 @@
-"""Train EFP on lesion images and masks.
+"""Train EFP on images and masks, of one class as a lesion or of several.
 
   efp train --data synthetic --output runs/first                 a first run, about a minute
   efp train --data ISIC_FOLDER --output runs/efp
@@ -196,6 +196,32 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
     return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
 
 
+def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is_first_process: bool):
+    """
+    The model with a head for the classes of the data; the first process says where a checkpoint's head is not kept.
+
+    Raises:
+        InputError: prompts for several classes, or for others than the checkpoint's one.
+    """
+    from ..inference.task import class_names_of
+    from ..training.head import has_new_head, with_classes
+
+    own = class_names_of(model.config)
+    if arguments.prompts and (len(classes) > 1 or len(own) > 1):
+        names = ", ".join(classes if len(classes) > 1 else own)
+        raise InputError(
+            f"`--prompts` must have one class, which clicks tell from all else, got {names}. Leave it out."
+        )
+    if arguments.checkpoint and has_new_head(model, classes) and is_first_process:
+        print(
+            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one lesion'}: "
+            "its encoder and pyramid are kept, its head starts anew."
+        )
+    elif arguments.checkpoint and len(own) > 1 and own != classes and is_first_process:
+        print(f"{arguments.checkpoint} calls its labels {', '.join(own)}; its head is kept, for {', '.join(classes)}.")
+    return with_classes(model, classes)
+
+
 def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> Path | None:
     """The folder of the checkpoint to continue from; what is wrong with newer ones goes to standard error."""
     from ..training.checkpoints import damage, newest_whole
@@ -242,6 +268,7 @@ def run(arguments: argparse.Namespace) -> int:
         require("train", "this command")
     import torch
 
+    from ..data.classes import class_names
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..metrics.rows import shorten
@@ -268,7 +295,6 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         model, processor = load_model(arguments, training_arguments.process_index == 0)
         if resume is not None:
-            check_network(resume, model)
             check_image_size(resume, processor)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
         start = arguments.checkpoint if resume is None or arguments.streaming else resume
@@ -277,6 +303,9 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
+        model = model_for(class_names(data), model, arguments, training_arguments.process_index == 0)
+        if resume is not None:
+            check_network(resume, model)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
@@ -356,7 +385,8 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
             trainer.fingerprint = seen_before | fingerprint_of(data)
         save_trained(trainer.model, trainer.processing_class, output, trainer.fingerprint)
         results = [weights_digest(output), round(seconds / 60, 1)]
-        results += [round(score[f"eval_{name}"], 4) for name in ("jaccard", "threshold_jaccard", "dice")]
+        scores = (score.get(f"eval_{name}") for name in ("jaccard", "threshold_jaccard", "dice"))
+        results += ["" if value is None else round(value, 4) for value in scores]  # several classes have no TJ
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
         clicked = " after one click" if row["prompts"] else ""
         print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")

@@ -7,9 +7,11 @@ from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path, PurePosixPath
 
+import numpy as np
 from PIL import Image
 
 from ..extras import needing
+from .classes import BACKGROUND_NAMES, check_names
 from .files import write_atomically
 from .found import Found, cache_folder
 from .names import listed
@@ -41,22 +43,26 @@ def is_coco(path: Path) -> bool:
 
 def find_coco(root: Path, files: list[Path]) -> Found:
     """
-    The masks are drawn once into the cache.
+    The masks are drawn once into the cache. The categories of the annotations are the classes, in the order of their
+    numbers; of one category alone nothing but the mask is taken.
 
     Raises:
-        ValueError: a file that is no COCO file or damaged, two of a split, or annotations of several categories.
+        ValueError: a file that is no COCO file or damaged, two of a split, or categories of other numbers in one split
+            than in another.
     """
     found = Found(f"COCO, {' and '.join(path.name for path in files)}", {})
     there = {}
     for path in image_files(root):
         there.setdefault(path.name, []).append(path)
-    for split, path in table_of_split(files, lambda path: split_name(root, path)).items():
+    files_of_splits = table_of_split(files, lambda path: split_name(root, path))
+    contents = {path: read_coco(path) for path in files_of_splits.values()}
+    categories = categories_of(contents)
+    found.classes = tuple(categories.values()) if len(categories) > 1 else ()
+    for split, path in files_of_splits.items():
         try:
-            add_images(found, split or "train", path, there)
+            add_images(found, split or "train", path, contents[path], there, list(categories))
         except (KeyError, TypeError, IndexError, AttributeError) as error:
-            raise ValueError(
-                f"{path}: the file is damaged ({type(error).__name__}: {error}). Export it again."
-            ) from error
+            raise damaged(path, error) from error
     found.notes += unlisted(root, found, files)
     if (root / "metadata.csv").is_file() and "isic_id" in columns_of(root / "metadata.csv"):
         found.groups = read_groups(root / "metadata.csv")
@@ -69,17 +75,56 @@ def split_name(root: Path, path: Path) -> str:
     return next((word for word in words if word in SPLIT_NAMES), "")
 
 
-def add_images(found: Found, split: str, path: Path, there: dict[str, list[Path]]) -> None:
+def read_coco(path: Path) -> COCO:
     if not is_coco(path):
         raise ValueError(f"{path} must be a COCO file with {', '.join(KEYS)}. Export it as COCO.")
-    with redirect_stdout(StringIO()):  # it says how long it takes
-        coco = COCO(path)
-    check_content(coco, path)
+    try:
+        with redirect_stdout(StringIO()):  # it says how long it takes
+            coco = COCO(path)
+        check_content(coco, path)
+    except (KeyError, TypeError, IndexError, AttributeError) as error:
+        raise damaged(path, error) from error
+    return coco
+
+
+def damaged(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path}: the file is damaged ({type(error).__name__}: {error}). Export it again.")
+
+
+def categories_of(contents: dict[Path, COCO]) -> dict[int, str]:
+    """
+    Number → name of the categories that annotations have, by their numbers. One called background is none.
+
+    Raises:
+        ValueError: a number that has two names, or names as of [`check_names`].
+    """
+    categories = {}
+    for path, coco in contents.items():
+        used = {annotation["category_id"] for annotation in coco.dataset["annotations"]}
+        for number in used & coco.cats.keys():
+            name = str(coco.cats[number]["name"])
+            if categories.setdefault(number, name) != name:
+                raise ValueError(
+                    f"{path}: the category {number} must be {categories[number]!r}, as in the other file, "
+                    f"got {name!r}. Export both together."
+                )
+    names = {number: categories[number] for number in sorted(categories)}
+    names = {number: name for number, name in names.items() if name.lower() not in BACKGROUND_NAMES}
+    if len(names) > 1:
+        check_names(names.values(), str(next(iter(contents))))
+    return names
+
+
+def add_images(
+    found: Found, split: str, path: Path, coco: COCO, there: dict[str, list[Path]], categories: list[int]
+) -> None:
     pairs = found.pairs.setdefault(split, [])
-    key = hashlib.sha256(json.dumps([*file_state(path), "v1"]).encode()).hexdigest()[:24]
+    version = ["v2", *categories] if len(categories) > 1 else ["v1"]
+    key = hashlib.sha256(json.dumps([*file_state(path), *version]).encode()).hexdigest()[:24]
     folder = cache_folder() / "coco" / key
     folder.mkdir(parents=True, exist_ok=True)
     no_area = "a box alone, or a polygon or run-length code that is none"
+    overlapping = []
     wrong = {"no file": [], "several files": [], "no annotation": [], no_area: []}
     for place, (number, image) in enumerate(sorted(coco.imgs.items())):
         name = PurePosixPath(str(image["file_name"]).replace("\\", "/"))
@@ -93,10 +138,17 @@ def add_images(found: Found, split: str, path: Path, there: dict[str, list[Path]
             wrong[no_area].append(str(name))
         else:
             mask = folder / f"{place}.png"
+            if len(categories) > 1 and overlap(coco, annotations):
+                overlapping.append(str(name))
             if not mask.exists():
-                draw_mask(coco, annotations, mask)
+                draw_mask(coco, annotations, mask, categories)
             pairs.append((name.stem, files[0], mask))
     pairs.sort()
+    if overlapping:
+        found.notes.append(
+            f"{path}: areas of two classes overlap in {len(overlapping)} images, and the smaller one counts there: "
+            f"{listed(overlapping)}."
+        )
     found.problems += [
         f"{path}: {len(names)} images have {what}: {listed(names)}. Mend or remove them."
         for what, names in wrong.items()
@@ -107,15 +159,10 @@ def add_images(found: Found, split: str, path: Path, there: dict[str, list[Path]
 def check_content(coco: COCO, path: Path) -> None:
     """
     Raises:
-        ValueError: two images of one number, annotations of no image, or of several categories: of these nobody knows
-            which the lesion is.
+        ValueError: two images of one number, annotations of no image, or of a category that has no name.
     """
-    used = {annotation["category_id"] for annotation in coco.dataset["annotations"]}
-    names = [str(coco.cats[number]["name"]) for number in sorted(used)]
-    if len(names) > 1:
-        raise ValueError(
-            f"{path}: the annotations must be of one category, got {listed(names)}. Export that of the lesion alone."
-        )
+    for annotation in coco.dataset["annotations"]:
+        coco.cats[annotation["category_id"]]["name"]  # a KeyError says that it is not there
     if len(coco.imgs) < len(coco.dataset["images"]):
         raise ValueError(f"{path}: two images have the same `id`. Export it again.")
     if strays := [str(number) for number in coco.imgToAnns if number not in coco.imgs]:
@@ -139,8 +186,21 @@ def is_area(segmentation, image: dict) -> bool:
     return bool(segmentation) and all(len(polygon) >= 6 and len(polygon) % 2 == 0 for polygon in segmentation)
 
 
-def draw_mask(coco: COCO, annotations: list[dict], path: Path) -> None:
-    mask = coco.annToMask(annotations[0])
-    for annotation in annotations[1:]:
-        mask |= coco.annToMask(annotation)
-    write_atomically(path, lambda partial: Image.fromarray(mask * 255).save(partial, "PNG"))
+def draw_mask(coco: COCO, annotations: list[dict], path: Path, categories: list[int]) -> None:
+    """Of one category 0 and 255; of several 1, 2, … in the order of `categories`, the smaller areas on top."""
+    areas = [(annotation["category_id"], coco.annToMask(annotation).astype(bool)) for annotation in annotations]
+    labels = np.zeros(areas[0][1].shape, np.uint8)
+    numbers = {category: 255 if len(categories) == 1 else place for place, category in enumerate(categories, start=1)}
+    for category, area in sorted(areas, key=lambda found: -np.count_nonzero(found[1])):
+        labels[area] = numbers.get(category, 0)  # 0: an area that was drawn as background
+    write_atomically(path, lambda partial: Image.fromarray(labels).save(partial, "PNG"))
+
+
+def overlap(coco: COCO, annotations: list[dict]) -> bool:
+    """Whether areas of two categories have a pixel in common."""
+    of_category = {}
+    for annotation in annotations:
+        area = coco.annToMask(annotation)
+        number = annotation["category_id"]
+        of_category[number] = area | of_category.get(number, 0)
+    return bool(sum(area.astype(int) for area in of_category.values()).max() > 1) if len(of_category) > 1 else False

@@ -217,7 +217,7 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     if strange.size:
         raise ValueError(
             f"{name}: a mask must hold 0 (skin) and 255 (lesion), got {strange.flat[0]}. "
-            "Binarise it, and save it as PNG, not as JPEG."
+            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt."
         )
     return lesion
 

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sized
+from collections.abc import Iterable, Mapping, Sized
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class Found:
     groups: dict[str, list[str]] = field(default_factory=dict)  # image_id → its patient and lesion
     problems: list[str] = field(default_factory=list)  # sentences for which it is refused
     notes: list[str] = field(default_factory=list)  # sentences of what is left out
+    classes: tuple[str, ...] = ()  # names of the labels 1..K; none: one class, the lesion
+
+    @property
+    def num_classes(self) -> int:
+        return max(1, len(self.classes))
 
     def add(self, split: str, matched: Matched) -> None:
         self.pairs[split] = matched.pairs
@@ -56,14 +61,16 @@ def load_found(
     for note in found.notes:
         logger.warning(note)
     cache = cache_folder(cache_dir)
-    entries = {split: check_and_cache(pairs, max_side, cache) for split, pairs in found.pairs.items()}
+    entries = {
+        split: check_and_cache(pairs, max_side, cache, found.num_classes) for split, pairs in found.pairs.items()
+    }
     warn_of_copies(entries)
-    values = " or ".join(sorted({entry["values"] for rows in entries.values() for entry in rows}))
+    masks = masks_line([entry["values"] for rows in entries.values() for entry in rows], found.classes)
     missing = [split for split in SPLITS if split not in entries]
     if missing:
         entries.update(draw_split(entries["train"], found.groups, seed, ["train", *missing]))
-    data = DatasetDict({split: to_dataset(entries[split]) for split in SPLITS})
-    return with_line(data, f"{name}: {found.form}; masks of {values}", missing)
+    data = DatasetDict({split: to_dataset(entries[split], found.classes) for split in SPLITS})
+    return with_line(data, f"{name}: {found.form}; {masks}", missing)
 
 
 def cache_folder(cache_dir: str | Path | None = None) -> Path:
@@ -80,6 +87,12 @@ def problems_of_ids(found: Found) -> list[str]:
     if doubled:
         problems.append(f"Images must have different names, got two of {listed(doubled)}. Rename one of each.")
     return problems
+
+
+def masks_line(values: Iterable[str], classes: tuple[str, ...]) -> str:
+    """How the masks are written, and which classes they hold, where these have names."""
+    written = " or ".join(sorted(set(values)))
+    return f"masks of {written}" + (f" for {listed(list(classes))}" if classes else "")
 
 
 def find_copies(entries: dict[str, list[dict]]) -> list[tuple[str, str, str, str]]:

@@ -13,11 +13,12 @@ from PIL import Image
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .classes import COLUMN, class_names, with_classes
 from .duplicates import perceptual_hash
 from .files import read_sized_image
-from .found import warn_of_copies, with_line
-from .labels import BLACK_AND_WHITE, read_labels
-from .pairs import FEATURES, reduce_pair, reduced_size
+from .found import masks_line, warn_of_copies, with_line
+from .labels import labels_picture, read_labels, values_of_rows
+from .pairs import FEATURES, facts_of, labels_in, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split
 from .tables import METADATA
 
@@ -50,7 +51,8 @@ def load_hub_lesions(
         FileNotFoundError, ValueError: no such dataset; as [`convert_dataset`].
     """
     loaded = load_splits(name, **kwargs)
-    return convert_dataset(loaded, name, "a dataset of the Hub", image_column, mask_column, seed, max_side)
+    classes = class_names(loaded, name)
+    return convert_dataset(loaded, name, "a dataset of the Hub", image_column, mask_column, seed, max_side, classes)
 
 
 def convert_dataset(
@@ -61,28 +63,34 @@ def convert_dataset(
     mask_column: str | None = None,
     seed: int = 0,
     max_side: int | None = 512,
+    classes: tuple[str, ...] = (),
 ) -> DatasetDict:
     """
     A dataset of images and masks as `load_isic` gives one; a single `Dataset` is taken for `train`.
 
     Missing splits are drawn from `train`; the columns `patient_id` and `lesion_id` are respected where present. What is
-    larger than `max_side`, and masks of other values than 0 and 255, are written anew to the cache of `datasets`.
+    larger than `max_side`, and masks of other values than [`values_of_rows`], are written anew to the cache of
+    `datasets`.
 
     Args:
         name, form: of the data, for messages and for `found_line`.
         image_column, mask_column: default: the first of `IMAGE_COLUMNS` and of `MASK_COLUMNS` that is there.
+        classes: names of the labels 1..K; none: one class, the lesion.
 
     Raises:
         ValueError: no `train` split, or a missing column, with the columns that there are; a row that cannot be used,
             by its id.
     """
-    splits, facts = {}, {}
+    splits, facts, num_classes = {}, {}, max(1, len(classes))
     for split, rows in named_splits(loaded, name, image_column, mask_column).items():
-        seen = rows.map(check_row, remove_columns=rows.column_names, desc=f"{name}, {split}: checking")
+        checked = {"fn_kwargs": {"num_classes": num_classes}, "remove_columns": rows.column_names}
+        seen = rows.map(check_row, **checked, desc=f"{name}, {split}: checking")
         facts[split] = list(seen)
-        if any(is_changed(fact["size"], fact["values"], max_side) for fact in facts[split]):
-            rows = rows.map(reduce_row, fn_kwargs={"max_side": max_side}, desc=f"{name}, {split}: reducing")
-        splits[split] = cast_images(rows, ImageFeature())
+        if any(is_changed(fact["size"], fact["values"], max_side, num_classes) for fact in facts[split]):
+            settings = {"max_side": max_side, "num_classes": num_classes}
+            rows = rows.map(reduce_row, fn_kwargs=settings, desc=f"{name}, {split}: reducing")
+        rows = cast_images(rows, ImageFeature())
+        splits[split] = with_column_of_classes(rows, facts[split], classes)
     warn_of_copies(facts)
 
     missing = [split for split in SPLITS if split not in splits]
@@ -91,9 +99,19 @@ def convert_dataset(
         entries = [{**fact, "row": row} for row, fact in enumerate(facts["train"])]
         drawn = draw_split(entries, groups_of(train), seed, ["train", *missing])
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
-    data = DatasetDict({split: splits[split].select_columns(list(FEATURES)) for split in SPLITS})
-    values = " or ".join(sorted({fact["values"] for split_facts in facts.values() for fact in split_facts}))
-    return with_line(data, f"{name}: {form}; masks of {values}", missing)
+    columns = list(with_classes(FEATURES, classes))
+    data = DatasetDict({split: splits[split].select_columns(columns) for split in SPLITS})
+    masks = masks_line([fact["values"] for split_facts in facts.values() for fact in split_facts], classes)
+    return with_line(data, f"{name}: {form}; {masks}", missing)
+
+
+def with_column_of_classes(rows: Dataset, facts: list[dict], classes: tuple[str, ...]) -> Dataset:
+    """The rows with the labels that their masks hold, in place of what the column held; none without names."""
+    if not classes:
+        return rows
+    rows = rows.remove_columns([COLUMN] if COLUMN in rows.column_names else [])
+    feature = with_classes(FEATURES, classes)[COLUMN]
+    return rows.add_column(COLUMN, [labels_in(fact) for fact in facts], feature=feature)
 
 
 def named_splits(
@@ -117,12 +135,18 @@ def named_splits(
 
 
 def stream_lesions(
-    name: str, image_column: str | None = None, mask_column: str | None = None, max_side: int | None = 512, **kwargs
+    name: str,
+    image_column: str | None = None,
+    mask_column: str | None = None,
+    max_side: int | None = 512,
+    classes: tuple[str, ...] = (),
+    **kwargs,
 ) -> IterableDatasetDict:
     """
     As [`load_hub_lesions`], each row read when it is asked for: nothing is kept in memory or in a cache. The splits
     `train` and `validation` must be there, as `datasets` finds them in the names of the files (`data/train-*.parquet`,
-    `validation-0000.tar`); `test` may be. Rows without an id are named after the SHA-256 of their image.
+    `validation-0000.tar`); `test` may be. Rows without an id are named after the SHA-256 of their image. `classes` as
+    of [`convert_dataset`], where no column names them.
 
     Raises:
         ValueError: a missing split or column, with what there is; at a row, as [`load_hub_lesions`].
@@ -135,6 +159,7 @@ def stream_lesions(
             "cannot be drawn without reading all images. Name the files after them, or do not stream."
         )
     streams = {}
+    classes = class_names(loaded, name) or classes
     for split in [split for split in SPLITS if split in loaded]:
         dataset = loaded[split] if loaded[split].column_names else loaded[split]._resolve_features()
         image_column, mask_column, id_column = find_columns(dataset.column_names, name, image_column, mask_column)
@@ -142,8 +167,12 @@ def stream_lesions(
             dataset = dataset.cast_column(column, ImageFeature(decode=False))
         streams[split] = dataset.map(
             read_row,
-            features=FEATURES,
-            fn_kwargs={"columns": (image_column, mask_column, id_column), "max_side": max_side},
+            features=with_classes(FEATURES, classes),
+            fn_kwargs={
+                "columns": (image_column, mask_column, id_column),
+                "max_side": max_side,
+                "num_classes": len(classes),
+            },
             remove_columns=dataset.column_names,
         )
     return IterableDatasetDict(streams)
@@ -205,46 +234,50 @@ def cast_images(dataset: Dataset, feature: ImageFeature) -> Dataset:
     return dataset.cast_column("image", feature).cast_column("mask", feature)
 
 
-def check_row(row: dict) -> dict:
+def check_row(row: dict, num_classes: int = 1) -> dict:
     """The entry of a row with both images as files, as `check_pairs` gives it."""
-    image, mask, values = read_pair(row)
-    facts = {"size": mask.size[::-1], "share": round(float(np.mean(mask)) / 255, 6), "values": values}
+    image, labels, values = read_pair(row, num_classes)
+    facts = {**facts_of(labels, num_classes), "values": values}
     return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
 
 
-def is_changed(size: tuple[int, int], values: str, max_side: int | None) -> bool:
+def is_changed(size: tuple[int, int], values: str, max_side: int | None, num_classes: int) -> bool:
     """Whether a row gives another image or mask than its files."""
-    return values != BLACK_AND_WHITE or reduced_size(tuple(size), max_side) != tuple(size)
+    return values != values_of_rows(num_classes) or reduced_size(tuple(size), max_side) != tuple(size)
 
 
-def reduce_row(row: dict, max_side: int | None) -> dict:
+def reduce_row(row: dict, max_side: int | None, num_classes: int = 1) -> dict:
     """`image` and `mask` of a row, both as files, reduced; nothing of what is at most `max_side` large."""
-    image, mask, values = read_pair(row)
-    size_to_keep = reduced_size(mask.size[::-1], max_side)
-    if size_to_keep == mask.size[::-1]:
-        return {} if values == BLACK_AND_WHITE else {"mask": mask}
+    image, labels, values = read_pair(row, num_classes)
+    mask, size_to_keep = labels_picture(labels, num_classes), reduced_size(labels.shape, max_side)
+    if size_to_keep == labels.shape:
+        return {} if values == values_of_rows(num_classes) else {"mask": mask}
     return dict(zip(("image", "mask"), reduce_pair(image, mask, size_to_keep), strict=True))
 
 
-def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | None) -> dict:
+def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | None, num_classes: int = 0) -> dict:
     """
     A row of a stream, its images at most `max_side` large.
 
     Args:
         columns: of the image and the mask, both as files, and of the id.
+        num_classes: that are named; 0: one class without a name.
     """
     image_column, mask_column, id_column = columns
     image_id = str(row[id_column]) if id_column else file_digest(row[image_column])
-    image, mask, _ = read_pair({"image": row[image_column], "mask": row[mask_column], "image_id": image_id})
-    size_to_keep = reduced_size(mask.size[::-1], max_side)
-    if size_to_keep != mask.size[::-1]:
+    files = {"image": row[image_column], "mask": row[mask_column], "image_id": image_id}
+    image, labels, _ = read_pair(files, max(1, num_classes))
+    mask, size_to_keep = labels_picture(labels, max(1, num_classes)), reduced_size(labels.shape, max_side)
+    if size_to_keep != labels.shape:
         image, mask = reduce_pair(image, mask, size_to_keep)
-    return {"image": image, "mask": mask, "image_id": image_id}
+    named = {COLUMN: labels_in(facts_of(labels, num_classes))} if num_classes else {}
+    return {"image": image, "mask": mask, "image_id": image_id, **named}
 
 
-def read_pair(row: dict) -> tuple[Image.Image, Image.Image, str]:
+def read_pair(row: dict, num_classes: int = 1) -> tuple[Image.Image, np.ndarray, str]:
     """
-    The image (RGB) and the mask (grey, 0 and 255) of a row that has both as files, and the values of the mask's file.
+    The image (RGB) and the labels (as [`read_labels`] gives them) of a row that has both as files, and how the mask's
+    file writes them.
 
     Raises:
         ValueError: by the row's id: one that is missing, damaged, or no mask, and another size of the mask.
@@ -256,9 +289,9 @@ def read_pair(row: dict) -> tuple[Image.Image, Image.Image, str]:
         content = row[column]["bytes"]
         files[column] = {"path": row[column]["path"] if content is None else row["image_id"], "content": content}
     image, size = read_sized_image(**files["image"])
-    labels, values = read_labels(**files["mask"])
+    labels, values = read_labels(**files["mask"], num_classes=num_classes)
     check_sizes(row["image_id"], size, labels.shape)
-    return image, Image.fromarray(labels * 255), values
+    return image, labels, values
 
 
 def file_digest(file: dict | None) -> str:

@@ -1,4 +1,4 @@
-"""Mask files as people write them (0/255, 0/1, or a palette) → labels, a class number a pixel."""
+"""Mask files as people write them (0/255, 0/1, 0..K, or a palette) → labels, a class number a pixel."""
 
 from pathlib import Path
 
@@ -7,30 +7,40 @@ from PIL import Image, ImageOps
 
 from .files import as_boolean_mask, check_mask_mode, decode, open_image
 
-BLACK_AND_WHITE = "0 and 255"  # as the rows of a dataset hold it
+BLACK_AND_WHITE = "0 and 255"  # as the rows of a dataset of one class hold it
 NUMBERS = "0 and 1"
 PALETTE = "palette indices"
+CLASS_NUMBERS = "class numbers"  # as the rows of several classes hold it
+IGNORED = 255  # a label of pixels that nobody drew, of several classes
 
 
-def read_labels(path: str | Path, content: bytes | None = None) -> tuple[np.ndarray, str]:
+def read_labels(path: str | Path, content: bytes | None = None, num_classes: int = 1) -> tuple[np.ndarray, str]:
     """
     A mask file as `(height, width)` class numbers, 0 background and 1 lesion, and how the file writes them:
-    `BLACK_AND_WHITE`, `NUMBERS` or `PALETTE`. `content` as in `open_image`.
+    `BLACK_AND_WHITE`, `NUMBERS` or `PALETTE`. `content` as in `open_image`. Of several classes as of [`labels_of`].
 
     Raises:
         FileNotFoundError, ValueError: as `read_mask`.
     """
     with open_image(path, content=content) as mask:
-        return labels_of(decode(mask, path, content=content), path)
+        return labels_of(decode(mask, path, content=content), path, num_classes)
 
 
-def labels_of(mask: Image.Image, name: str | Path) -> tuple[np.ndarray, str]:
+def labels_of(mask: Image.Image, name: str | Path, num_classes: int = 1) -> tuple[np.ndarray, str]:
     """
     As [`read_labels`], of a picture. A palette whose first colour is black is read by its indices, as annotation tools
     write them; another one by its colours, which must be black and white.
+
+    With several classes a mask holds their numbers, as grey values or as indices of any palette: 0 background,
+    1..`num_classes`, and `IGNORED`. They are written as `CLASS_NUMBERS` or `PALETTE`.
+
+    Raises:
+        ValueError: transparency, more than 8 bits, or other values; with `name` and the value.
     """
     check_mask_mode(mask, name)
     upright = ImageOps.exif_transpose(mask)
+    if num_classes > 1:
+        return class_numbers(upright, name, num_classes)
     if upright.mode == "P" and (upright.getpalette() or [])[:3] == [0, 0, 0]:
         numbers = np.asarray(upright)
         if numbers.max() <= 1:
@@ -39,3 +49,40 @@ def labels_of(mask: Image.Image, name: str | Path) -> tuple[np.ndarray, str]:
     if grey.max() == 1:
         return grey, NUMBERS
     return as_boolean_mask(mask, name).astype(np.uint8), BLACK_AND_WHITE
+
+
+def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tuple[np.ndarray, str]:
+    if mask.mode == "1":
+        mask = Image.fromarray(np.asarray(mask).astype(np.uint8))
+    if mask.mode not in ("L", "P"):
+        channels = np.asarray(mask.convert("RGB"))
+        if (channels != channels[..., :1]).any():
+            raise ValueError(
+                f"{name}: a mask of several classes must hold their numbers, got colours. Save it as grey or palette "
+                f"PNG, 0 background and 1 to {num_classes}."
+            )
+        mask = Image.fromarray(channels[..., 0])
+    numbers = np.asarray(mask)
+    strange = numbers[(numbers > num_classes) & (numbers != IGNORED)]
+    if strange.size:
+        raise ValueError(
+            f"{name}: a mask must hold 0 (background), 1 to {num_classes} (the classes) and {IGNORED} (ignored), "
+            f"got {strange.flat[0]}. Name all classes in classes.txt, one a line, and save masks as PNG, not as JPEG."
+        )
+    return numbers, PALETTE if mask.mode == "P" else CLASS_NUMBERS
+
+
+def labels_picture(labels: np.ndarray, num_classes: int = 1) -> Image.Image:
+    """Labels as the rows of a dataset hold them: of one class 0 and 255, of several their numbers."""
+    return Image.fromarray(labels * 255 if num_classes == 1 else labels)
+
+
+def values_of_rows(num_classes: int) -> str:
+    """How the rows of a dataset write their masks: what is written so stays the file that it is."""
+    return BLACK_AND_WHITE if num_classes == 1 else CLASS_NUMBERS
+
+
+def class_shares(labels: np.ndarray, num_classes: int) -> list[float]:
+    """Of the image's pixels, one a class."""
+    counts = np.bincount(labels.ravel(), minlength=num_classes + 1)[1 : num_classes + 1]
+    return [round(int(count) / labels.size, 6) for count in counts]

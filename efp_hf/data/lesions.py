@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ..extras import needing
+from .classes import class_names, read_classes
 from .forms import find_form
 from .found import Found, load_found
 from .hub import convert_dataset, holds_shards, load_splits, stream_lesions
@@ -22,6 +23,10 @@ def load_lesions(
     Splits that are not there are drawn from `train`: 70/10/20, seeded, with no patient, lesion or near-duplicate image
     on two sides. Every file is read and checked once.
 
+    Several classes that exclude each other have names: in `classes.txt`, in a COCO file, or in the column `classes` of
+    a dataset. `mask` then holds 0 for the background, 1..K for the classes and 255 for ignored pixels, and a column
+    `classes` says which are in it; [`class_names`] gives their names.
+
     Args:
         source: a path, the id of a dataset on the Hub, or a dataset.
         seed: of the drawn split.
@@ -35,22 +40,33 @@ def load_lesions(
         OSError: the cache cannot be written to.
     """
     if streaming:
-        return stream_lesions(stream_source(source), max_side=max_side)
-    name, form, found = find_lesions(source)
+        path = stream_source(source)
+        return stream_lesions(path, max_side=max_side, classes=read_classes(Path(path)))
+    name, form, found, classes = find_lesions(source)
     if isinstance(found, Found):
         return load_found(found, name, seed, max_side)
-    return convert_dataset(found, name, form, seed=seed, max_side=max_side)
+    return convert_dataset(found, name, form, seed=seed, max_side=max_side, classes=classes)
 
 
-def find_lesions(source: str | Path | Dataset | DatasetDict) -> tuple[str, str, Found | Dataset | DatasetDict]:
-    """A name for messages, the form, and what is there, before its images are read; errors as of [`load_lesions`]."""
+def find_lesions(
+    source: str | Path | Dataset | DatasetDict,
+) -> tuple[str, str, Found | Dataset | DatasetDict, tuple[str, ...]]:
+    """
+    A name for messages, the form, what is there, before its images are read, and the names of its classes; errors as of
+    [`load_lesions`].
+    """
     if isinstance(source, Dataset | DatasetDict):
-        return "data", "a dataset", source
+        return "data", "a dataset", source, class_names(source)
     path = local_path(source)
     if path is None:
-        return str(source), "a dataset of the Hub", load_splits(str(source))
+        loaded = load_splits(str(source))
+        return str(source), "a dataset of the Hub", loaded, class_names(loaded, str(source))
     form, found = find_form(path)
-    return path.name if isinstance(found, Found) else str(path), form, found
+    named = read_classes(path if path.is_dir() else path.parent)
+    if isinstance(found, Found):
+        found.classes = found.classes or named
+        return path.name, form, found, found.classes
+    return str(path), form, found, class_names(found, str(path)) or named
 
 
 def local_path(source: str | Path) -> Path | None:

@@ -6,14 +6,16 @@ import logging
 import os
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .classes import COLUMN, with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
-from .labels import BLACK_AND_WHITE, read_labels
+from .labels import class_shares, labels_picture, read_labels, values_of_rows
 from .names import Pair, listed
 
 with needing("train", __name__):
@@ -24,7 +26,7 @@ logger = logging.getLogger(__name__)
 FEATURES = Features({"image": ImageFeature(), "mask": ImageFeature(), "image_id": Value("string")})
 
 
-def check_and_cache(pairs: list[Pair], max_side: int | None, cache: Path) -> list[dict]:
+def check_and_cache(pairs: list[Pair], max_side: int | None, cache: Path, num_classes: int = 1) -> list[dict]:
     """
     One entry a pair, as [`check_pairs`] gives it.
 
@@ -32,7 +34,7 @@ def check_and_cache(pairs: list[Pair], max_side: int | None, cache: Path) -> lis
         FileNotFoundError, ValueError: pairs that cannot be used: all are named, and why of the first.
         OSError: the cache cannot be written to.
     """
-    checked = check_pairs(pairs, max_side, cache)
+    checked = check_pairs(pairs, max_side, cache, num_classes)
     wrong = {pair[0]: entry for pair, entry in zip(pairs, checked, strict=True) if isinstance(entry, Exception)}
     if wrong:
         first = next(iter(wrong.values()))
@@ -45,11 +47,13 @@ def check_and_cache(pairs: list[Pair], max_side: int | None, cache: Path) -> lis
     return checked
 
 
-def check_pairs(pairs: list[Pair], max_side: int | None, cache: Path) -> list[dict | FileNotFoundError | ValueError]:
+def check_pairs(
+    pairs: list[Pair], max_side: int | None, cache: Path, num_classes: int = 1
+) -> list[dict | FileNotFoundError | ValueError]:
     """
     An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `mask` (files at most
-    `max_side` large), `hash`, and of the original: `size` (height, width), `share` of the lesion, `values` of the mask
-    ([`read_labels`]), `repaired`.
+    `max_side` large), `hash`, and of the original: `size` (height, width), `share` of all that is not background,
+    `values` of the mask ([`read_labels`]), `repaired`; of several classes also their `shares`.
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -61,10 +65,11 @@ def check_pairs(pairs: list[Pair], max_side: int | None, cache: Path) -> list[di
     def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
         image_id, image_path, mask_path = pair
         try:
-            key = hashlib.sha256(json.dumps([*map(file_state, pair[1:]), max_side, "v5"]).encode()).hexdigest()[:24]
+            facts = [*map(file_state, pair[1:]), max_side, "v5", *([num_classes] if num_classes > 1 else [])]
+            key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
-                entry = check_pair(image_path, mask_path, max_side, cache / key)
+                entry = check_pair(image_path, mask_path, max_side, cache / key, num_classes)
                 entry["bytes"] = [os.stat(entry[name]).st_size for name in ("image", "mask")]
                 write_atomically(cache / f"{key}.json", lambda path: path.write_text(json.dumps(entry)))
         except (FileNotFoundError, ValueError) as error:
@@ -106,29 +111,37 @@ def read_entry(path: Path) -> dict | None:
     return entry if is_whole else None
 
 
-def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: Path) -> dict:
+def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: Path, num_classes: int = 1) -> dict:
     """
-    Reads and checks a pair → its entry. What is larger than `max_side`, and a mask of other values than 0 and 255, is
-    written anew beside the entry.
+    Reads and checks a pair → its entry. What is larger than `max_side`, and a mask of other values than
+    [`values_of_rows`], is written anew beside the entry.
     """
-    labels, values = read_labels(mask_path)
+    labels, values = read_labels(mask_path, num_classes=num_classes)
     size_to_keep = reduced_size(labels.shape, max_side)
     image, size = read_sized_image(image_path, min_size=max(HASHED_SIDE, 2 * min(size_to_keep)))
     check_sizes(image_path.stem, size, labels.shape)
     files = {"image": str(image_path), "mask": str(mask_path)}
-    mask = Image.fromarray(labels * 255)
+    mask = labels_picture(labels, num_classes)
     if size_to_keep != size:
         reduced_image, mask = reduce_pair(image, mask, size_to_keep)
         files["image"] = f"{cached}.jpg"
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
-    if size_to_keep != size or values != BLACK_AND_WHITE:
+    if size_to_keep != size or values != values_of_rows(num_classes):
         files["mask"] = f"{cached}.png"
         write_atomically(Path(files["mask"]), lambda path: mask.save(path, "PNG"))
     if min(size) >= 2 * HASHED_SIDE:
         # hashed from one decoding whatever `max_side` is: training and scoring have to draw the same split
         image = read_image(image_path, min_size=HASHED_SIDE)
-    facts = {"size": size, "share": round(float(labels.mean()), 6), "values": values}
+    facts = facts_of(labels, num_classes) | {"values": values}
     return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
+
+
+def facts_of(labels: np.ndarray, num_classes: int) -> dict:
+    """What an entry says of the whole mask: `size`, `share`, and of several classes `shares`."""
+    if num_classes == 1:
+        return {"size": labels.shape, "share": round(float(labels.mean()), 6)}
+    shares = class_shares(labels, num_classes)
+    return {"size": labels.shape, "share": round(sum(shares), 6), "shares": shares}
 
 
 def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]:
@@ -142,5 +155,14 @@ def reduce_pair(image: Image.Image, mask: Image.Image, size: tuple[int, int]) ->
     return image.resize(size[::-1], Image.Resampling.BILINEAR), mask.resize(size[::-1], Image.Resampling.NEAREST)
 
 
-def to_dataset(entries: list[dict]) -> Dataset:
-    return Dataset.from_dict({name: [entry[name] for entry in entries] for name in FEATURES}, features=FEATURES)
+def to_dataset(entries: list[dict], classes: tuple[str, ...] = ()) -> Dataset:
+    """The entries' images and masks; where `classes` are named, the column of that name says which a mask holds."""
+    columns = {name: [entry[name] for entry in entries] for name in FEATURES}
+    if classes:
+        columns[COLUMN] = [labels_in(entry) for entry in entries]
+    return Dataset.from_dict(columns, features=with_classes(FEATURES, classes))
+
+
+def labels_in(entry: dict) -> list[int]:
+    """The labels of the classes that an entry's mask holds."""
+    return [label for label, share in enumerate(entry.get("shares", [entry["share"]]), start=1) if share > 0]

@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..extras import needing
-from ..inference.drawing import tint_lesion
+from ..inference.drawing import resize_mask, tint_classes
 from .files import read_image
 from .found import Found, cache_folder, find_copies, problems_of_ids, split_sizes
 from .hub import check_row, groups_of, named_splits, read_pair
@@ -27,7 +27,7 @@ with needing("train", __name__):
 SHEET_COLUMNS = 8
 SHEET_IMAGES = 48
 TILE = 160  # pixels
-Opener = Callable[[], tuple[Image.Image, np.ndarray]]  # an image and its boolean mask
+Opener = Callable[[], tuple[Image.Image, np.ndarray]]  # an image and the labels of its mask
 
 
 @dataclass
@@ -41,6 +41,11 @@ class Survey:
     problems: list[str] = field(default_factory=list)  # a training refuses the data for them
     notes: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)  # the splits that the data has not
+    classes: tuple[str, ...] = ()  # names of the labels 1..K; none: one class, the lesion
+
+    @property
+    def num_classes(self) -> int:
+        return max(1, len(self.classes))
 
 
 def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) -> Survey:
@@ -50,11 +55,11 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
     Raises:
         FileNotFoundError, ValueError: as `load_lesions`, where no pair can be found.
     """
-    name, form, found = find_lesions(source)
+    name, form, found, classes = find_lesions(source)
     if isinstance(found, Found):
         survey = survey_files(name, found)
     else:
-        survey = survey_rows(name, form, named_splits(found, name))
+        survey = survey_rows(name, form, named_splits(found, name), classes)
     entries = [entry for rows in survey.rows.values() for entry in rows]
     repaired = [entry["image_id"] for entry in entries if entry.get("repaired")]
     for words, image_ids in (
@@ -65,6 +70,11 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
         if image_ids:
             survey.notes.append(f"{len(image_ids)} {words}: {listed(image_ids)}.")
     survey.notes += notes_of_copies(survey.rows)
+    absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
+    if absent and entries:
+        survey.problems.append(
+            f"No mask holds {listed(absent)}. Take the name out of the classes, and number the others anew."
+        )
     missing = [split for split in SPLITS if split not in survey.rows]
     if missing and not survey.problems:
         try:
@@ -77,25 +87,27 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
 
 def survey_files(name: str, found: Found) -> Survey:
     problems = [*found.problems, *problems_of_ids(found)]
-    survey = Survey(name, found.form, groups=found.groups, problems=problems, notes=list(found.notes))
+    facts = {"groups": found.groups, "problems": problems, "notes": list(found.notes), "classes": found.classes}
+    survey = Survey(name, found.form, **facts)
     for split, pairs in found.pairs.items():
-        checked = check_pairs(pairs, None, cache_folder())
+        checked = check_pairs(pairs, None, cache_folder(), found.num_classes)
         survey.rows[split] = []
         for (_, image, mask), entry in zip(pairs, checked, strict=True):
             if isinstance(entry, Exception):
                 survey.problems.append(str(entry))
             else:
-                survey.rows[split].append({**entry, "open": partial(open_files, image, mask)})
+                survey.rows[split].append({**entry, "open": partial(open_files, image, mask, found.num_classes)})
     return survey
 
 
-def survey_rows(name: str, form: str, splits: DatasetDict) -> Survey:
-    survey = Survey(name, form)
+def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, ...]) -> Survey:
+    survey = Survey(name, form, classes=classes)
     for split, dataset in splits.items():
         survey.rows[split] = []
         for number, row in enumerate(dataset):
             try:
-                entry = {**check_row(row), "open": partial(open_row, dataset, number)}
+                opened = partial(open_row, dataset, number, survey.num_classes)
+                entry = {**check_row(row, survey.num_classes), "open": opened}
             except (FileNotFoundError, ValueError) as error:
                 survey.problems.append(str(error))
             else:
@@ -104,13 +116,21 @@ def survey_rows(name: str, form: str, splits: DatasetDict) -> Survey:
     return survey
 
 
-def open_files(image: Path, mask: Path) -> tuple[Image.Image, np.ndarray]:
-    return read_image(image), read_labels(mask)[0] == 1
+def open_files(image: Path, mask: Path, num_classes: int) -> tuple[Image.Image, np.ndarray]:
+    return read_image(image), read_labels(mask, num_classes=num_classes)[0]
 
 
-def open_row(dataset: Dataset, number: int) -> tuple[Image.Image, np.ndarray]:
-    image, mask, _ = read_pair(dataset[number])
-    return image, np.asarray(mask) == 255
+def open_row(dataset: Dataset, number: int, num_classes: int) -> tuple[Image.Image, np.ndarray]:
+    image, labels, _ = read_pair(dataset[number], num_classes)
+    return image, labels
+
+
+def shares_of_classes(survey: Survey) -> dict[str, list[float]]:
+    """Name of each of several classes → its share of each image."""
+    if survey.num_classes == 1:
+        return {}
+    entries = [entry for rows in survey.rows.values() for entry in rows]
+    return {name: [entry["shares"][place] for entry in entries] for place, name in enumerate(survey.classes)}
 
 
 def notes_of_copies(rows: dict[str, list[dict]]) -> list[str]:
@@ -132,14 +152,24 @@ def survey_lines(survey: Survey) -> list[str]:
     lines = [f"{survey.name}: {survey.form}"]
     lines.append(f"pairs   {len(entries)} can be used: {split_sizes(survey.rows, survey.drawn)}")
     if entries:
-        shares = [100 * entry["share"] for entry in entries]
-        lines.append(f"lesion  {median(shares):.1f} % of the pixels (median), {min(shares):.1f} to {max(shares):.1f} %")
+        if survey.num_classes == 1:
+            name = (*survey.classes, "lesion")[0]
+            lines.append(f"{name:<7} {share_line([entry['share'] for entry in entries])}")
+        for place, (name, shares) in enumerate(shares_of_classes(survey).items(), start=1):
+            there = [share for share in shares if share]
+            where = f"in {len(there)} of {len(entries)} images"
+            lines.append(f"class {place} {name}: {where}" + (f", there {share_line(there)}" if there else ""))
         lines.append(f"sizes   {counted('×'.join(map(str, entry['size'])) for entry in entries)}")
         lines.append(f"masks   {counted(entry['values'] for entry in entries)}")
     lines += [f"note: {note}" for note in survey.notes] + [f"problem: {problem}" for problem in survey.problems]
     count = len(survey.problems)
     refused = f"{count} problem{'s' if count > 1 else ''}: a training would refuse this data."
     return [*lines, refused if count else "A training takes this data as it is."]
+
+
+def share_line(shares: list[float]) -> str:
+    percents = [100 * share for share in shares]
+    return f"{median(percents):.1f} % of the pixels (median), {min(percents):.1f} to {max(percents):.1f} %"
 
 
 def counted(values, most: int = 4) -> str:
@@ -151,7 +181,8 @@ def counted(values, most: int = 4) -> str:
 
 def draw_sheet(survey: Survey) -> Image.Image:
     """
-    A contact sheet with the lesions tinted: up to `SHEET_IMAGES` pairs, from the smallest lesion to the largest.
+    A contact sheet with the lesions tinted, or each class in its colour: up to `SHEET_IMAGES` pairs, from the smallest
+    area to the largest.
 
     Raises:
         ValueError: no pair can be used.
@@ -166,9 +197,8 @@ def draw_sheet(survey: Survey) -> Image.Image:
     draw = ImageDraw.Draw(sheet)
     for place, entry in enumerate(entries[position] for position in chosen):
         left, top = place % columns * TILE, place // columns * height
-        image, mask = entry["open"]()
+        image, labels = entry["open"]()
         image.thumbnail((TILE - 4, TILE - 4))
-        small = Image.fromarray(mask).resize(image.size, Image.Resampling.NEAREST)
-        sheet.paste(tint_lesion(image, np.asarray(small)), (left + 2, top + 2))
+        sheet.paste(tint_classes(image, resize_mask(labels, image.size), survey.num_classes), (left + 2, top + 2))
         draw.text((left + 2, top + TILE - 1), f"{entry['image_id'][-18:]} {100 * entry['share']:.0f} %", fill="black")
     return sheet

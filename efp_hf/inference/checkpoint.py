@@ -68,9 +68,8 @@ def load_checkpoint(
 
     Raises:
         FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
-        ValueError: a damaged checkpoint, one of another architecture, with other than two labels or three colours,
-            whose processor crops or pads, as in [`check_prompted_size`], or for another runtime; `bf16` where it cannot
-            be had.
+        ValueError: a damaged checkpoint, one of another architecture, with other than three colours, whose processor
+            crops or pads, as in [`check_prompted_size`], or for another runtime; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
@@ -90,11 +89,6 @@ def load_checkpoint(
     else:
         model = EFPForSegmentation.from_pretrained(checkpoint).eval()
         model.config.return_dict = True  # [`segment`] reads the outputs by their names
-    if model.config.num_labels != 2:
-        raise ValueError(
-            f"{name}: the model must have two labels, skin and lesion, got {model.config.num_labels}. "
-            "Use `EFPForSegmentation.from_pretrained` and the processor for others."
-        )
     if model.config.num_channels != 3:
         raise ValueError(f"{name}: the model must take the three colours of an image, got {model.config.num_channels}.")
     processor = EFPImageProcessor.from_pretrained(checkpoint)
@@ -131,7 +125,8 @@ def segment(
 ) -> list[BatchFeature]:
     """
     PIL images, made upright, → one `BatchFeature` an image: `segmentation` (boolean mask), `probabilities` (of the
-    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`.
+    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`. Of
+    several classes `segmentation` holds their labels, int64, and `probabilities` are of each label.
 
     `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
     """

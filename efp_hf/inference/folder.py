@@ -23,10 +23,11 @@ from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
 from .correction import NO_LESION_IN_BOX, Correction
-from .drawing import outline_lesion
+from .drawing import add_legend, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
     COLUMNS,
     PredictionTable,
+    columns_for,
     made_from,
     mask_path,
     overlay_path,
@@ -58,7 +59,8 @@ class StreamedImage:
 class Prediction:
     """
     What became of one file: `mask` (bool) and `probabilities` at the image's own size and the mask's
-    `expected_jaccard`, and a `note` where the file had to be repaired to be read; or the `error`.
+    `expected_jaccard`, and a `note` where the file had to be repaired to be read; or the `error`. Of several classes
+    `mask` holds the labels (uint8), and the two others are not there.
     """
 
     path: Path
@@ -72,6 +74,8 @@ class Prediction:
     @classmethod
     def of(cls, path: Path, result: BatchFeature) -> "Prediction":
         """Of a file and its result of [`segment`]."""
+        if "expected_jaccard" not in result:
+            return cls(path, mask=result["segmentation"].to(torch.uint8).cpu().numpy())
         return cls(
             path,
             mask=result["segmentation"].cpu().numpy(),
@@ -197,7 +201,7 @@ def read_for_model(
 def segment_read(
     read: list[tuple[Image.Image, tuple[int, int]]], model: EFPForSegmentation, processor: EFPImageProcessor
 ) -> tuple[torch.Tensor, ...]:
-    """The logits `(1, 2, height, width)` of each image of a batch, which goes through the model as one."""
+    """The logits `(1, num_labels, height, width)` of each image of a batch, which goes through the model as one."""
     if not read:
         return ()
     inputs = processor([image for image, _ in read], return_tensors="pt").to(model.device, model.dtype)
@@ -248,13 +252,19 @@ def correct_file(
     return prediction
 
 
-def table_row(prediction: Prediction) -> dict[str, str | int | float]:
+def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str, str | int | float]:
     """
-    The row of `COLUMNS` of a prediction: lesion area in pixels and as a share of the image, bounding box (half-open:
-    rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that the mask
-    is expected to have. Without a lesion box and confidence are empty.
+    The row of [`columns_for`] of a prediction: lesion area in pixels and as a share of the image, bounding box
+    (half-open: rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that
+    the mask is expected to have. Without a lesion box and confidence are empty. Of several classes the area of each.
     """
     mask = prediction.mask
+    if len(classes) > 1:
+        row = {"image": prediction.path.name, "note": prediction.note, "height": mask.shape[0], "width": mask.shape[1]}
+        counts = np.bincount(mask.ravel(), minlength=len(classes) + 1)[1:].tolist()
+        for name, pixels in zip(classes, counts, strict=True):
+            row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / mask.size, 6)}
+        return {column: row.get(column, "") for column in columns_for(classes)}
     lesion_pixels = int(np.count_nonzero(mask))
     row = {
         "image": prediction.path.name,
@@ -277,18 +287,35 @@ def write_mask(mask: np.ndarray, path: Path) -> None:
     write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
 
 
-def write_prediction(prediction: Prediction, output: Path, overlay: bool) -> None:
+def write_classes(labels: np.ndarray, path: Path, num_classes: int) -> None:
+    """Labels 0..K as a PNG whose pixels are they, in the colours of its palette."""
+    picture = palette_picture(labels, num_classes)
+    write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
+
+
+def write_prediction(prediction: Prediction, output: Path, overlay: bool, classes: tuple[str, ...] = ()) -> None:
     """Mask and, where wanted, overlay of one good file."""
     if overlay:
         image, _ = read_sized_image(prediction.path, content=prediction.content)
-        picture = outline_lesion(image, prediction.mask)
-    write_mask(prediction.mask, mask_path(output, prediction.path))
+        if len(classes) > 1:
+            picture = add_legend(tint_classes(image, prediction.mask, len(classes)), classes)
+        else:
+            picture = outline_lesion(image, prediction.mask)
+    if len(classes) > 1:
+        write_classes(prediction.mask, mask_path(output, prediction.path), len(classes))
+    else:
+        write_mask(prediction.mask, mask_path(output, prediction.path))
     if overlay:
         write_atomically(overlay_path(output, prediction.path), lambda path: picture.save(path, "JPEG"))
 
 
 def record(
-    prediction: Prediction, output: Path, overlay: bool, table: PredictionTable, is_taken: bool = False
+    prediction: Prediction,
+    output: Path,
+    overlay: bool,
+    table: PredictionTable,
+    is_taken: bool = False,
+    classes: tuple[str, ...] = (),
 ) -> str | None:
     """
     Write what became of one file, then its row → its error. Of a file that failed an earlier run's mask does not stay,
@@ -299,7 +326,7 @@ def record(
     """
     if prediction.error is None:
         try:
-            write_prediction(prediction, output, overlay)
+            write_prediction(prediction, output, overlay, classes)
         except (OSError, ValueError) as error:
             if getattr(error, "errno", None) in PLACE_ERRORS:
                 raise
@@ -309,7 +336,7 @@ def record(
             with suppress(OSError):  # as of a name that is too long
                 path.unlink(missing_ok=True)
     if prediction.error is None:
-        table.append(table_row(prediction), read_content(prediction))
+        table.append(table_row(prediction, classes), read_content(prediction))
     else:
         table.append({"image": prediction.path.name, "error": prediction.error})
     return prediction.error
@@ -378,6 +405,7 @@ def write_predictions(
     finished: dict[str, dict[str, str]] | None = None,
     made_by: str = "",
     part: int | None = None,
+    classes: tuple[str, ...] = (),
 ) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
@@ -388,6 +416,7 @@ def write_predictions(
         finished: what stays of an earlier run, of [`finished_rows`].
         made_by: checkpoint and settings, for the rows.
         part: of [`table_path`], where several processes write, after [`start_table`].
+        classes: of the model, where there are several: masks are then labels 0..K with a palette.
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to. What was written before stays.
@@ -400,9 +429,9 @@ def write_predictions(
 
     finished = finished or {}
     if part is None:
-        start_table(output, finished.values())
+        start_table(output, finished.values(), columns_for(classes))
     with (
-        PredictionTable(table_path(output, part or 0), made_by) as table,
+        PredictionTable(table_path(output, part or 0), made_by, columns_for(classes)) as table,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
         written = {Path(name).stem: name for name in finished}
@@ -418,6 +447,6 @@ def write_predictions(
             elif prediction.error is None:
                 written[image_id] = name
             finish(earlier)
-            earlier = prediction.path, background.submit(record, prediction, output, overlays, table, is_taken)
+            earlier = prediction.path, background.submit(record, prediction, output, overlays, table, is_taken, classes)
         finish(earlier)
     return failed

@@ -29,9 +29,17 @@ COLUMNS = (
     "error",
     "made_by",
 )
+FIRST_COLUMNS, LAST_COLUMNS = COLUMNS[:3], COLUMNS[-3:]  # of a table of several classes, around those of each
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
+
+
+def columns_for(classes: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each."""
+    if len(classes) < 2:
+        return COLUMNS
+    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in ("pixels", "share")), *LAST_COLUMNS)
 
 
 def mask_path(output: Path, image: str | Path) -> Path:
@@ -80,13 +88,13 @@ def made_from(made_by: str, content: bytes | None) -> str:
     )
 
 
-def start_table(output: Path, finished: Iterable[dict[str, str]]) -> None:
+def start_table(output: Path, finished: Iterable[dict[str, str]], columns: tuple[str, ...] = COLUMNS) -> None:
     """
     `predictions.csv` with the rows of an earlier run that stay, of [`finished_rows`]. What a killed run left goes:
     hidden files, and the parts of several processes.
     """
     remove_files(output, LEFTOVER)
-    lines = [COLUMNS, *([row[column] for column in COLUMNS] for row in finished)]
+    lines = [columns, *([row[column] for column in columns] for row in finished)]
     write_atomically(table_path(output), lambda path: path.write_bytes(b"".join(map(csv_line, lines))))
     remove_files(output, PART)
 
@@ -99,7 +107,7 @@ def remove_files(output: Path, names: re.Pattern) -> None:
 
 class PredictionTable:
     """
-    A table of an output folder, with the columns `COLUMNS`, to be added to. Each row is handed to the file system as
+    A table of an output folder, of [`columns_for`], to be added to. Each row is handed to the file system as
     it comes, so that a run that is killed leaves the rows of its masks.
 
     Args:
@@ -107,16 +115,17 @@ class PredictionTable:
         made_by: of every row: the checkpoint and settings that the masks are of.
     """
 
-    def __init__(self, path: Path, made_by: str = ""):
+    def __init__(self, path: Path, made_by: str = "", columns: tuple[str, ...] = COLUMNS):
         self.made_by = made_by
+        self.columns = columns
         self.file = path.open("ab", buffering=0)
         if self.file.tell() == 0:
-            self.write(csv_line(COLUMNS))
+            self.write(csv_line(columns))
 
     def append(self, row: dict, content: bytes | None = None) -> None:
-        """A row of `COLUMNS`, empty where `row` has nothing; `content` of the image's file."""
+        """A row of the columns, empty where `row` has nothing; `content` of the image's file."""
         row = row | {"made_by": made_from(self.made_by, content)}
-        self.write(csv_line(row.get(column, "") for column in COLUMNS))
+        self.write(csv_line(row.get(column, "") for column in self.columns))
 
     def write(self, line: bytes) -> None:
         before = self.file.tell()
@@ -145,22 +154,31 @@ def read_lines(path: Path) -> list[str]:
         raise ValueError(f"{path}: no file, but a table has to be written there. Choose another --output.")
     text = path.read_bytes().decode("utf-8", errors="replace")
     header = ",".join(COLUMNS) + "\n"
-    if not text.startswith(header) and not header.startswith(text):
+    if not text.startswith(header) and not header.startswith(text) and not is_of_classes(text.partition("\n")[0]):
         raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
     return text.split("\n")[1:-1]
 
 
-def read_row(line: str) -> dict[str, str] | None:
+def is_of_classes(header: str) -> bool:
+    """Whether it may be that of a table of several classes."""
+    return header.startswith(",".join(FIRST_COLUMNS)) and header.endswith(",".join(LAST_COLUMNS))
+
+
+def read_row(line: str, columns: tuple[str, ...] = COLUMNS) -> dict[str, str] | None:
     """The row of a line; `None` for a line that is none, as of a damaged file."""
     try:
         (values,) = csv.reader([line])
     except (csv.Error, ValueError):
         return None
-    return dict(zip(COLUMNS, values, strict=True)) if len(values) == len(COLUMNS) else None
+    return dict(zip(columns, values, strict=True)) if len(values) == len(columns) else None
 
 
 def finished_rows(
-    output: Path, made_by: str = "", overlays: bool = False, files: Iterable[Path] = ()
+    output: Path,
+    made_by: str = "",
+    overlays: bool = False,
+    files: Iterable[Path] = (),
+    columns: tuple[str, ...] = COLUMNS,
 ) -> dict[str, dict[str, str]]:
     """
     Image's name as [`table_text`] → row, of the images whose row is whole, has no error and is `made_by` this, and
@@ -177,7 +195,7 @@ def finished_rows(
     of_any_image = re.compile(re.escape(made_by) + r"(, image of \d+ bytes [0-9a-f]{8})?")
     rows = {}
     for path in tables_in(output):
-        for row in map(read_row, read_lines(path)):
+        for row in (read_row(line, columns) for line in read_lines(path)):
             if row is not None and not row["error"] and of_any_image.fullmatch(row["made_by"]):
                 rows[row["image"]] = row
     written = {table_text(path.name): path for path in output.iterdir()}
@@ -219,7 +237,7 @@ def is_whole(mask: Path, row: dict[str, str]) -> bool:
         return False
 
 
-def join_parts(output: Path, names: list[str]) -> None:
+def join_parts(output: Path, names: list[str], columns: tuple[str, ...] = COLUMNS) -> None:
     """
     `predictions.csv` with the rows of all its parts, in the order of `names`, of [`table_text`]; rows of other images
     come first. Then the parts go.
@@ -230,12 +248,12 @@ def join_parts(output: Path, names: list[str]) -> None:
     lines = defaultdict(deque)
     for path in tables_in(output):
         for line in read_lines(path):
-            if (row := read_row(line)) is not None:
+            if (row := read_row(line, columns)) is not None:
                 lines[row["image"]].append(line)
     if missing := sum((Counter(names) - Counter({name: len(of_name) for name, of_name in lines.items()})).values()):
         raise FileNotFoundError(f"{table_path(output)}: {missing} rows that were written are gone")
     ordered = [lines[name].popleft() for name in names]
     others = [line for of_name in lines.values() for line in of_name]
-    table = "\n".join([",".join(COLUMNS), *others, *ordered, ""]).encode("utf-8")
+    table = csv_line(columns) + "\n".join([*others, *ordered, ""]).encode("utf-8")
     write_atomically(table_path(output), lambda path: path.write_bytes(table))
     remove_files(output, PART)

@@ -4,11 +4,12 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from scipy import ndimage, optimize
-from scipy.special import expit, logit
+from scipy.special import expit, log_softmax, logit
 from transformers.image_processing_utils import BatchFeature
 
 from ..extras import needing
 from ..image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
+from ..data.labels import IGNORED
 from ..modeling_efp import EFPForSegmentation
 from . import confusion_counts, jaccard
 from .evaluation import segment_rows
@@ -36,6 +37,32 @@ def pixel_probabilities(
     """(probabilities, truth) of each row, both `(height, width)` of the truth."""
     for _, result, truth in segment_rows(dataset, model, processor, batch_size):
         yield result["probabilities"].cpu().numpy(), truth
+
+
+def fit_class_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
+    """
+    As [`fit_temperature`], of several classes: of the soft-max, near the border of any of them.
+
+    Args:
+        pairs: probabilities of each label, `(num_labels, height, width)`, and the true labels, `(height, width)`.
+    """
+    logits, labels = [], []
+    for probabilities, truth in pairs:
+        classes = [label for label in np.unique(truth) if label not in (0, IGNORED)]
+        bands = [border_band(truth == label) for label in classes]
+        band = np.logical_or.reduce([*bands, np.zeros(truth.shape, bool)]) & (truth != IGNORED)
+        logits.append(np.log(np.clip(probabilities[:, band].astype(np.float64), MIN_PROBABILITY, 1)).T)
+        labels.append(truth[band])
+    logits, labels = np.concatenate(logits), np.concatenate(labels).astype(int)
+    if not len(logits):
+        raise ValueError("`pairs` must have a mask with a border: there is nothing to fit a temperature to.")
+
+    def cross_entropy(log_temperature: float) -> float:
+        found = log_softmax(logits / np.exp(log_temperature), axis=1)
+        return -float(found[np.arange(len(labels)), labels].mean())
+
+    found = optimize.minimize_scalar(cross_entropy, bounds=np.log(TEMPERATURES), method="bounded")
+    return float(np.exp(found.x))
 
 
 def count_bins(probabilities: np.ndarray, truth: np.ndarray) -> np.ndarray:

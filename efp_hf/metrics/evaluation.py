@@ -6,12 +6,16 @@ from pathlib import Path
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
 
+from ..data.classes import class_names
 from ..data.files import as_boolean_mask, read_mask
+from ..data.labels import labels_of, read_labels
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes, keep_largest_region
 from ..inference.checkpoint import segment
+from ..inference.task import class_names_of
 from ..modeling_efp import EFPForSegmentation
 from . import boundary_f1, confusion_counts, hausdorff95, jaccard
+from .classes import class_counts, class_scores, mean_of_classes
 
 with needing("train", __name__):
     from datasets import Dataset
@@ -19,8 +23,10 @@ with needing("train", __name__):
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
 
 
-def truth_mask(row: dict) -> np.ndarray:
-    """The true mask of a dataset row as booleans."""
+def truth_mask(row: dict, num_classes: int = 1) -> np.ndarray:
+    """The true mask of a dataset row as booleans; of several classes its labels, uint8."""
+    if num_classes > 1:
+        return labels_of(row["mask"], row["image_id"], num_classes)[0]
     return as_boolean_mask(row["mask"], row["image_id"])
 
 
@@ -31,9 +37,10 @@ def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict],
     Raises:
         ValueError: a mask of another size than its image, by name.
     """
+    num_classes = len(class_names(dataset))
     for start in range(0, len(dataset), batch_size):
         rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        truths = [truth_mask(row) for row in rows]
+        truths = [truth_mask(row, num_classes) for row in rows]
         for row, truth in zip(rows, truths, strict=True):
             check_sizes(row["image_id"], row["image"].size[::-1], truth.shape)
         yield rows, truths
@@ -60,15 +67,16 @@ def model_masks(
 
 def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
     """
-    (image_id, mask, truth) of each row, the mask read from `folder/<id>_segmentation.png`.
+    (image_id, mask, truth) of each row, the mask read from `folder/<id>_segmentation.png`; of several classes labels.
 
     Raises:
         FileNotFoundError, ValueError: by name: a mask that is missing, damaged, or of another size than the truth.
     """
+    num_classes = len(class_names(dataset))
     for row in dataset:
-        truth = truth_mask(row)
+        truth = truth_mask(row, num_classes)
         path = Path(folder) / f"{row['image_id']}_segmentation.png"
-        mask = read_mask(path)
+        mask = read_labels(path, num_classes=num_classes)[0] if num_classes > 1 else read_mask(path)
         if mask.shape != truth.shape:
             raise ValueError(
                 f"{path}: mask is {mask.shape[0]}×{mask.shape[1]}, truth {truth.shape[0]}×{truth.shape[1]}. "
@@ -80,6 +88,28 @@ def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np
 def boundary_scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:
     """HD95 as a share of the image's diagonal, and the boundary F1, of one mask."""
     return {"hd95": hausdorff95(mask, truth), "boundary_f1": boundary_f1(mask, truth)}
+
+
+def mean_class_jaccard(
+    dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8
+) -> float:
+    """The mean over several classes of their mean J."""
+    masks = model_masks(dataset, model, processor, batch_size)
+    num_classes = model.config.num_labels - 1
+    return mean_of_classes(class_scores(np.array([class_counts(mask, truth, num_classes) for _, mask, truth in masks])))
+
+
+def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
+    """
+    Raises:
+        ValueError: a model, by the name of its checkpoint, that was not made for the classes of the data.
+    """
+    classes, own = class_names(dataset), class_names_of(model.config)
+    if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
+        raise ValueError(
+            f"{name} must segment the classes of the data, {', '.join(classes) or 'one lesion'}, "
+            f"got {', '.join(own)}. Train it on such data, or pass another --checkpoint."
+        )
 
 
 def grid_jaccards(

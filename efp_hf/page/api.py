@@ -2,6 +2,7 @@
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.task import is_lesion
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .correction import correct_photo
@@ -149,12 +150,17 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
             prompts = [PointsInput(label="points"), NumbersInput(label="labels"), NumbersInput(label="box")]
         data, file = gr.JSON(label="data"), gr.File(label="file")
         trigger = gr.Button()
-    for function, inputs, outputs, limits in (
+    endpoints_of_all = (
         (endpoints.segment, [image, *settings, *prompts], [data, file], one_photo),
         (endpoints.measure, [image, scale, *settings, *prompts], data, one_photo),
         (endpoints.trust, [image, *settings, *prompts], data, one_photo),
         (endpoints.compare, [image, truth, *settings, *prompts], data, one_photo),
         (endpoints.look_inside, [image], data, one_photo),
         (endpoints.segment_many, [files, *settings], [data, file], many_photos),
-    ):
+    )
+    of_lesion = is_lesion(endpoints.model.config)
+    of_lesions_alone = (endpoints.measure, endpoints.trust, endpoints.compare)
+    for function, inputs, outputs, limits in endpoints_of_all:
+        if function in of_lesions_alone and not of_lesion:
+            continue
         trigger.click(function, inputs, outputs, api_name=function.__name__, **limits)

@@ -9,8 +9,9 @@ from tempfile import TemporaryDirectory
 from PIL import Image
 
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.folder import COLUMNS, Prediction, predict_files, table_row, write_predictions
-from ..inference.prediction_table import table_text
+from ..inference.folder import Prediction, predict_files, table_row, write_predictions
+from ..inference.prediction_table import COLUMNS, columns_for, table_text
+from ..inference.task import class_names_of, is_lesion
 from ..metrics.rows import write_rows
 from ..modeling_efp import EFPForSegmentation
 from .pictures import draw_thumbnail
@@ -27,6 +28,7 @@ class Batch:
     pictures: list[tuple[Image.Image, str]]
     archive: Path
     left_out: int  # files in zips that are no images
+    classes: tuple[str, ...] = ()  # where there are several
 
 
 def segment_batch(
@@ -46,9 +48,11 @@ def segment_batch(
     """
     # the same file chosen twice has one path
     uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
+    classes = () if is_lesion(model.config) else class_names_of(model.config)
+    columns = columns_for(classes)
     with TemporaryDirectory(dir=folder) as unpacked, TemporaryDirectory(dir=folder) as output:
         files, refused, left_out = collect_files(uploads, Path(unpacked))
-        rows, pictures = {path: error_row(path, error) for path, error in refused.items()}, []
+        rows, pictures = {path: error_row(path, error, columns) for path, error in refused.items()}, []
         accepted = []
         for path in files:
             try:
@@ -56,36 +60,36 @@ def segment_batch(
                     check_photo(path)
                     accepted.append(path)
             except ValueError as error:
-                rows[path] = error_row(path, str(error))
+                rows[path] = error_row(path, str(error), columns)
 
         def watched(predictions: Iterator[Prediction]) -> Iterator[Prediction]:
             for done, prediction in enumerate(predictions, start=1):
                 yield prediction
                 # here the mask is being written; those of which none comes are what `write_predictions` returns
                 if prediction.error is None:
-                    rows[prediction.path] = {**table_row(prediction), "error": ""}
-                    pictures.append(draw_thumbnail(prediction))
+                    rows[prediction.path] = {**table_row(prediction, classes), "error": ""}
+                    pictures.append(draw_thumbnail(prediction, classes))
                 progress(done, len(accepted))
 
         predictions = predict_files(
             accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
         )
-        for prediction in write_predictions(watched(predictions), Path(output)):
+        for prediction in write_predictions(watched(predictions), Path(output), classes=classes):
             error = prediction.error.replace(f"{output}/", "")
             for path in files:
                 error = without_folder(error, path)
-            rows[prediction.path] = error_row(prediction.path, error)
+            rows[prediction.path] = error_row(prediction.path, error, columns)
         ordered = [rows[path] for path in files]
         write_table(ordered, Path(output, "predictions.csv"))
         archive = Path(folder, "masks.zip")
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
             for path in sorted(Path(output).iterdir()):
                 packed.write(path, path.name)
-    return Batch(ordered, pictures, archive, left_out)
+    return Batch(ordered, pictures, archive, left_out, classes)
 
 
-def error_row(path: Path, error: str) -> dict:
-    return {**dict.fromkeys(COLUMNS, ""), "image": path.name, "error": error}
+def error_row(path: Path, error: str, columns: tuple[str, ...] = COLUMNS) -> dict:
+    return {**dict.fromkeys(columns, ""), "image": path.name, "error": error}
 
 
 def write_table(rows: list[dict], path: Path) -> None:

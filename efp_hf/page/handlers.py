@@ -147,7 +147,7 @@ class Handlers:
         }
         settings = (self.processor, threshold, largest_region)
         if photo is not None:
-            if tab == "Segment":
+            if tab == "Segment" and not photo.classes:
                 results[tab] = probability_html(draw_probabilities(photo, *settings), threshold)
             elif tab == "Measure":
                 results[tab] = measures_html(measure_photo(photo, *settings, pixels_per_mm=pixels_per_mm or None))

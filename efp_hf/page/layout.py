@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.task import class_names_of, is_lesion
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
@@ -48,22 +49,26 @@ def build_page(
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
     examples = sorted(examples.glob("*.jpg")) if examples is not None else []
-    takes_prompts = model.prompt_encoder is not None
+    takes_prompts, of_lesion = model.prompt_encoder is not None, is_lesion(model.config)
+    classes = () if of_lesion else class_names_of(model.config)
     handlers = Handlers(model, processor, evidence, examples)
     with Page(
-        title="Skin-lesion segmentation", analytics_enabled=False, delete_cache=(CLEAN_SECONDS, KEEP_SECONDS)
+        title="Skin-lesion segmentation" if of_lesion else f"Segmentation: {', '.join(classes)}",
+        analytics_enabled=False,
+        delete_cache=(CLEAN_SECONDS, KEEP_SECONDS),
     ) as page:
-        gr.Markdown(render("header.md"))
+        gr.Markdown(render("header.md", classes=classes))
         gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor)
+                parts = add_photo_column(processor, of_lesion)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts, examples, takes_prompts)
+                    add_photo_tabs(parts, examples, takes_prompts, of_lesion)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        gr.Markdown(render("api.md", takes_prompts=takes_prompts, url=url, max_mcp_bytes=MAX_MCP_BYTES))
+                        words = {"takes_prompts": takes_prompts, "classes": classes, "url": url}
+                        gr.Markdown(render("api.md", **words, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
         parts.score.click(
@@ -80,8 +85,11 @@ def build_page(
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
-    """What is chosen → the page's parts by name, to which the tabs add theirs."""
+def add_photo_column(processor: EFPImageProcessor, of_lesion: bool) -> SimpleNamespace:
+    """
+    What is chosen → the page's parts by name, to which the tabs add theirs. Several classes have neither a threshold
+    nor a largest region.
+    """
     upload = PhotoInput(
         label="Photo",
         placeholder=DROP_HERE,
@@ -101,17 +109,20 @@ def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
         label="Threshold",
         elem_id="threshold",
         info="A pixel is lesion above this probability.",
+        visible=of_lesion,
     )
-    region = gr.Checkbox(processor.largest_region, label="Largest region only, holes filled", elem_id="region")
+    region = gr.Checkbox(
+        processor.largest_region, label="Largest region only, holes filled", elem_id="region", visible=of_lesion
+    )
     photo = gr.State(None, time_to_live=KEEP_SECONDS)
     return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool) -> None:
-    """The tabs of one photo; before there is one, the first has examples."""
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool, of_lesion: bool) -> None:
+    """The tabs of one photo; before there is one, the first has examples. Those of a lesion are hidden for classes."""
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
-            gr.Markdown(render("welcome.md"))
+            gr.Markdown(render("welcome.md", of_lesion=of_lesion))
             parts.examples = gr.Gallery(
                 [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
                 label="Examples (drawings, not patients)",
@@ -120,24 +131,27 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: 
                 interactive=False,
                 buttons=[],
                 elem_id="examples",
+                visible=of_lesion,
             )
         with gr.Column(visible=False) as parts.results:
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
             parts.corrector = add_corrector() if takes_prompts else None
             with gr.Row():
                 parts.downloads = {
-                    id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}")
+                    id: gr.Button(
+                        f"Download {name}", size="sm", elem_id=f"get_{id}", visible=of_lesion or id != "contour"
+                    )
                     for id, (name, _) in DOWNLOADS.items()
                 }
             parts.probabilities = gr.HTML(elem_id="probabilities")
-    with gr.Tab("Measure"):
+    with gr.Tab("Measure", visible=of_lesion):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
         )
         parts.measures = gr.HTML(elem_id="measures")
-    with gr.Tab("Trust"):
+    with gr.Tab("Trust", visible=of_lesion):
         parts.trusted = gr.HTML(elem_id="trust")
-    with gr.Tab("Compare"):
+    with gr.Tab("Compare", visible=of_lesion):
         gr.Markdown(render("compare.md"))
         parts.truth = PhotoInput(
             label="True mask",

@@ -83,12 +83,17 @@ def grid_html(pictures: list[tuple[Image.Image, str]], alternative: str) -> str:
 
 def status_html(view: View) -> str:
     """How far to trust the mask, and its size."""
-    return render("status.html", view=view, word=trust_word(view.expected_jaccard))
+    return render("status.html", view=view, word=word_of(view))
 
 
 def view_html(view: View) -> str:
     """How far to trust the mask, then photo and lesion with the slider between them."""
-    return render("view.html", view=view, word=trust_word(view.expected_jaccard))
+    return render("view.html", view=view, word=word_of(view))
+
+
+def word_of(view: View) -> str | None:
+    """Of several classes there is none: their expected Jaccard is not known."""
+    return None if view.expected_jaccard is None else trust_word(view.expected_jaccard)
 
 
 def probability_html(picture: Image.Image, threshold: float) -> str:
@@ -140,9 +145,22 @@ def batch_html(batch: Batch) -> str:
     caption = f"{len(batch.rows) - failed} of {len(batch.rows)} files segmented"
     if batch.left_out:
         caption += f"; {batch.left_out} other files in the zip were left out (no images, or masks)"
+    if batch.classes:
+        header = ("file", "width × height", *batch.classes, "note")
+        rows = [(row["image"], *class_cells(row, batch.classes)) for row in batch.rows]
+        numbers = tuple(range(1, len(batch.classes) + 2))
+        return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "The classes in a photo")
     header = ("file", "width × height", "lesion", "mean probability inside", "note")
     rows = [(row["image"], *batch_cells(row)) for row in batch.rows]
     return table_html(caption, header, rows, numbers=(1, 2, 3)) + grid_html(batch.pictures, "The lesion in a photo")
+
+
+def class_cells(row: dict, classes: tuple[str, ...]) -> tuple[str, ...]:
+    """A row of a batch of several classes as text, without the file's name."""
+    if row["error"]:
+        return ("", *[""] * len(classes), row["error"])
+    shares = (f"{row[f'{name}_share']:.1%}" for name in classes)
+    return (f"{row['width']} × {row['height']}", *shares, row["note"])
 
 
 def batch_cells(row: dict) -> tuple[str, str, str, str]:

@@ -13,6 +13,7 @@ from ..data.files import REPAIRED, read_image
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.correction import Correction
 from ..inference.folder import read_for_model
+from ..inference.task import class_names_of, is_lesion
 from ..modeling_efp import EFPForSegmentation
 from .marks import Marks
 from .uploads import check_photo, without_folder
@@ -25,9 +26,10 @@ class SegmentedPhoto:
     """
     A photo after its one run through the model: what every tab is drawn from.
 
-    `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, 2, height,
-    width)` at the model's size, `maps` the name and the `(height, width)` array of F1..F4, F*1..F*4 (means over the
-    channels) and M_s 1..4, empty for an exported model, `note` what had to be repaired to read the file.
+    `size` is (height, width) of the upright photo, `preview` the photo at the page's size, `logits` `(1, num_labels,
+    height, width)` at the model's size, `classes` the names of the labels 1..K where there are several, `maps` the name
+    and the `(height, width)` array of F1..F4, F*1..F*4 (means over the channels) and M_s 1..4, empty for an exported
+    model, `note` what had to be repaired to read the file.
 
     Where the model takes prompts, `correction` keeps what the encoder made of the photo, `marks` are a person's clicks
     and box that `logits` are of, before these fill the box, `past` and `future` those before them and those that were
@@ -40,6 +42,7 @@ class SegmentedPhoto:
     logits: torch.Tensor
     maps: dict[str, np.ndarray]
     note: str = ""
+    classes: tuple[str, ...] = ()
     correction: Correction | None = None
     marks: Marks = field(default_factory=Marks)
     past: tuple[Marks, ...] = ()
@@ -77,6 +80,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         logits=outputs.logits.float().cpu(),
         maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
         note=image.info.get(REPAIRED, ""),
+        classes=() if is_lesion(model.config) else class_names_of(model.config),
         correction=correction,
     )
 
@@ -102,7 +106,7 @@ def find_lesion(
     largest_region: bool | None = None,
     size: tuple[int, int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Mask (bool) and probabilities of [`post_process`]."""
+    """Mask (bool; of several classes labels) and probabilities of [`post_process`]."""
     result = post_process(photo, processor, threshold, largest_region, size)
     return result["segmentation"].numpy(), result["probabilities"].numpy()
 
@@ -115,9 +119,9 @@ def post_process(
     size: tuple[int, int] | None = None,
 ) -> BatchFeature:
     """
-    `segmentation`, `probabilities` and `expected_jaccard` of the kept logits, `(height, width)` of `size`, by default
-    the photo's own: there they are those of `efp predict`, to the last bit. The model is not run. A box is filled from
-    the threshold, and where there are clicks all regions stay, as in [`Correction.segment`].
+    `segmentation`, `probabilities` and, of one class, `expected_jaccard` of the kept logits, `(height, width)` of
+    `size`, by default the photo's own: there they are those of `efp predict`, to the last bit. The model is not run. A
+    box is filled from the threshold, and where there are clicks all regions stay, as in [`Correction.segment`].
     """
     logits, marks = photo.logits, photo.marks
     if marks.box is not None:

@@ -10,8 +10,17 @@ from PIL import Image
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.correction import NO_LESION_IN_BOX
-from ..inference.drawing import agreement, color_map, draw_agreement, draw_border, tint_lesion
-from ..inference.folder import Prediction, table_row, write_mask
+from ..inference.drawing import (
+    add_legend,
+    agreement,
+    class_colors,
+    color_map,
+    draw_agreement,
+    draw_border,
+    tint_classes,
+    tint_lesion,
+)
+from ..inference.folder import Prediction, table_row, write_classes, write_mask
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
@@ -26,12 +35,16 @@ SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
 
 @dataclass
 class View:
-    """What the Segment tab shows first: the photo, the lesion in it, a sentence, and how far to trust the mask."""
+    """
+    What the Segment tab shows first: the photo, the lesion in it, a sentence, and how far to trust the mask. Of several
+    classes the parts of a legend in place of the last.
+    """
 
     before: Image.Image
     after: Image.Image
     summary: str
-    expected_jaccard: float
+    expected_jaccard: float | None = None
+    legend: tuple[dict, ...] = ()  # `color` and `words` of each class
 
 
 def draw_view(
@@ -44,6 +57,8 @@ def draw_view(
     threshold = processor.threshold if threshold is None else threshold
     result = post_process(photo, processor, threshold, largest_region, photo.preview.size[::-1])
     mask = result["segmentation"].numpy()
+    if photo.classes:
+        return classes_view(photo, mask)
     marks = photo.marks.scaled(photo.size, mask.shape)
     height, width = photo.size
     if mask.any():
@@ -64,6 +79,24 @@ def draw_view(
     )
 
 
+def classes_view(photo: SegmentedPhoto, labels: np.ndarray) -> View:
+    """The view of a photo with the labels of several classes at the page's size."""
+    shares = np.bincount(labels.ravel(), minlength=len(photo.classes) + 1)[1:] / labels.size
+    height, width = photo.size
+    found = [name for name, share in zip(photo.classes, shares, strict=True) if share]
+    summary = f"{photo.path.name} ({width} × {height} pixels): {', '.join(found) or 'none of the classes'} found."
+    colors = class_colors(len(photo.classes))[1:].tolist()
+    return View(
+        before=photo.preview,
+        after=tint_classes(photo.preview, labels, len(photo.classes)),
+        summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
+        legend=tuple(
+            {"color": color, "words": f"{name}: {share:.1%}"}
+            for name, share, color in zip(photo.classes, shares, colors, strict=True)
+        ),
+    )
+
+
 def draw_probabilities(photo, processor, threshold=None, largest_region=None) -> Image.Image:
     """The probabilities at the page's size, the lesion's border on them."""
     mask, probabilities = find_lesion(photo, processor, threshold, largest_region, photo.preview.size[::-1])
@@ -73,16 +106,24 @@ def draw_probabilities(photo, processor, threshold=None, largest_region=None) ->
 def write_mask_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
     """`<id>_segmentation.png` of the photo's own size, byte for byte what `efp predict` writes."""
     path = Path(folder) / f"{photo.path.stem}_segmentation.png"
-    write_mask(find_lesion(photo, processor, threshold, largest_region)[0], path)
+    mask, _ = find_lesion(photo, processor, threshold, largest_region)
+    if photo.classes:
+        write_classes(mask, path, len(photo.classes))
+    else:
+        write_mask(mask, path)
     return path
 
 
 def write_overlay_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
-    """`<id>_overlay.png`: the photo at its own size with the lesion tinted and outlined."""
+    """`<id>_overlay.png`: the photo at its own size with the lesion tinted and outlined; of classes with a legend."""
     check_photo(photo.path)
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     path = Path(folder) / f"{photo.path.stem}_overlay.png"
-    overlay = tint_lesion(read_image(photo.path), mask)
+    image = read_image(photo.path)
+    if photo.classes:
+        overlay = add_legend(tint_classes(image, mask, len(photo.classes)), photo.classes)
+    else:
+        overlay = tint_lesion(image, mask)
     write_atomically(path, lambda partial: overlay.save(partial, "PNG", compress_level=1))
     return path
 
@@ -97,9 +138,14 @@ def write_contour_file(photo, processor, folder: Path, threshold=None, largest_r
 
 
 def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
-    """The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set."""
+    """
+    The lesion in numbers: the row of `predictions.csv`, the settings, and the contour as a COCO data set. Of several
+    classes the row alone.
+    """
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
     prediction.note = photo.note
+    if photo.classes:
+        return {name: None if value == "" else value for name, value in table_row(prediction, photo.classes).items()}
     if photo.marks.box is not None and not prediction.mask.any():
         prediction.note = "; ".join(filter(None, (photo.note, NO_LESION_IN_BOX)))
     row = table_row(prediction)

@@ -12,9 +12,13 @@ from safetensors import SafetensorError
 from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
 
 from ..configuration_efp import EFPConfig
+from ..data.classes import class_names
+from ..data.labels import IGNORED
 from ..image_processing_efp import EFPImageProcessor
+from ..inference.task import class_names_of
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
+from ..metrics.classes import class_scores, mean_of_classes, nan_mean
 from .checkpoints import damage, keep_whole_best, numbered_checkpoints
 from .fingerprint import write_fingerprint
 from .memory import keep_freed_memory
@@ -89,13 +93,24 @@ def without_autocast(forward: Callable[[torch.Tensor], torch.Tensor], feature_ma
 
 def logits_to_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
     """
-    For `preprocess_logits_for_metrics`: logits `(batch_size, 2, height, width)` and labels → TP, FP, FN, TN of each
-    image at the size of the labels, `(batch_size, 4)`; ignored pixels (neither 0 nor 1) are in none of them.
+    For `preprocess_logits_for_metrics`: logits `(batch_size, num_labels, height, width)` and labels → TP, FP, FN, TN of
+    each image at the size of the labels, `(batch_size, 4)`; ignored pixels (neither 0 nor 1) are in none of them. Of
+    several classes those of each, `(batch_size, num_classes, 4)`, without the pixels that are `IGNORED`.
     """
     logits = logits[0] if isinstance(logits, tuple) else logits
+    if logits.shape[1] > 2:
+        found, valid = logits.argmax(1), labels != IGNORED
+        classes = range(1, logits.shape[1])
+        return torch.stack([counts_of(found == label, labels == label, valid) for label in classes], dim=1)
     mask = logits[:, 1] > logits[:, 0]  # probability above 0.5; NaN is no lesion
-    lesion, skin = labels == 1, labels == 0
-    counts = (mask & lesion, mask & skin, ~mask & lesion, ~mask & skin)
+    lesion = labels == 1
+    return counts_of(mask, lesion, lesion | (labels == 0))
+
+
+def counts_of(mask: torch.Tensor, truth: torch.Tensor, valid: torch.Tensor) -> torch.Tensor:
+    """TP, FP, FN, TN of each of a batch, `(batch_size, 4)`, of the valid pixels."""
+    inside, outside = truth & valid, ~truth & valid
+    counts = (mask & inside, mask & outside, ~mask & inside, ~mask & outside)
     return torch.stack([count.sum((1, 2)) for count in counts], dim=1)
 
 
@@ -128,11 +143,13 @@ class FadingAttentionLoss(TrainerCallback):
 class SegmentationScore:
     """
     For `compute_metrics` with `batch_eval_metrics=True`: per-image means of J, TJ and Dice over all batches, and of the
-    loss where it comes with the counts. Images without a valid pixel take no part in the loss.
+    loss where it comes with the counts. Images without a valid pixel take no part in the loss. Of several `classes` J
+    and Dice are the means of the classes', and J of each is there, too.
     """
 
-    def __init__(self):
+    def __init__(self, classes: tuple[str, ...] = ()):
         self.batches = []
+        self.classes = classes
 
     def __call__(self, evaluated: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
         found = evaluated.predictions
@@ -141,11 +158,23 @@ class SegmentationScore:
         if not compute_result:
             return {}
         (counts, *losses), self.batches = map(np.concatenate, zip(*self.batches, strict=True)), []
-        scores = {
-            "jaccard": float(jaccard(counts).mean()),
-            "threshold_jaccard": float(threshold_jaccard(counts).mean()),
-            "dice": float(dice(counts).mean()),
-        }
+        if len(self.classes) > 1:
+            of_classes = class_scores(counts, jaccard)
+            scores = {
+                "jaccard": mean_of_classes(of_classes),
+                "dice": mean_of_classes(class_scores(counts, dice)),
+                **{
+                    f"jaccard_{name}": float(value)
+                    for name, value in zip(self.classes, nan_mean(of_classes), strict=True)
+                },
+            }
+            counts = counts[:, 0]
+        else:
+            scores = {
+                "jaccard": float(jaccard(counts).mean()),
+                "threshold_jaccard": float(threshold_jaccard(counts).mean()),
+                "dice": float(dice(counts).mean()),
+            }
         for values in losses:
             scores["loss"] = float(values[counts.any(axis=1)].mean(dtype=np.float64))
         return scores
@@ -219,15 +248,20 @@ def lesion_trainer(
     [`load_lesions`]. Where they are streamed, `arguments` needs `max_steps`, and strategies of steps.
 
     AdamW with `encoder_learning_rate` for the encoder and `arguments.learning_rate` for the rest; J, TJ and Dice of
-    the validation split from counts that are made on the device, so that logits are never gathered. `arguments` needs
+    the validation split from counts that are made on the device, so that logits are never gathered; of several classes
+    the means of the classes'. `arguments` needs
     `remove_unused_columns=False` and `batch_eval_metrics=True`.
 
     Raises:
-        ValueError: arguments without these two, a model with other than two labels, or one that takes prompts and whose
-            other parts learn: its prompt encoder and prompted decoder would no longer fit them.
+        ValueError: arguments without these two, a model with labels for other classes than the data's, or one that
+            takes prompts and whose other parts learn: its prompt encoder and prompted decoder would no longer fit them.
     """
-    if model.config.num_labels != 2:
-        raise ValueError(f"`model` must have two labels, skin and lesion, to be scored, got {model.config.num_labels}.")
+    classes, own = class_names(data), class_names_of(model.config)
+    if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
+        raise ValueError(
+            f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one lesion'}, got "
+            f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
+        )
     if getattr(model.config, "prompt_size", 0) and any(
         parameter.requires_grad for part in (model.encoder, model.decoder) for parameter in part.parameters()
     ):
@@ -243,7 +277,7 @@ def lesion_trainer(
         )
     if arguments.device.type == "cpu":
         keep_freed_memory()
-    augmented = LesionTransform(processor, augment=True, seed=arguments.seed)
+    augmented = LesionTransform(processor, augment=True, seed=arguments.seed, num_classes=len(own))
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     if arguments.push_to_hub:  # what is saved goes to the Hub as it is
@@ -254,7 +288,7 @@ def lesion_trainer(
         depthwise_in_float32(model)
     has_own_loss = not isinstance(model.config, EFPConfig)
     to_score = logits_to_counts if has_own_loss else partial(logits_to_counts_and_losses, config=model.config)
-    plain = LesionTransform(processor)
+    plain = LesionTransform(processor, num_classes=len(own))
     if isinstance(data["train"], IterableDataset):
         train_dataset = LesionStream(data["train"], augmented, shuffle_seed=arguments.seed)
         eval_dataset = LesionStream(data["validation"], plain)
@@ -267,7 +301,7 @@ def lesion_trainer(
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
-        compute_metrics=SegmentationScore(),
+        compute_metrics=SegmentationScore(own),
         preprocess_logits_for_metrics=to_score,
         optimizers=(optimizer, None),
         callbacks=[AugmentationEpoch(augmented), BestCheckpoint()] + [FadingAttentionLoss()] * (not has_own_loss),

@@ -13,9 +13,11 @@ from transformers import TrainerCallback
 
 from ..data.augmentation import training_augmentation
 from ..data.files import DECODING_ERRORS, as_boolean_mask
+from ..data.labels import IGNORED, labels_of
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
 
 PICTURE = ImageFeature()
+SET_ASIDE = 254  # what `IGNORED` is called while the processor, to which 0 and 255 are a mask of one class, resizes
 SHUFFLED_TOGETHER = 256  # rows of a stream that are held in memory, of which the next one is drawn
 
 
@@ -45,14 +47,15 @@ class LesionTransform:
     """
     Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
 
-    Images and masks may be `PIL` images or [`undecoded`]. The mask must be a 0/255 mask of its image's size. Image and
-    mask are augmented together at the dataset's size, then resized by the same processor that serves inference. How an
-    image is changed depends on `seed`, `epoch` and its id alone: not on the number of processes, nor on whether the run
-    was resumed.
+    Images and masks may be `PIL` images or [`undecoded`]. The mask must be a 0/255 mask of its image's size, or with
+    several classes one of their numbers 0..`num_classes` and `IGNORED`. Image and mask are augmented together at the
+    dataset's size, then resized by the same processor that serves inference. How an image is changed depends on `seed`,
+    `epoch` and its id alone: not on the number of processes, nor on whether the run was resumed.
     """
 
-    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0):
+    def __init__(self, processor: EFPImageProcessor, augment: bool = False, seed: int = 0, num_classes: int = 1):
         self.processor = processor
+        self.num_classes = num_classes
         self.augmentation = training_augmentation() if augment else None
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
@@ -61,7 +64,7 @@ class LesionTransform:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
             image = np.array(to_upright_rgb(decoded(image, image_id)))
-            mask = as_boolean_mask(decoded(mask, image_id), image_id).astype(np.uint8)
+            mask = self.read_labels(decoded(mask, image_id), image_id)
             check_sizes(image_id, image.shape[:2], mask.shape)
             if self.augmentation is not None:
                 self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
@@ -69,7 +72,17 @@ class LesionTransform:
                 image, mask = augmented["image"], augmented["mask"]
             images.append(image)
             masks.append(mask)
-        return dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+        batch = dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
+        if self.num_classes > 1:
+            batch["labels"][batch["labels"] == SET_ASIDE] = IGNORED
+        return batch
+
+    def read_labels(self, mask: Image.Image, image_id: str) -> np.ndarray:
+        """`(height, width)`, uint8: 0 and 1; or 0..`num_classes` and `SET_ASIDE`."""
+        if self.num_classes == 1:
+            return as_boolean_mask(mask, image_id).astype(np.uint8)
+        labels, _ = labels_of(mask, image_id, self.num_classes)
+        return np.where(labels == IGNORED, SET_ASIDE, labels).astype(np.uint8)
 
 
 class LesionStream(torch.utils.data.IterableDataset):

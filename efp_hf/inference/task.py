@@ -1,0 +1,26 @@
+"""What a checkpoint's labels are: the lesion against skin, or several classes of which each pixel has one."""
+
+from transformers import PreTrainedConfig
+
+
+def is_lesion(config: PreTrainedConfig) -> bool:
+    """
+    Whether there is one class against the background: then a mask has a threshold, an expected Jaccard and corrections
+    by clicks. Otherwise each pixel has the most probable of several classes.
+    """
+    return config.num_labels == 2
+
+
+def class_names_of(config: PreTrainedConfig) -> tuple[str, ...]:
+    """The names of the labels 1..K; the label 0 is the background."""
+    return tuple(config.id2label[label] for label in range(1, config.num_labels))
+
+
+def check_lesion(config: PreTrainedConfig, what: str) -> None:
+    """
+    Raises:
+        ValueError: several classes, for which there is no `what`: the beginning of the message.
+    """
+    if not is_lesion(config):
+        names = ", ".join(class_names_of(config))
+        raise ValueError(f"{what} must have a checkpoint of one class, got one of {config.num_labels - 1} ({names}).")
