@@ -4,9 +4,10 @@ import os
 from pathlib import Path
 
 from ..extras import needing
-from .found import Found, load_found
+from .found import Found, cache_folder, load_found
 from .names import match_folders
 from .split import read_groups
+from .structures import STRUCTURES, add_structures
 
 with needing("train", __name__):
     from datasets import DatasetDict
@@ -17,10 +18,15 @@ FOLDERS = {
     "test": ("ISIC2018_Task1-2_Test_Input", "ISIC2018_Task1_Test_GroundTruth"),
 }
 OWN_FOLDERS = ("images", "masks")
+TASKS = ("lesion", "structures")
 
 
 def load_isic(
-    root: str | Path, seed: int = 0, max_side: int | None = 512, cache_dir: str | Path | None = None
+    root: str | Path,
+    seed: int = 0,
+    max_side: int | None = 512,
+    cache_dir: str | Path | None = None,
+    task: str = "lesion",
 ) -> DatasetDict:
     """
     Image and mask pairs of the splits train, validation and test.
@@ -39,9 +45,12 @@ def load_isic(
         seed: of the drawn split.
         max_side: longest side in pixels of the images and masks that the dataset gives; `None` for their own size.
         cache_dir: default: `efp_hf` in the cache folder of `datasets`.
+        task: "structures" adds the masks of Task 2, of the folders `ISIC2018_Task2_Training_GroundTruth_v3` and, where
+            present, those of Validation and Test ([`add_structures`]); the split is that of "lesion".
 
     Returns:
-        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`.
+        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; of the task "structures" also a mask of
+        each of `STRUCTURES` and their `structure_shares`.
 
     Raises:
         FileNotFoundError: a missing folder or file, or no image.
@@ -50,8 +59,16 @@ def load_isic(
             without an image, and images whose damaged JPEG data was repaired, are a warning.
         OSError: the cache cannot be written to.
     """
+    if task not in TASKS:
+        raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
     root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
-    return load_found(find_pairs_of_folders(root), root.name, seed, max_side, cache_dir)
+    data = load_found(find_pairs_of_folders(root), root.name, seed, max_side, cache_dir)
+    if task == "lesion":
+        return data
+    data, lesions = add_structures(data, root, max_side, cache_folder(cache_dir)), data
+    for split, rows in data.items():
+        rows.info.description = f"{lesions[split].info.description}; masks of {len(STRUCTURES)} structures"
+    return data
 
 
 def find_pairs_of_folders(root: Path) -> Found:
