@@ -133,3 +133,46 @@ def make_zip(path: Path, members: dict[str, bytes]) -> Path:
         for name, content in members.items():
             packed.writestr(name, content)
     return path
+
+
+ORGANS = ("liver", "spleen", "kidney")
+
+
+def draw_organs(seed: int, height: int = 64, width: int = 80) -> tuple[Image.Image, np.ndarray]:
+    """A drawing of three organs, and their labels 1..3; the third is in every second one alone."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    labels = np.zeros((height, width), np.uint8)
+    pixels = generator.normal((150, 110, 100), 12, (height, width, 3))
+    for label, color in ((1, (90, 40, 40)), (2, (190, 150, 60)), (3, (60, 90, 160))):
+        top, left = generator.uniform(0.2, 0.8, 2) * (height, width)
+        radius = generator.uniform(0.12, 0.25) * height
+        if label == 3 and seed % 2:
+            continue
+        area = np.hypot(y - top, x - left) < radius
+        labels[area] = label
+        pixels[area] = generator.normal(color, 12, (area.sum(), 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), labels
+
+
+@pytest.fixture(scope="session")
+def organs_root(tmp_path_factory) -> Path:
+    """40 drawings of `ORGANS` in images/ and masks/, with their names in classes.txt."""
+    root = tmp_path_factory.mktemp("data") / "organs"
+    for folder in ("images", "masks"):
+        (root / folder).mkdir(parents=True)
+    for number in range(40):
+        image, labels = draw_organs(number)
+        image.save(root / "images" / f"organ_{number:02d}.png")
+        Image.fromarray(labels).save(root / "masks" / f"organ_{number:02d}.png")
+    (root / "classes.txt").write_text("\n".join(ORGANS))
+    return root
+
+
+@pytest.fixture(scope="session")
+def organs_checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(2)
+    folder = tmp_path_factory.mktemp("checkpoint") / "organs"
+    tiny_model(id2label={0: "background", **dict(enumerate(ORGANS, start=1))}).save_pretrained(folder)
+    EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder

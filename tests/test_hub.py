@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from conftest import REPOSITORY, tiny_model
+from conftest import ORGANS, REPOSITORY, draw_organs, tiny_model
 from huggingface_hub import ModelCard
 from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
@@ -43,6 +43,21 @@ def test_pipeline_gives_both_masks_at_the_images_own_size(tiny_checkpoint):
     assert mask.shape == (image.height, image.width) and 0 < mask.mean() < 1
     assert np.array_equal(found["lesion"], mask * 255)
     assert np.array_equal(found["background"], (1 - mask) * 255)
+
+
+def test_pipeline_gives_a_mask_a_class(organs_checkpoint):
+    model = EFPForSegmentation.from_pretrained(organs_checkpoint)
+    processor = EFPImageProcessor.from_pretrained(organs_checkpoint)
+    image = draw_organs(0)[0]
+    found = pipeline("image-segmentation", model=model, image_processor=processor)(image)
+    outputs = model.eval()(**processor(image, return_tensors="pt"))
+    labels = processor.post_process_semantic_segmentation(outputs, target_sizes=[(image.height, image.width)])[
+        0
+    ].numpy()
+    names = ("background", *ORGANS)
+    assert [result["label"] for result in found] == [names[label] for label in np.unique(labels)] and len(found) > 2
+    for result in found:
+        assert np.array_equal(np.asarray(result["mask"]), (labels == names.index(result["label"])) * 255)
 
 
 REMOTE = """

@@ -188,7 +188,8 @@ def calibrate_classes(
         model.config.temperature = 1.0
         with one_line_errors():
             temperature = round(fit_class_temperature(pixel_probabilities(validation, model, processor)), 3)
-            value = mean_class_jaccard(validation, model, processor)  # the most probable label has no temperature
+            model.config.temperature = temperature
+            value = mean_class_jaccard(validation, model, processor)
         tried[image_size, temperature] = value
         values = (shorten(arguments.checkpoint), len(validation), image_size, temperature, "", "", round(value, 5))
         with write_errors():

@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scores",
         metavar="FILE",
         type=own_path,
-        default=Path("scores/scores.csv"),
-        help="of `efp score` (default: %(default)s)",
+        help="of `efp score` (default: scores/scores.csv, of several classes scores/class_scores.csv)",
     )
     parser.add_argument("--split", default="test", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--license", default="apache-2.0", help="of the weights (default: %(default)s)")
@@ -28,16 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    from ..metrics.card import newest_row, write_card
+    from ..metrics.card import newest_rows, scores_for, write_card
 
     folder = own_checkpoint(arguments.checkpoint)
     card = folder / "README.md"
     if card.exists() and not arguments.overwrite:
         raise InputError(f"{card} is there. Pass --overwrite to replace it.")
+    if arguments.scores is None:
+        with one_line_errors():
+            arguments.scores = Path("scores") / scores_for(folder)
     if not arguments.scores.is_file():
         make = f"efp score --output {arguments.scores.parent} --checkpoint {arguments.checkpoint} --data …"
         raise InputError(f"{arguments.scores}: no such file. Run `{make}` first.")
     with one_line_errors():
-        write_card(folder.resolve(), newest_row(arguments.scores, folder, arguments.split), arguments.license)
+        write_card(folder.resolve(), newest_rows(arguments.scores, folder, arguments.split), arguments.license)
     print(f"{card}")
     return 0

@@ -26,13 +26,13 @@ from .arguments import (
     command_provenance,
     load_data,
     one_line_errors,
+    own_checkpoint,
     own_path,
     write_errors,
 )
 
 SETTINGS = ("weights", "image_size", "threshold", "largest_region")  # columns of a checkpoint's row
 PROMPT_TABLES = ("prompts.csv", "number_of_clicks.csv")
-CLASS_TABLE = "class_scores.csv"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,6 +42,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     scored.add_argument("--masks", metavar="DIR", type=own_path, help="score the masks of this folder instead")
     parser.add_argument(
         "--allow-training-images", action="store_true", help="score a test split with training images in it, too"
+    )
+    parser.add_argument(
+        "--card", action="store_true", help="also write the README.md of a checkpoint of yours, as `efp card`"
     )
     parser.add_argument("--prompts", action="store_true", help="score under simulated clicks and boxes; minutes")
     add_batch_size_argument(parser)
@@ -82,9 +85,26 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("`--allow-training-images` must be used with a checkpoint, got --masks. Leave one out.")
     if arguments.prompts and arguments.masks is not None:
         raise InputError("`--prompts` must be used with a checkpoint, got --masks. Leave one out.")
+    if arguments.card and (arguments.prompts or arguments.masks is not None):
+        raise InputError("`--card` must be used with a checkpoint's own masks. Leave out --prompts and --masks.")
+    card = own_checkpoint(arguments.checkpoint) / "README.md" if arguments.card else None
+    if card is not None and card.exists():
+        raise InputError(f"{card} is there. Leave out --card, and replace it with `efp card --overwrite`.")
     with one_line_errors():
         require("train", "this command")
-    return score_prompts(arguments) if arguments.prompts else score_masks(arguments)
+    code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
+    if card is not None:
+        add_card(card, arguments)
+    return code
+
+
+def add_card(card: Path, arguments: argparse.Namespace) -> None:
+    from ..metrics.card import newest_rows, scores_for, write_card
+
+    with write_errors():
+        scores = arguments.output / scores_for(card.parent)
+        write_card(card.parent.resolve(), newest_rows(scores, card.parent, arguments.split))
+    print(card)
 
 
 def score_prompts(arguments: argparse.Namespace) -> int:
@@ -138,6 +158,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
 
     from ..data.classes import class_names
     from ..data.split import SPLITS, get_split
+    from ..metrics.card import CLASS_SCORES, SCORES
     from ..metrics.classes import summarize_classes
     from ..metrics.evaluation import boundary_scores, check_classes, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
@@ -151,7 +172,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
         "scored": shorten(arguments.checkpoint if arguments.masks is None else str(arguments.masks)),
         **dict.fromkeys(SETTINGS, ""),
     }
-    table = arguments.output / "scores.csv"
+    table = arguments.output / SCORES
     perfect = summarize(np.array([[1, 0, 0, 1]]), hd95s=np.zeros(1), boundary_f1s=np.ones(1), num_resamples=1)
     check_table(table, [*row, *perfect])
     with one_line_errors():
@@ -164,7 +185,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
         if arguments.masks is None:
             check_classes(dataset, model, arguments.checkpoint)
         if len(classes) > 1:
-            table = arguments.output / CLASS_TABLE
+            table = arguments.output / CLASS_SCORES
             of_classes = summarize_classes(np.ones((1, len(classes), 4), np.int64), classes, num_resamples=1)
             check_table(table, [*row, *of_classes[0]])
         if arguments.masks is not None:

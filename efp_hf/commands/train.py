@@ -6,7 +6,9 @@
   efp train --data MY_FOLDER --output runs/clicks --checkpoint runs/mine --prompts
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
-The epoch with the best validation J is saved in --output, with a row of it in training.csv.
+The epoch with the best validation J is saved in --output, with a row of it in training.csv. From a
+checkpoint the rates are lower, its own score is printed first, a new head learns alone in the
+beginning, and training ends when its score stays the same for some epochs.
 Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
 --learning-rate, --per-device-train-batch-size, --seed, --bf16, --use-cpu … (--help-all).
 """
@@ -73,8 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder-learning-rate",
         metavar="X",
         type=float,
-        default=3e-4,
-        help="for the encoder; --learning-rate is the rest's (default: %(default)s)",
+        help="for the encoder; --learning-rate is the rest's (default: 3e-4, with --checkpoint 1e-4)",
     )
     parser.add_argument(
         "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
@@ -114,11 +115,13 @@ def training_parser() -> HfArgumentParser:
     return parser
 
 
-def parse_training_arguments(others: list[str], output: str, streaming: bool) -> TrainingArguments:
+def parse_training_arguments(
+    others: list[str], output: str, streaming: bool, fine_tuning: bool = False
+) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
     import torch
 
-    from ..training.trainer import STREAMING_DEFAULTS, TRAINING_DEFAULTS
+    from ..training.trainer import FINE_TUNING_DEFAULTS, STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
     if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
         raise InputError(
@@ -127,6 +130,8 @@ def parse_training_arguments(others: list[str], output: str, streaming: bool) ->
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
+    if fine_tuning:
+        parser.set_defaults(**FINE_TUNING_DEFAULTS)
     if streaming:
         parser.set_defaults(**STREAMING_DEFAULTS)
     with one_line_errors():
@@ -274,13 +279,26 @@ def run(arguments: argparse.Namespace) -> int:
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_image_size, check_network
     from ..training.fingerprint import read_fingerprint
+    from ..training.head import has_new_head
     from ..training.prompts import PromptedLesionTrainer
-    from ..training.trainer import LesionTrainer, lesion_trainer
+    from ..training.trainer import (
+        ENCODER_LEARNING_RATE,
+        FINE_TUNING_ENCODER_LEARNING_RATE,
+        LesionTrainer,
+        fine_tuning_callbacks,
+        lesion_trainer,
+    )
 
     check_model_options(arguments)
     if arguments.prompts and arguments.checkpoint is None:
         raise InputError("`--prompts` must be used with --checkpoint: a trained network learns to take them. Train it.")
-    training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
+    fine_tuning = arguments.checkpoint is not None and not arguments.prompts
+    training_arguments = parse_training_arguments(
+        arguments.others, str(arguments.output), arguments.streaming, fine_tuning
+    )
+    if arguments.encoder_learning_rate is None:
+        rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
+        arguments.encoder_learning_rate = rate
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
@@ -303,6 +321,7 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
+        new_head = has_new_head(model, class_names(data))
         model = model_for(class_names(data), model, arguments, training_arguments.process_index == 0)
         if resume is not None:
             check_network(resume, model)
@@ -343,7 +362,10 @@ def run(arguments: argparse.Namespace) -> int:
                 with one_line_errors():
                     arguments.output.mkdir(parents=True, exist_ok=True)
                     held.enter_context(only_writer(arguments.output, "efp train"))
-            train_and_save(trainer, resume, arguments.output, row, data, seen_before)
+            start_score = score_start(trainer) if fine_tuning and not new_head and resume is None else None
+            for callback in fine_tuning_callbacks(training_arguments, new_head) if fine_tuning else ():
+                trainer.add_callback(callback)
+            train_and_save(trainer, resume, arguments.output, row, data, seen_before, start_score)
         except KeyboardInterrupt as interruption:
             raise KeyboardInterrupt(way_on(arguments.output)) from interruption
         except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
@@ -351,7 +373,20 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, seen_before: set | None) -> None:
+def score_start(trainer) -> float:
+    """The validation J of what is to be fine-tuned; the first process prints it."""
+    import torch
+
+    with torch.random.fork_rng():  # the training draws what it would draw without it
+        score = trainer.evaluate()["eval_jaccard"]
+    if trainer.is_world_process_zero():
+        print(f"before the training: validation J {score:.4f}", flush=True)
+    return score
+
+
+def train_and_save(
+    trainer, resume: Path | None, output: Path, row: dict, data, seen_before: set | None, start_score: float | None
+) -> None:
     """
     Train to the end, then write the best weights, the row, and the fingerprint of the images of `data` and those
     `seen_before`, unless nobody knows them. A run that has all of it already is left as it is.
@@ -390,3 +425,7 @@ def train_and_save(trainer, resume: Path | None, output: Path, row: dict, data, 
         append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
         clicked = " after one click" if row["prompts"] else ""
         print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")
+        if start_score is not None and score["eval_jaccard"] <= start_score:
+            print(
+                f"It is not better than {start_score:.4f}, before the training: {row['checkpoint']} may serve as well."
+            )

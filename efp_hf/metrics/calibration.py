@@ -7,9 +7,9 @@ from scipy import ndimage, optimize
 from scipy.special import expit, log_softmax, logit
 from transformers.image_processing_utils import BatchFeature
 
+from ..data.labels import IGNORED
 from ..extras import needing
 from ..image_processing_efp import MIN_PROBABILITY, EFPImageProcessor, expected_jaccard
-from ..data.labels import IGNORED
 from ..modeling_efp import EFPForSegmentation
 from . import confusion_counts, jaccard
 from .evaluation import segment_rows

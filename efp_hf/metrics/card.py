@@ -8,8 +8,11 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import weights_digest
+from ..inference.task import class_names_of, is_lesion
+from .classes import MEAN
 from .rows import read_rows
 
+SCORES, CLASS_SCORES = "scores.csv", "class_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 # scores of a card, in this order
 LABELS = {
@@ -27,12 +30,21 @@ LABELS = {
     "failure_rate": "failures: share of images with J < 0.65 (lower is better)",
     "worst_decile_jaccard": "mean J of the worst tenth",
 }
-TAGS = ["skin-lesion-segmentation", "dermoscopy", "medical", "efp"]
+CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
+TAGS = ["medical", "efp"]
+LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy"]
+LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
 
 
-def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dict[str, str]:
+def scores_for(checkpoint: str | Path) -> str:
+    """The name of the table that `efp score` writes for a checkpoint."""
+    return SCORES if is_lesion(EFPConfig.from_pretrained(checkpoint)) else CLASS_SCORES
+
+
+def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> list[dict[str, str]]:
     """
-    The newest row of a `scores.csv` about these very weights on a split.
+    The newest row of a `scores.csv` about these very weights on a split; of several classes those of each and of their
+    mean, of a `class_scores.csv`.
 
     Raises:
         ValueError: there is none, or the file holds no scores.
@@ -43,13 +55,17 @@ def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dic
             f"{checkpoint} must have model.safetensors: the scores of a folder of masks or of an exported model are no "
             "checkpoint's. Pass the checkpoint that was exported."
         )
+    config = EFPConfig.from_pretrained(checkpoint)
+    labels = LABELS if is_lesion(config) else CLASS_LABELS
+    columns = ("data", "split", "weights", *labels, *(() if is_lesion(config) else ("class",)))
     try:
         rows = read_rows(scores)
     except ValueError:
         rows = [{}]
-    if any(row.get(column) is None for row in rows for column in ("data", "split", "weights", *LABELS)):
+    if any(row.get(column) is None for row in rows for column in columns):
         raise ValueError(
-            f"{scores} must hold the scores that `efp score` writes, got other columns. Pass its scores.csv."
+            f"{scores} must hold the scores that `efp score` writes, got other columns. "
+            f"Pass its {SCORES if is_lesion(config) else CLASS_SCORES}."
         )
     rows = [row for row in rows if row["weights"] == digest and row["split"] == split]
     if not rows:
@@ -57,12 +73,20 @@ def newest_row(scores: Path, checkpoint: str | Path, split: str = "test") -> dic
             f"{scores}: no row of the {split} split for {checkpoint} ({digest}). "
             f"Make one: efp score --checkpoint {checkpoint} --split {split} --data …"
         )
+    if not is_lesion(config):
+        rows = rows[-config.num_labels :]
+        expected, found = [*class_names_of(config), MEAN], [row["class"] for row in rows]
+        if found != expected:
+            raise ValueError(
+                f"{scores}: the rows must be of {', '.join(expected)}, got {', '.join(found)}. Score anew."
+            )
+        return rows
     for name in LABELS:
         if not is_number(rows[-1][name]):
             raise ValueError(
                 f"{scores}: `{name}` must be a number, got {rows[-1][name][:40]!r}. Mend or remove the row."
             )
-    return rows[-1]
+    return rows[-1:]
 
 
 def is_number(text: str) -> bool:
@@ -72,13 +96,34 @@ def is_number(text: str) -> bool:
         return False
 
 
-def write_card(checkpoint: Path, row: dict[str, str], license: str) -> None:
-    """The README.md of a checkpoint's folder: metadata, how to use it, and the scores of a row."""
+def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str | None]]:
+    """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
+    of_class = row.get("class")
+    labels = CLASS_LABELS if of_class else LABELS
+    return [
+        (
+            name,
+            f"{of_class}: {label}" if of_class else label,
+            row[name],
+            row.get(f"{name}_low"),
+            row.get(f"{name}_high"),
+        )
+        for name, label in labels.items()
+        if is_number(row[name])  # a class that is in no image has no scores
+    ]
+
+
+def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
+    """The README.md of a checkpoint's folder: metadata, how to use it, and the scores of [`newest_rows`]."""
+    row = rows[-1]
+    config = EFPConfig.from_pretrained(checkpoint)
+    classes = class_names_of(config)
+    scores = [score for row in rows for score in scores_of(row)]
     data = ModelCardData(
         license=license,
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        tags=TAGS,
+        tags=[*(LESION_TAGS if classes == LESION else ()), *TAGS],
         metrics=["jaccard", "dice"],
         model_name=checkpoint.name,
         eval_results=[
@@ -89,21 +134,21 @@ def write_card(checkpoint: Path, row: dict[str, str], license: str) -> None:
                 dataset_split=row["split"],
                 metric_type=name,
                 metric_name=label,
-                metric_value=float(row[name]),
+                metric_value=float(value),
             )
-            for name, label in LABELS.items()
+            for name, label, value, _, _ in scores
         ],
     )
     training = checkpoint / "training.csv"
-    scores = [(label, row[name], row.get(f"{name}_low"), row.get(f"{name}_high")) for name, label in LABELS.items()]
     card = ModelCard.from_template(
         data,
         template_path=TEMPLATE,
         name=checkpoint.name,
-        config=EFPConfig.from_pretrained(checkpoint),
+        config=config,
+        classes=() if classes == LESION else classes,
         processor=EFPImageProcessor.from_pretrained(checkpoint),
         row=row,
-        scores=scores,
+        scores=[score[1:] for score in scores],
         training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)
         if training.is_file()
         else None,

@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from datasets import DatasetDict, IterableDataset, IterableDatasetDict
 from safetensors import SafetensorError
-from transformers import EvalPrediction, PreTrainedModel, Trainer, TrainerCallback, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    EvalPrediction,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+)
 
 from ..configuration_efp import EFPConfig
 from ..data.classes import class_names
@@ -44,6 +51,11 @@ TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "seed": 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
+ENCODER_LEARNING_RATE = 3e-4
+FINE_TUNING_DEFAULTS = {"learning_rate": 3e-4}  # where training starts from a checkpoint
+FINE_TUNING_ENCODER_LEARNING_RATE = 1e-4
+FINE_TUNING_PATIENCE = 8  # evaluations without a better score, after which a fine-tuning ends
+HEAD_WARM_UP = 0.05  # of the steps, in which a new head learns alone
 STREAMING_DEFAULTS = {  # a stream has no epochs that Trainer could count: thirtieths of --max-steps
     "eval_strategy": "steps",
     "eval_steps": 1 / 30,
@@ -138,6 +150,23 @@ class FadingAttentionLoss(TrainerCallback):
 
     def on_train_end(self, args, state, control, model, **kwargs):
         model.attention_weight = model.config.attention_weight
+
+
+class HeadWarmUp(TrainerCallback):
+    """In the first `HEAD_WARM_UP` of the steps a random head learns alone: it would spoil what leads to it."""
+
+    def on_pre_optimizer_step(self, args, state, control, model, **kwargs):
+        if state.global_step < HEAD_WARM_UP * state.max_steps:
+            for name, parameter in model.named_parameters():
+                if ".classifier." not in name:
+                    parameter.grad = None
+
+
+def fine_tuning_callbacks(arguments: TrainingArguments, new_head: bool) -> list[TrainerCallback]:
+    """Of a training that starts from a checkpoint: an early stop, where there are scores, and a new head's warm-up."""
+    is_scored = arguments.load_best_model_at_end and arguments.eval_strategy != "no"
+    stop = [EarlyStoppingCallback(FINE_TUNING_PATIENCE)] if is_scored else []
+    return stop + ([HeadWarmUp()] if new_head else [])
 
 
 class SegmentationScore:

@@ -8,12 +8,14 @@ from efp_hf.inference.checkpoint import find_checkpoint
 from efp_hf.metrics.calibration import JACCARD_TEMPERATURES, TEMPERATURES
 from efp_hf.training.fingerprint import image_hashes, read_fingerprint, write_fingerprint
 
+FEW = "--allow-few-images"
+
 
 def test_postprocessing_is_chosen_on_validation_and_kept(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
     EFPImageProcessor(size={"height": 40, "width": 40}, threshold=0.9).save_pretrained(folder)
     arguments = ("--checkpoint", "copy", "--data", synthetic_root, "--image-sizes", 32, 48)
-    assert efp("calibrate", *arguments).code == 0
+    assert efp("calibrate", *arguments, FEW).code == 0
     tried = rows_of(tmp_path / "calibration" / "postprocessing.csv")
     assert len(tried) == 2 * 7 * 2
     best = max(tried, key=lambda row: float(row["validation_jaccard"]))
@@ -39,7 +41,7 @@ def test_a_size_with_which_prompts_do_not_work_is_refused(efp, tmp_path, synthet
 
 
 def test_masks_with_prompts_get_a_temperature_of_their_own(efp, tmp_path, synthetic_root, prompted_checkpoint, rows_of):
-    assert efp("calibrate", "--checkpoint", prompted_checkpoint, "--data", synthetic_root).code == 0
+    assert efp("calibrate", "--checkpoint", prompted_checkpoint, "--data", synthetic_root, FEW).code == 0
     rows = rows_of(tmp_path / "calibration" / "jaccard_temperature.csv")
     chosen = EFPImageProcessor.from_pretrained(prompted_checkpoint)
     for prompted, name in (("False", "jaccard_temperature"), ("True", "prompted_jaccard_temperature")):
@@ -55,7 +57,7 @@ def test_what_a_calibration_chose_does_not_move_the_next_one(efp, tmp_path, synt
     found = []
     for output in ("once", "again"):
         arguments = ("--checkpoint", "copy", "--data", synthetic_root, "--image-sizes", 96, "--output", output)
-        assert efp("calibrate", *arguments).code == 0
+        assert efp("calibrate", *arguments, FEW).code == 0
         found.append({row["temperature"] for row in rows_of(tmp_path / output / "postprocessing.csv")})
     assert found[0] == found[1]
     (temperature,) = map(float, found[0])
@@ -64,7 +66,7 @@ def test_what_a_calibration_chose_does_not_move_the_next_one(efp, tmp_path, synt
 
 def test_images_of_a_calibration_are_in_the_fingerprint(efp, tmp_path, synthetic_root, tiny_checkpoint):
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
-    calibrate = ("calibrate", "--checkpoint", "copy", "--data", synthetic_root)
+    calibrate = ("calibrate", "--checkpoint", "copy", "--data", synthetic_root, FEW)
     assert efp(*calibrate).code == 0 and read_fingerprint(folder) is None  # nobody knows what it was trained on
     before = {("0" * 64, "train")}
     write_fingerprint(folder, before)
@@ -82,3 +84,13 @@ def test_images_of_a_calibration_are_in_the_fingerprint(efp, tmp_path, synthetic
 def test_calibrate_changes_only_a_folder_of_the_users(efp, checkpoint, words):
     ran = efp("calibrate", "--checkpoint", checkpoint, "--data", "/nowhere")
     assert ran.code == 2 and words in ran.err
+
+
+def test_few_images_choose_nothing(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "copy")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    ran = efp("calibrate", "--checkpoint", "copy", "--data", synthetic_root)
+    assert ran.code == 0 and "4 validation images are fewer than 50: what they choose would be chance." in ran.out
+    assert "copy keeps temperature 1.0, threshold 0.5, largest_region False." in ran.out
+    assert before == {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert not (tmp_path / "calibration").exists()

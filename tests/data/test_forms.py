@@ -357,8 +357,13 @@ def changed(change):
 
 
 @changed
-def two_categories(content):
-    content["categories"].append({"id": 4, "name": "hair"})
+def two_categories_alike(content):
+    content["categories"].append({"id": 4, "name": "lesion"})
+    content["annotations"][2]["category_id"] = 4
+
+
+@changed
+def category_without_a_name(content):
     content["annotations"][2]["category_id"] = 4
 
 
@@ -415,7 +420,8 @@ FAULTS = {
     table_of_a_missing_file: "mole_2_lesion.png: no such file",
     masks_as_text: r"columns file_name \(image\) and mask_file_name \(mask\) must be there, got image, mask",
     two_names_alike: "Images must have different names, got two of x",
-    two_categories: "annotations must be of one category, got lesion, hair",
+    two_categories_alike: "classes must have names of their own, got 'lesion'",
+    category_without_a_name: "the file is damaged .*KeyError: 4.*Export it again",
     box_alone: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     two_points: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     code_of_another_size: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",

@@ -69,12 +69,14 @@ def write_assets(assets: Path, checkpoint_of: Callable[[], EFPForSegmentation]) 
         assert main(["predict", "photos", "--checkpoint", "checkpoint", "--output", "masks"]) == 0
         for _ in range(2):
             assert main(["score", "--data", "data", "--checkpoint", "checkpoint"]) == 0
-        assert main(["calibrate", "--data", "data", "--checkpoint", shutil.copytree("checkpoint", "calibrated")]) == 0
+        calibrated = shutil.copytree("checkpoint", "calibrated")
+        assert main(["calibrate", "--data", "data", "--checkpoint", calibrated, FEW_IMAGES]) == 0
         assert main([*TRAIN, "--output", "trained", "--max-steps", "4", "--save-steps", "2"]) == 0
     finally:
         os.chdir(here)
 
 
+FEW_IMAGES = "--allow-few-images"
 TRAIN = (
     *("train", "--data", "data", "--checkpoint", "checkpoint", "--use-cpu"),
     *("--per-device-train-batch-size", "2", "--dataloader-num-workers", "0"),
@@ -488,7 +490,7 @@ def calibrate_damaged(subject: str):
         before = {path.name: path.read_bytes() for path in checkpoint.iterdir()}
         stage.writes.append(stage.root / "calibration")
         stage.may_change += list(checkpoint.iterdir())
-        ran = stage.efp("calibrate", "--data", data, "--checkpoint", checkpoint)
+        ran = stage.efp("calibrate", "--data", data, "--checkpoint", checkpoint, FEW_IMAGES)
         check_printed(ran, (0, 2))
         if ran.code:
             check_refused(case, ran.err, *named_in_data(case, subject))
@@ -580,7 +582,8 @@ def calibrate_table(write: Write, stage: Stage) -> None:
     case = write(stage.rng, stage.place(folder, table.name))
     before = content(table)
     stage.may_change += [*folder.iterdir(), *checkpoint.iterdir()]
-    appended(stage.efp("calibrate", "--data", stage.assets / "data", "--checkpoint", checkpoint), case, before)
+    ran = stage.efp("calibrate", "--data", stage.assets / "data", "--checkpoint", checkpoint, FEW_IMAGES)
+    appended(ran, case, before)
 
 
 @door("efp train", "table")
@@ -774,7 +777,7 @@ def calibrate_checkpoint(write: Write, stage: Stage) -> None:
     before = {path.name: content(path) for path in folder.iterdir()}
     stage.writes += [stage.root / "calibration", folder]
     stage.may_change += list(folder.iterdir())
-    ran = stage.efp("calibrate", "--data", stage.assets / "data", "--checkpoint", folder)
+    ran = stage.efp("calibrate", "--data", stage.assets / "data", "--checkpoint", folder, FEW_IMAGES)
     check_printed(ran, (0, 2))
     if ran.code:
         check_refused(case, ran.err, *names_of(case, folder))
@@ -894,6 +897,7 @@ def with_output(stage: Stage, value: str, command: str) -> list:
             "--checkpoint",
             stage.copy("checkpoint"),
             common[2],
+            FEW_IMAGES,
         ],
         "train": [*train_with(stage, value), "--max-steps", "1"],
     }[command]

@@ -401,7 +401,7 @@ def test_damaged_manifest_of_an_export_is_one_sentence(checkpoints, tmp_path, co
 COMMANDS = {
     "predict": ["photo.png", "--output", "masks"],
     "score": ["--data", "data"],
-    "calibrate": ["--data", "data"],
+    "calibrate": ["--data", "data", "--allow-few-images"],
     "export": ["--to", "onnx", "--output", "exported"],
     "train": ["--data", "data", "--output", "trained"],
     "app": [],

@@ -184,7 +184,7 @@ def test_trainer_without_its_two_settings_is_refused(tmp_path, data):
 
 
 def test_model_with_more_labels_is_refused(tmp_path, data):
-    with pytest.raises(ValueError, match="must have two labels, skin and lesion, to be scored, got 3"):
+    with pytest.raises(ValueError, match="labels for the classes of the data, one lesion, got LABEL_1, LABEL_2. Pass"):
         lesion_trainer(tiny_model(num_labels=3), PROCESSOR, data, arguments(tmp_path), 1e-3)
 
 
