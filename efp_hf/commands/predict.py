@@ -8,7 +8,8 @@
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
 Writes <id>_segmentation.png (0 skin, 255 lesion, the size of the image) and predictions.csv. A
-checkpoint of several classes writes their numbers 1, 2, … in colours, and a legend on --overlays.
+checkpoint of several classes writes their numbers 1, 2, … in colours, and a legend on --overlays;
+one of labels that overlap <id>_attribute_<name>.png of each beside the lesion's mask.
 Files that cannot be read are named at the end, and the exit code is then 1.
 """
 
@@ -29,7 +30,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import load_checkpoint, settings_digest, weights_digest
 from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
-from ..inference.task import check_lesion, class_names_of, is_lesion
+from ..inference.task import check_lesion, class_names_of, is_lesion, labels_overlap
 from ..modeling_efp import EFPForSegmentation
 from .arguments import (
     InputError,
@@ -155,7 +156,7 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
             return 2
         with one_line_errors():
             stream = open_stream(arguments)
-            model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
+            model, processor = load_any(arguments)
 
     number, count = processes.number, processes.count
     places = []  # (place, name in the table) of the images of this process
@@ -173,13 +174,14 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
         predictions = predict_files(share, model, processor, batch_size=arguments.batch_size, **post_processing)
     is_quiet = True if number else None  # None: quiet where no terminal is
     progress = tqdm(predictions, total=num_images, unit="image", disable=is_quiet)
-    classes = class_names_of(model.config)
+    classes, overlap = class_names_of(model.config), labels_overlap(model.config)
     settings = {"finished": job.finished, "made_by": job.made_by, "part": number, "classes": classes}
+    settings["overlap"] = overlap
     failed = write_predictions(progress, arguments.output, arguments.overlays, **settings)
     failed = [(prediction.path, prediction.error) for prediction in failed]
     places, failed = (list(chain(*parts)) for parts in zip(*processes.gather((places, failed)), strict=True))
     if number == 0 and (count > 1 or job.finished):
-        join_parts(arguments.output, [name for _, name in sorted(places)], columns_for(classes))
+        join_parts(arguments.output, [name for _, name in sorted(places)], columns_for(classes, overlap))
     processes.from_first(None)  # a launcher ends all processes when the first one fails
     if number:
         return 0
@@ -212,8 +214,9 @@ def prepare(
         stream = open_stream(arguments)
         files = find_images(arguments.inputs) if stream is None else None
         check_own_folder(output, files, arguments.data)
-        model, processor = load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16)
-        columns = columns_for(class_names_of(model.config))
+        model, processor = load_any(arguments)
+        classes, overlap = class_names_of(model.config), labels_overlap(model.config)
+        columns = columns_for(classes, overlap)
         check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
         region = processor.largest_region if arguments.largest_region is None else arguments.largest_region
@@ -242,7 +245,8 @@ def prepare(
         held.enter_context(only_writer(output))
         finished = {}
         if arguments.resume:
-            finished = finished_rows(output, made_by, arguments.overlays, files or (), columns)
+            masks = classes if overlap else ()
+            finished = finished_rows(output, made_by, arguments.overlays, files or (), columns, masks)
     start_table(output, finished.values(), columns)
     return Job(files, finished, threshold, region, made_by), stream, model, processor
 
@@ -260,6 +264,10 @@ def check_options(arguments: argparse.Namespace, model: EFPForSegmentation | Exp
     }
     for option in (option for option, is_given in given.items() if is_given):
         check_lesion(model.config, f"`{option}`")
+
+
+def load_any(arguments: argparse.Namespace) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
+    return load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16, allow_overlap=True)
 
 
 def open_stream(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]] | None:

@@ -4,6 +4,7 @@
   efp train --data ISIC_FOLDER --output runs/efp
   efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
   efp train --data MY_FOLDER --output runs/clicks --checkpoint runs/mine --prompts
+  efp train --data ISIC_FOLDER --output runs/structures --checkpoint efp-isic --task structures
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv. From a
@@ -40,6 +41,7 @@ from .arguments import (
 from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
+TASKS = ("lesion", "structures")
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
 MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
@@ -51,6 +53,7 @@ RESULT_COLUMNS = (
     "validation_threshold_jaccard",
     "validation_dice",
 )
+STRUCTURE_COLUMNS = ("validation_micro_jaccard", "validation_mean_jaccard")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -79,6 +82,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
+    )
+    parser.add_argument(
+        "--task",
+        choices=TASKS,
+        default=TASKS[0],
+        help="structures: teach a lesion checkpoint those of ISIC 2018, Task 2; its own mask stays, unless "
+        "--encoder-learning-rate is given",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
@@ -116,11 +126,12 @@ def training_parser() -> HfArgumentParser:
 
 
 def parse_training_arguments(
-    others: list[str], output: str, streaming: bool, fine_tuning: bool = False
+    others: list[str], output: str, streaming: bool, fine_tuning: bool = False, task: str = TASKS[0]
 ) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
     import torch
 
+    from ..training.structures import STRUCTURE_DEFAULTS
     from ..training.trainer import FINE_TUNING_DEFAULTS, STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
     if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
@@ -132,6 +143,8 @@ def parse_training_arguments(
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
     if fine_tuning:
         parser.set_defaults(**FINE_TUNING_DEFAULTS)
+    if task == "structures":
+        parser.set_defaults(**STRUCTURE_DEFAULTS)
     if streaming:
         parser.set_defaults(**STREAMING_DEFAULTS)
     with one_line_errors():
@@ -154,10 +167,13 @@ def check_model_options(arguments: argparse.Namespace) -> None:
 
 def load_training_data(arguments: argparse.Namespace):
     """The `DatasetDict` of `--data`; "synthetic" is drawn into the output folder first."""
+    from ..data.folders import load_isic
     from ..data.lesions import load_lesions
     from ..data.synthetic import write_synthetic_isic
 
     root = arguments.data
+    if arguments.task == "structures":
+        return load_isic(root, seed=arguments.split_seed, task=arguments.task)
     if root == "synthetic":
         if arguments.streaming:
             raise InputError("`--streaming` must have a folder of shards or a Hub id, got synthetic. Leave it out.")
@@ -176,11 +192,16 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
     from ..inference.checkpoint import check_prompted_size, load_checkpoint
     from ..training.encoders import ATTENTION_WEIGHT, new_model
     from ..training.prompts import with_prompt_encoder, without_prompt_encoder
+    from ..training.structures import with_structures, with_thresholds_for
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        for_structures = arguments.task == "structures"
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=for_structures)
         processor.size = size or processor.size
+        if for_structures:
+            model = with_structures(model, freeze=not arguments.encoder_learning_rate)
+            return model, with_thresholds_for(processor)
         if arguments.prompts:
             model = with_prompt_encoder(model)
             check_prompted_size(model, processor.size)
@@ -281,6 +302,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.fingerprint import read_fingerprint
     from ..training.head import has_new_head
     from ..training.prompts import PromptedLesionTrainer
+    from ..training.structures import StructureTrainer
     from ..training.trainer import (
         ENCODER_LEARNING_RATE,
         FINE_TUNING_ENCODER_LEARNING_RATE,
@@ -292,10 +314,18 @@ def run(arguments: argparse.Namespace) -> int:
     check_model_options(arguments)
     if arguments.prompts and arguments.checkpoint is None:
         raise InputError("`--prompts` must be used with --checkpoint: a trained network learns to take them. Train it.")
-    fine_tuning = arguments.checkpoint is not None and not arguments.prompts
+    for_structures = arguments.task == "structures"
+    if for_structures and (arguments.checkpoint is None or arguments.prompts or arguments.streaming):
+        raise InputError(
+            "`--task structures` must be used with --checkpoint, a network for lesions, and without --prompts and "
+            "--streaming. Pass for example --checkpoint efp-isic."
+        )
+    fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
     training_arguments = parse_training_arguments(
-        arguments.others, str(arguments.output), arguments.streaming, fine_tuning
+        arguments.others, str(arguments.output), arguments.streaming, fine_tuning, arguments.task
     )
+    if for_structures:
+        arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
     if arguments.encoder_learning_rate is None:
         rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
         arguments.encoder_learning_rate = rate
@@ -321,13 +351,15 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
-        new_head = has_new_head(model, class_names(data))
-        model = model_for(class_names(data), model, arguments, training_arguments.process_index == 0)
+        new_head = not for_structures and has_new_head(model, class_names(data))
+        if not for_structures:
+            model = model_for(class_names(data), model, arguments, training_arguments.process_index == 0)
         if resume is not None:
             check_network(resume, model)
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
+        trainer_class = StructureTrainer if for_structures else trainer_class
         trainer = lesion_trainer(
             model, processor, data, training_arguments, arguments.encoder_learning_rate, trainer_class
         )
@@ -353,6 +385,7 @@ def run(arguments: argparse.Namespace) -> int:
         "prompts": arguments.prompts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
+        **dict.fromkeys(STRUCTURE_COLUMNS if for_structures else ()),
     }
     check_table(arguments.output / "training.csv", row)
     with ExitStack() as held:
@@ -418,11 +451,14 @@ def train_and_save(
         # not `save_model`: no pickled training arguments beside the weights
         if has_fingerprint and is_streamed:
             trainer.fingerprint = seen_before | fingerprint_of(data)
+        trainer.finish(score)
         save_trained(trainer.model, trainer.processing_class, output, trainer.fingerprint)
         results = [weights_digest(output), round(seconds / 60, 1)]
         scores = (score.get(f"eval_{name}") for name in ("jaccard", "threshold_jaccard", "dice"))
         results += ["" if value is None else round(value, 4) for value in scores]  # several classes have no TJ
-        append_row(table, row | dict(zip(RESULT_COLUMNS, results, strict=True)))
+        row |= dict(zip(RESULT_COLUMNS, results, strict=True))
+        row |= {name: round(score[name.replace("validation", "eval")], 4) for name in STRUCTURE_COLUMNS if name in row}
+        append_row(table, row)
         clicked = " after one click" if row["prompts"] else ""
         print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")
         if start_score is not None and score["eval_jaccard"] <= start_score:

@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 from ..extras import needing
+from ..lesion.structures import STRUCTURES
 from .found import Found, cache_folder, load_found
 from .names import match_folders
 from .split import read_groups
-from .structures import STRUCTURES, add_structures
+from .structures import add_structures
 
 with needing("train", __name__):
     from datasets import DatasetDict

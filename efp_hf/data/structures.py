@@ -10,6 +10,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from ..lesion.structures import MASK_NAME, STRUCTURES
 from .files import write_atomically
 from .labels import BLACK_AND_WHITE, labels_picture, read_labels
 from .names import listed
@@ -19,16 +20,12 @@ with needing("train", __name__):
     from datasets import Dataset, DatasetDict, List, Value
     from datasets import Image as ImageFeature
 
-LESION = "lesion"
-STRUCTURES = ("globules", "milia_like_cyst", "negative_network", "pigment_network", "streaks")
-LABELS = (LESION, *STRUCTURES)  # of a model for both, in this order
 STRUCTURE_FOLDERS = (
     "ISIC2018_Task2_Training_GroundTruth_v3",
     "ISIC2018_Task2_Validation_GroundTruth",
     "ISIC2018_Task2_Test_GroundTruth",
 )
 SHARES = "structure_shares"  # column: of the image's pixels, one a structure
-MASK_NAME = "{}_attribute_{}.png"  # of an image's id and a structure
 
 
 def add_structures(data: DatasetDict, root: Path, max_side: int | None, cache: Path) -> DatasetDict:

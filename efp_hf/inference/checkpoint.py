@@ -16,6 +16,7 @@ from ..configuration_efp import damage_named
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPForSegmentation
 from .runtimes import load_exported, runtime_of
+from .task import class_names_of, labels_overlap
 
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
@@ -55,7 +56,11 @@ def no_checkpoint(name: str) -> str:
 
 
 def load_checkpoint(
-    checkpoint: str | Path, runtime: str | None = None, bf16: bool = False, threads: int | None = None
+    checkpoint: str | Path,
+    runtime: str | None = None,
+    bf16: bool = False,
+    threads: int | None = None,
+    allow_overlap: bool = False,
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
     Model (in evaluation mode, on the GPU where there is one) and image processor of a shipped checkpoint, a folder or
@@ -65,11 +70,13 @@ def load_checkpoint(
         runtime: "torch", "onnx", "openvino" or "executorch", where no other is wanted.
         bf16: as in [`load_exported`], of a folder of OpenVINO.
         threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
+        allow_overlap: also a model whose labels overlap, each with a mask of its own.
 
     Raises:
         FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
         ValueError: a damaged checkpoint, one of another architecture, with other than three colours, whose processor
-            crops or pads, as in [`check_prompted_size`], or for another runtime; `bf16` where it cannot be had.
+            crops or pads or is not for the model's kind of labels, as in [`check_prompted_size`], or for another
+            runtime; a model whose labels overlap, unless they may; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
@@ -91,7 +98,18 @@ def load_checkpoint(
         model.config.return_dict = True  # [`segment`] reads the outputs by their names
     if model.config.num_channels != 3:
         raise ValueError(f"{name}: the model must take the three colours of an image, got {model.config.num_channels}.")
+    overlap = labels_overlap(model.config)
+    if overlap and not allow_overlap:
+        raise ValueError(
+            f"{name}: the labels must exclude each other here, got {', '.join(class_names_of(model.config))}, which "
+            "overlap. `efp predict` and `efp score` take such a checkpoint."
+        )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
+    if processor.labels_overlap != overlap:
+        raise ValueError(
+            f"{name}: {IMAGE_PROCESSOR_NAME}: `labels_overlap` must be {overlap}, as the model's labels are, got "
+            f"{processor.labels_overlap}. Change it there."
+        )
     if processor.do_center_crop or processor.do_pad or None in (processor.size["height"], processor.size["width"]):
         raise ValueError(
             f"{name}: {IMAGE_PROCESSOR_NAME}: the whole image must be resized to a height and a width, without "

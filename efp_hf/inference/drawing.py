@@ -89,6 +89,15 @@ def tint_classes(image: Image.Image, labels: np.ndarray, num_classes: int) -> Im
     return Image.fromarray(pixels)
 
 
+def outline_labels(image: Image.Image, masks: np.ndarray) -> Image.Image:
+    """The image with the outline of each label in its colour, of masks that overlap, `(num_labels, height, width)`."""
+    pixels = np.array(image)
+    width = max(1, round(max(masks.shape[1:]) / 300))
+    for mask, color in zip(masks, class_colors(len(masks))[1:], strict=True):
+        pixels[mask & ~ndimage.binary_erosion(mask, iterations=width)] = color
+    return Image.fromarray(pixels)
+
+
 def add_legend(image: Image.Image, classes: tuple[str, ...]) -> Image.Image:
     """The image over a strip with the colour and the name of each class."""
     line = max(LEGEND_LINE, round(max(image.size) / 40))

@@ -23,13 +23,14 @@ from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
 from .correction import NO_LESION_IN_BOX, Correction
-from .drawing import add_legend, outline_lesion, palette_picture, tint_classes
+from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
     COLUMNS,
     PredictionTable,
     columns_for,
     made_from,
     mask_path,
+    mask_paths,
     overlay_path,
     read_file,
     start_table,
@@ -38,6 +39,7 @@ from .prediction_table import (
 )
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
+STRUCTURE_MASK = re.compile(r"_attribute_[a-z_]+$")  # the end of a name of Task 2
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
 # errors of the place that is written to, and not of one file: full, read-only, failing, or gone
 PLACE_ERRORS = tuple(
@@ -60,13 +62,14 @@ class Prediction:
     """
     What became of one file: `mask` (bool) and `probabilities` at the image's own size and the mask's
     `expected_jaccard`, and a `note` where the file had to be repaired to be read; or the `error`. Of several classes
-    `mask` holds the labels (uint8), and the two others are not there.
+    `mask` holds the labels (uint8), and the two others are not there. Of labels that overlap there is one of each, a
+    list of expected Jaccards, `mask` and `probabilities` of the shape `(num_labels, height, width)`.
     """
 
     path: Path
     mask: np.ndarray | None = None
     probabilities: np.ndarray | None = None
-    expected_jaccard: float | None = None
+    expected_jaccard: float | list[float] | None = None
     note: str = ""
     error: str | None = None
     content: bytes | None = None  # of a [`StreamedImage`]
@@ -124,7 +127,7 @@ def expand_user(name: str) -> Path:
 
 
 def is_mask_name(path: Path) -> bool:
-    return path.stem.endswith("_segmentation")
+    return path.stem.endswith("_segmentation") or STRUCTURE_MASK.search(path.stem) is not None
 
 
 def share_of(files: list[Path], number: int, count: int) -> list[Path]:
@@ -256,9 +259,19 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
     """
     The row of [`columns_for`] of a prediction: lesion area in pixels and as a share of the image, bounding box
     (half-open: rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that
-    the mask is expected to have. Without a lesion box and confidence are empty. Of several classes the area of each.
+    the mask is expected to have. Without a lesion box and confidence are empty. Of several classes the area of each,
+    and where they overlap the highest probability and the expected Jaccard, too.
     """
     mask = prediction.mask
+    if mask.ndim == 3:
+        row = {"image": prediction.path.name, "note": prediction.note, "height": mask.shape[1], "width": mask.shape[2]}
+        rest = zip(classes, mask, prediction.probabilities, prediction.expected_jaccard, strict=True)
+        for name, of_label, probabilities, expected in rest:
+            pixels = int(np.count_nonzero(of_label))
+            row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / of_label.size, 6)}
+            row |= {f"{name}_probability": round(float(probabilities.max()), 4)}
+            row |= {f"{name}_expected_jaccard": round(expected, 4)}
+        return {column: row.get(column, "") for column in columns_for(classes, overlap=True)}
     if len(classes) > 1:
         row = {"image": prediction.path.name, "note": prediction.note, "height": mask.shape[0], "width": mask.shape[1]}
         counts = np.bincount(mask.ravel(), minlength=len(classes) + 1)[1:].tolist()
@@ -297,11 +310,16 @@ def write_prediction(prediction: Prediction, output: Path, overlay: bool, classe
     """Mask and, where wanted, overlay of one good file."""
     if overlay:
         image, _ = read_sized_image(prediction.path, content=prediction.content)
-        if len(classes) > 1:
+        if prediction.mask.ndim == 3:
+            picture = add_legend(outline_labels(image, prediction.mask), classes)
+        elif len(classes) > 1:
             picture = add_legend(tint_classes(image, prediction.mask, len(classes)), classes)
         else:
             picture = outline_lesion(image, prediction.mask)
-    if len(classes) > 1:
+    if prediction.mask.ndim == 3:
+        for path, mask in zip(mask_paths(output, prediction.path, classes), prediction.mask, strict=True):
+            write_mask(mask, path)
+    elif len(classes) > 1:
         write_classes(prediction.mask, mask_path(output, prediction.path), len(classes))
     else:
         write_mask(prediction.mask, mask_path(output, prediction.path))
@@ -316,6 +334,7 @@ def record(
     table: PredictionTable,
     is_taken: bool = False,
     classes: tuple[str, ...] = (),
+    overlap: bool = False,
 ) -> str | None:
     """
     Write what became of one file, then its row → its error. Of a file that failed an earlier run's mask does not stay,
@@ -332,7 +351,8 @@ def record(
                 raise
             prediction.error = f"{prediction.path}: its mask or overlay cannot be written ({error})."
     if prediction.error is not None and not is_taken:
-        for path in (mask_path(output, prediction.path), overlay_path(output, prediction.path)):
+        masks = mask_paths(output, prediction.path, classes if overlap else ())
+        for path in (*masks, overlay_path(output, prediction.path)):
             with suppress(OSError):  # as of a name that is too long
                 path.unlink(missing_ok=True)
     if prediction.error is None:
@@ -406,6 +426,7 @@ def write_predictions(
     made_by: str = "",
     part: int | None = None,
     classes: tuple[str, ...] = (),
+    overlap: bool = False,
 ) -> list[Prediction]:
     """
     `<id>_segmentation.png` for every good file, with `overlays` also `<id>_overlay.jpg`, and `predictions.csv` with a
@@ -417,6 +438,7 @@ def write_predictions(
         made_by: checkpoint and settings, for the rows.
         part: of [`table_path`], where several processes write, after [`start_table`].
         classes: of the model, where there are several: masks are then labels 0..K with a palette.
+        overlap: the classes do, and have a mask of each ([`mask_paths`]).
 
     Raises:
         OSError: the disk is full, or the folder cannot be written to. What was written before stays.
@@ -429,9 +451,9 @@ def write_predictions(
 
     finished = finished or {}
     if part is None:
-        start_table(output, finished.values(), columns_for(classes))
+        start_table(output, finished.values(), columns_for(classes, overlap))
     with (
-        PredictionTable(table_path(output, part or 0), made_by, columns_for(classes)) as table,
+        PredictionTable(table_path(output, part or 0), made_by, columns_for(classes, overlap)) as table,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
         written = {Path(name).stem: name for name in finished}
@@ -447,6 +469,7 @@ def write_predictions(
             elif prediction.error is None:
                 written[image_id] = name
             finish(earlier)
-            earlier = prediction.path, background.submit(record, prediction, output, overlays, table, is_taken, classes)
+            settings = (output, overlays, table, is_taken, classes, overlap)
+            earlier = prediction.path, background.submit(record, prediction, *settings)
         finish(earlier)
     return failed

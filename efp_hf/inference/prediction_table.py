@@ -12,6 +12,7 @@ from zlib import crc32
 from PIL import Image
 
 from ..data.files import write_atomically
+from ..lesion.structures import LESION, MASK_NAME
 
 COLUMNS = (
     "image",
@@ -30,20 +31,34 @@ COLUMNS = (
     "made_by",
 )
 FIRST_COLUMNS, LAST_COLUMNS = COLUMNS[:3], COLUMNS[-3:]  # of a table of several classes, around those of each
-LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-predictions\.csv")
+LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|attribute_.+\.png|overlay\.jpg)|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
 
-def columns_for(classes: tuple[str, ...] = ()) -> tuple[str, ...]:
-    """The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each."""
-    if len(classes) < 2:
+def columns_for(classes: tuple[str, ...] = (), overlap: bool = False) -> tuple[str, ...]:
+    """
+    The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each; of those that overlap
+    also the highest probability, and the Jaccard that the mask is expected to have.
+    """
+    if len(classes) < 2 and not overlap:
         return COLUMNS
-    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in ("pixels", "share")), *LAST_COLUMNS)
+    units = ("pixels", "share", "probability", "expected_jaccard") if overlap else ("pixels", "share")
+    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *LAST_COLUMNS)
 
 
 def mask_path(output: Path, image: str | Path) -> Path:
     return output / f"{Path(image).stem}_segmentation.png"
+
+
+def mask_paths(output: Path, image: str | Path, overlapping: tuple[str, ...] = ()) -> list[Path]:
+    """That of [`mask_path`]; or one a label that overlaps others, under the names of ISIC 2018's Tasks 1 and 2."""
+    if not overlapping:
+        return [mask_path(output, image)]
+    return [
+        mask_path(output, image) if name == LESION else output / MASK_NAME.format(Path(image).stem, name)
+        for name in overlapping
+    ]
 
 
 def overlay_path(output: Path, image: str | Path) -> Path:
@@ -179,10 +194,11 @@ def finished_rows(
     overlays: bool = False,
     files: Iterable[Path] = (),
     columns: tuple[str, ...] = COLUMNS,
+    overlapping: tuple[str, ...] = (),
 ) -> dict[str, dict[str, str]]:
     """
     Image's name as [`table_text`] → row, of the images whose row is whole, has no error and is `made_by` this, and
-    whose mask is there, whole, and of their size; with `overlays` the overlay is there, too.
+    whose masks ([`mask_paths`]) are there, whole, and of their size; with `overlays` the overlay is there, too.
 
     Args:
         files: those to predict now. One that holds anything else than the row's is not finished: it was changed, or
@@ -204,10 +220,10 @@ def finished_rows(
         sources.setdefault(table_text(path.name), path)
     finished = {}
     for name, row in rows.items():
-        mask, overlay = (written.get(path(Path(), name).name) for path in (mask_path, overlay_path))
+        masks = [written.get(path.name) for path in mask_paths(Path(), name, overlapping)]
+        overlay = written.get(overlay_path(Path(), name).name)
         if (
-            mask is not None
-            and is_whole(mask, row)
+            all(mask is not None and is_whole(mask, row) for mask in masks)
             and (overlay is not None or not overlays)
             and (name not in sources or is_made_from(row, sources[name], made_by))
         ):

@@ -2,17 +2,26 @@
 
 from transformers import PreTrainedConfig
 
+from ..configuration_efp import MULTI_LABEL
+
 
 def is_lesion(config: PreTrainedConfig) -> bool:
     """
     Whether there is one class against the background: then a mask has a threshold, an expected Jaccard and corrections
     by clicks. Otherwise each pixel has the most probable of several classes.
     """
-    return config.num_labels == 2
+    return config.num_labels == 2 and not labels_overlap(config)
+
+
+def labels_overlap(config: PreTrainedConfig) -> bool:
+    """Whether each label has a mask of its own, and none is the background. A network of others has none such."""
+    return getattr(config, "problem_type", None) == MULTI_LABEL
 
 
 def class_names_of(config: PreTrainedConfig) -> tuple[str, ...]:
-    """The names of the labels 1..K; the label 0 is the background."""
+    """The names of the labels 1..K, where the label 0 is the background; of labels that overlap those of all."""
+    if labels_overlap(config):
+        return tuple(config.id2label[label] for label in range(config.num_labels))
     return tuple(config.id2label[label] for label in range(1, config.num_labels))
 
 
@@ -23,4 +32,4 @@ def check_lesion(config: PreTrainedConfig, what: str) -> None:
     """
     if not is_lesion(config):
         names = ", ".join(class_names_of(config))
-        raise ValueError(f"{what} must have a checkpoint of one class, got one of {config.num_labels - 1} ({names}).")
+        raise ValueError(f"{what} must have a checkpoint of one class, got one of {names.count(',') + 1} ({names}).")

@@ -13,10 +13,10 @@ import numpy as np
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import as_boolean_mask
-from ..data.structures import LESION, STRUCTURES
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.checkpoint import segment
+from ..lesion.structures import LESION, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
 from .classes import class_scores, nan_mean
 from .scores import confusion_counts
@@ -31,7 +31,7 @@ COLUMN_OF_LESION = "mask"  # of a dataset
 
 
 def structure_counts(masks: np.ndarray, truths: np.ndarray) -> np.ndarray:
-    """TP, FP, FN, TN of each label, int64 `(num_labels, 4)`, of masks `(num_labels, height, width)` and their truths."""
+    """TP, FP, FN, TN of each label, int64 `(num_labels, 4)`, of masks and truths `(num_labels, height, width)`."""
     return np.stack([confusion_counts(mask, truth) for mask, truth in zip(masks, truths, strict=True)])
 
 
@@ -177,5 +177,3 @@ def choose_thresholds(counts: np.ndarray, thresholds: Sequence[float] = THRESHOL
     """
     best = pooled_jaccard(normalized(counts).sum(0)).argmax(0)
     return [thresholds[number] for number in best]
-
-

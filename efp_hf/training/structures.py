@@ -10,9 +10,10 @@ from transformers import EvalPrediction
 
 from ..configuration_efp import MULTI_LABEL
 from ..data.files import as_boolean_mask
-from ..data.structures import LABELS, LESION, SHARES, STRUCTURES
+from ..data.structures import SHARES
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
-from ..inference.task import is_lesion
+from ..inference.task import class_names_of, is_lesion
+from ..lesion.structures import LABELS, LESION, STRUCTURES
 from ..metrics.scores import jaccard
 from ..metrics.structures import COLUMN_OF_LESION, THRESHOLDS, choose_thresholds, normalized, pooled_jaccard
 from ..modeling_efp import EFPForSegmentation
@@ -20,7 +21,8 @@ from .trainer import LesionTrainer, counts_of
 from .transform import LesionTransform, decoded
 
 IMAGES_OF_AN_EPOCH = 0.5  # share of the images, drawn by their structures
-LESION_WEIGHT = 0.5  # of the loss, where the encoder learns
+START_THRESHOLD = 0.5
+STRUCTURE_DEFAULTS = {"metric_for_best_model": "structure_score"}  # of `TrainingArguments`
 
 
 def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSegmentation:
@@ -54,8 +56,9 @@ def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSeg
                 own[name] = start[source]
         added.load_state_dict(own)
         model = added
-    if tuple(model.config.id2label.values()) != LABELS:
-        raise ValueError(f"`model` must have the labels {', '.join(LABELS)}, got {list(model.config.id2label.values())}.")
+    if class_names_of(model.config) != LABELS:
+        found = ", ".join(class_names_of(model.config))
+        raise ValueError(f"`model` must have the labels {', '.join(LABELS)}, got {found}.")
     model.requires_grad_(not freeze)
     model.added_decoder.requires_grad_(True)
     return model
@@ -63,17 +66,17 @@ def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSeg
 
 def with_thresholds_for(processor: EFPImageProcessor, thresholds: list[float] | None = None) -> EFPImageProcessor:
     """A processor for `LABELS`, from one for lesions, whose threshold stays the lesion's; the structures' are given."""
-    fields = processor.to_dict()
-    of_lesion = {name: fields[name] for name in ("threshold", "jaccard_temperature")}
-    of_lesion = {name: value[0] if isinstance(value, list | tuple) else value for name, value in of_lesion.items()}
-    fields |= {
-        "labels_overlap": True,
-        "largest_region": False,
-        "threshold": [of_lesion["threshold"], *(thresholds or [0.5] * len(STRUCTURES))],
-        "jaccard_temperature": [of_lesion["jaccard_temperature"]] + [1.0] * len(STRUCTURES),
-        "prompted_jaccard_temperature": None,
-    }
-    return EFPImageProcessor(**{name: value for name, value in fields.items() if name != "image_processor_type"})
+    processor = copy.deepcopy(processor)
+    for name in ("threshold", "jaccard_temperature"):
+        value = getattr(processor, name)
+        of_lesion = value[0] if isinstance(value, list | tuple) else value
+        of_structures = [START_THRESHOLD if name == "threshold" else 1.0] * len(STRUCTURES)
+        setattr(processor, name, [of_lesion, *of_structures])
+    if thresholds is not None:
+        processor.threshold = [processor.threshold[0], *thresholds]
+    processor.labels_overlap, processor.largest_region = True, False
+    processor.prompted_jaccard_temperature = None
+    return processor
 
 
 class StructureTransform(LesionTransform):
@@ -132,10 +135,11 @@ class RareStructures(Sampler):
 class StructureScore:
     """
     For `compute_metrics`, from counts at each of `THRESHOLDS`: the official Jaccard of each structure at its best
-    threshold, their mean, the micro-average at the same thresholds, and the lesion's J at 0.5.
+    threshold, their mean, the micro-average at the same thresholds, the mean of these two, `structure_score`, and the
+    lesion's J at 0.5.
     """
 
-    def __init__(self):
+    def __init__(self, classes: tuple[str, ...] = LABELS):
         self.batches = []
 
     def __call__(self, evaluated: EvalPrediction, compute_result: bool = False) -> dict[str, float]:
@@ -151,14 +155,18 @@ class StructureScore:
         return {
             "jaccard": float(jaccard(of_lesion[:, THRESHOLDS.index(0.5)]).mean()),
             "micro_jaccard": float(pooled_jaccard(sums.sum(0))),
-            "structure_jaccard": float(jaccards.mean()),
+            "mean_jaccard": float(jaccards.mean()),
+            "structure_score": float(pooled_jaccard(sums.sum(0)) + jaccards.mean()) / 2,
             **{f"jaccard_{name}": float(value) for name, value in zip(STRUCTURES, jaccards, strict=True)},
             **{f"threshold_{name}": value for name, value in zip(STRUCTURES, thresholds, strict=True)},
         }
 
 
 def logits_to_structure_counts(logits: torch.Tensor | tuple, labels: torch.Tensor) -> torch.Tensor:
-    """Logits and labels `(batch_size, num_labels, height, width)` → counts `(batch_size, num_thresholds, num_labels, 4)`."""
+    """
+    For `preprocess_logits_for_metrics`: logits and labels `(batch_size, num_labels, height, width)` → counts at each of
+    `THRESHOLDS`, `(batch_size, num_thresholds, num_labels, 4)`.
+    """
     logits = logits[0] if isinstance(logits, tuple) else logits
     probabilities = logits.float().sigmoid()
     pairs = [(probabilities[:, label], labels[:, label]) for label in range(logits.shape[1])]
@@ -176,7 +184,16 @@ class StructureTrainer(LesionTrainer):
     """
 
     transform_class = StructureTransform
-    make_score = staticmethod(lambda classes: StructureScore())
+    score_class = StructureScore
+    to_counts = staticmethod(logits_to_structure_counts)
+
+    @classmethod
+    def check_labels(cls, model, data) -> None:
+        if SHARES not in data["train"].features or class_names_of(model.config) != LABELS:
+            raise ValueError(
+                f"`model` and `data` must be of {', '.join(LABELS)}. Pass with_structures(model) and "
+                'load_isic(root, task="structures").'
+            )
 
     def _get_train_sampler(self, train_dataset=None):
         shares = np.array((train_dataset or self.train_dataset).with_format(None)[SHARES])

@@ -223,6 +223,26 @@ class LesionTrainer(Trainer):
     """
 
     fingerprint: set[tuple[str, str]] | None = None
+    # how rows become examples, and what is made of the logits and labels of the validation split
+    transform_class = LesionTransform
+    score_class = SegmentationScore
+    to_counts = staticmethod(logits_to_counts)
+
+    @classmethod
+    def check_labels(cls, model: PreTrainedModel, data: DatasetDict | IterableDatasetDict) -> None:
+        """
+        Raises:
+            ValueError: a model with labels for other classes than the data's.
+        """
+        classes, own = class_names(data), class_names_of(model.config)
+        if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
+            raise ValueError(
+                f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one lesion'}, got "
+                f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
+            )
+
+    def finish(self, scores: dict[str, float]) -> None:
+        """What the scores of the trained model choose of its processor. Of a lesion `efp calibrate` does it."""
 
     def _run_epoch(self, **kwargs):
         if self.state.global_step < self.state.max_steps:
@@ -285,12 +305,8 @@ def lesion_trainer(
         ValueError: arguments without these two, a model with labels for other classes than the data's, or one that
             takes prompts and whose other parts learn: its prompt encoder and prompted decoder would no longer fit them.
     """
-    classes, own = class_names(data), class_names_of(model.config)
-    if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
-        raise ValueError(
-            f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one lesion'}, got "
-            f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
-        )
+    trainer_class.check_labels(model, data)
+    own = class_names_of(model.config)
     if getattr(model.config, "prompt_size", 0) and any(
         parameter.requires_grad for part in (model.encoder, model.decoder) for parameter in part.parameters()
     ):
@@ -306,7 +322,8 @@ def lesion_trainer(
         )
     if arguments.device.type == "cpu":
         keep_freed_memory()
-    augmented = LesionTransform(processor, augment=True, seed=arguments.seed, num_classes=len(own))
+    make_transform = partial(trainer_class.transform_class, processor, num_classes=len(own))
+    augmented = make_transform(augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
     if arguments.push_to_hub:  # what is saved goes to the Hub as it is
@@ -316,8 +333,10 @@ def lesion_trainer(
     if arguments.bf16 and arguments.use_cpu:
         depthwise_in_float32(model)
     has_own_loss = not isinstance(model.config, EFPConfig)
-    to_score = logits_to_counts if has_own_loss else partial(logits_to_counts_and_losses, config=model.config)
-    plain = LesionTransform(processor, num_classes=len(own))
+    to_score = trainer_class.to_counts
+    if to_score is logits_to_counts and not has_own_loss:
+        to_score = partial(logits_to_counts_and_losses, config=model.config)
+    plain = make_transform()
     if isinstance(data["train"], IterableDataset):
         train_dataset = LesionStream(data["train"], augmented, shuffle_seed=arguments.seed)
         eval_dataset = LesionStream(data["validation"], plain)
@@ -330,7 +349,7 @@ def lesion_trainer(
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
-        compute_metrics=SegmentationScore(own),
+        compute_metrics=trainer_class.score_class(own),
         preprocess_logits_for_metrics=to_score,
         optimizers=(optimizer, None),
         callbacks=[AugmentationEpoch(augmented), BestCheckpoint()] + [FadingAttentionLoss()] * (not has_own_loss),

@@ -22,9 +22,9 @@ SHUFFLED_TOGETHER = 256  # rows of a stream that are held in memory, of which th
 
 
 def undecoded(dataset: Dataset) -> Dataset:
-    """`image` and `mask` as files or bytes: [`LesionTransform`] decodes them, and names the one that it cannot."""
-    for column in ("image", "mask"):
-        if dataset.features[column] == PICTURE:
+    """Images and masks as files or bytes: [`LesionTransform`] decodes them, and names the one that it cannot."""
+    for column, feature in dataset.features.items():
+        if feature == PICTURE:
             dataset = dataset.cast_column(column, ImageFeature(decode=False))
     return dataset
 
