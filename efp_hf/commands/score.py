@@ -4,9 +4,11 @@
   efp score --data ISIC_FOLDER --split validation --checkpoint runs/mine
   efp score --data ISIC_FOLDER --masks masks           files named <id>_segmentation.png
   efp score --data ISIC_FOLDER --prompts               simulated clicks and boxes, GrabCut beside
+  efp score --data ISIC_FOLDER --task structures --checkpoint runs/structures
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output; of several classes a row for each and one for their mean, to class_scores.csv. A test
+--output; of several classes a row for each and one for their mean, to class_scores.csv, and so of
+the structures of ISIC 2018, Task 2, with the official micro-average, to structure_scores.csv. A test
 split that holds images on which the checkpoint was trained or chosen is refused.
 """
 
@@ -45,6 +47,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--card", action="store_true", help="also write the README.md of a checkpoint of yours, as `efp card`"
+    )
+    parser.add_argument(
+        "--task",
+        choices=("lesion", "structures"),
+        default="lesion",
+        help="structures: those of ISIC 2018, Task 2, of a checkpoint or of masks <id>_attribute_<name>.png",
     )
     parser.add_argument("--prompts", action="store_true", help="score under simulated clicks and boxes; minutes")
     add_batch_size_argument(parser)
@@ -92,6 +100,12 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{card} is there. Leave out --card, and replace it with `efp card --overwrite`.")
     with one_line_errors():
         require("train", "this command")
+    if arguments.task == "structures":
+        if arguments.prompts or card is not None:
+            raise InputError("`--task structures` must be without --prompts and --card. Leave them out.")
+        from .score_structures import score_structures
+
+        return score_structures(arguments)
     code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
     if card is not None:
         add_card(card, arguments)

@@ -8,15 +8,16 @@ are those of the challenge's scorer (isic-challenge-scoring 5.6.0).
 """
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.files import as_boolean_mask
+from ..data.files import as_boolean_mask, read_mask
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.checkpoint import segment
-from ..lesion.structures import LESION, STRUCTURES
+from ..lesion.structures import LESION, MASK_NAME, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
 from .classes import class_scores, nan_mean
 from .scores import confusion_counts
@@ -161,6 +162,22 @@ def segment_structures(
         sizes = [truth.shape[1:] for truth in truths]
         results = segment([row["image"] for row in rows], model, processor, sizes)
         yield from zip((row["image_id"] for row in rows), results, truths, strict=True)
+
+
+def structure_masks_of_folder(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """
+    (image_id, masks, truths) of each row and of `STRUCTURES`, the masks read from `folder/<id>_attribute_<name>.png`.
+
+    Raises:
+        FileNotFoundError, ValueError: by name: a mask that is missing, damaged, or of another size than the truth.
+    """
+    for row in dataset:
+        truths = truth_masks(row, STRUCTURES)
+        paths = [Path(folder) / MASK_NAME.format(row["image_id"], name) for name in STRUCTURES]
+        masks = [read_mask(path) for path in paths]
+        for path, mask in zip(paths, masks, strict=True):
+            check_sizes(str(path), truths.shape[1:], mask.shape)
+        yield row["image_id"], np.stack(masks), truths
 
 
 def presence_of(probabilities: np.ndarray) -> np.ndarray:
