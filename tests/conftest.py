@@ -15,8 +15,10 @@ import torch
 from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
+from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
 from efp_hf.modeling_efp import EFPScore
 from efp_hf.page.photo import SegmentedPhoto
 
@@ -98,6 +100,21 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 def synthetic_root(tmp_path_factory) -> Path:
     """40 drawn pairs of 64×64 in the layout of ISIC 2018."""
     return write_synthetic_isic(tmp_path_factory.mktemp("data") / "synthetic", num_images=40, height=64, width=64)
+
+
+@pytest.fixture(scope="session")
+def structure_root(synthetic_root, tmp_path_factory) -> Path:
+    """The drawn pairs with the masks of Task 2: a square of the k-th structure in each (k + 2)-th image."""
+    root = tmp_path_factory.mktemp("structures") / "isic"
+    shutil.copytree(synthetic_root, root)
+    masks = root / STRUCTURE_FOLDERS[0]
+    masks.mkdir()
+    for number, path in enumerate(sorted((root / "ISIC2018_Task1-2_Training_Input").iterdir())):
+        for k, name in enumerate(STRUCTURES, start=2):
+            mask = np.zeros((64, 64), np.uint8)
+            mask[: 8 * (number % k == 0), : 8 * k] = 255
+            Image.fromarray(mask).save(masks / MASK_NAME.format(path.stem, name))
+    return root
 
 
 @pytest.fixture(scope="session")

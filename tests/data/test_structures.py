@@ -1,4 +1,6 @@
 import logging
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,24 +9,12 @@ from PIL import Image
 from efp_hf.data.folders import load_isic
 from efp_hf.data.found import found_line
 from efp_hf.data.structures import SHARES, STRUCTURE_FOLDERS
-from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
 
 
 @pytest.fixture
-def isic_root(synthetic_root, tmp_path):
-    """The drawn images with a square of each structure, number k in every k-th image alone."""
-    root = tmp_path / "isic"
-    root.mkdir()
-    for path in synthetic_root.iterdir():
-        (root / path.name).symlink_to(path)
-    masks = root / STRUCTURE_FOLDERS[0]
-    masks.mkdir()
-    for number, path in enumerate(sorted((root / "ISIC2018_Task1-2_Training_Input").iterdir())):
-        for k, name in enumerate(STRUCTURES, start=2):
-            mask = np.zeros((64, 64), np.uint8)
-            mask[: 8 * (number % k == 0), : 8 * k] = 255
-            Image.fromarray(mask).save(masks / MASK_NAME.format(path.stem, name))
-    return root
+def isic_root(structure_root, tmp_path):
+    """A copy that a test may damage."""
+    return Path(shutil.copytree(structure_root, tmp_path / "isic"))
 
 
 def test_structures_come_beside_the_lesion_with_the_split_of_task_1(isic_root):
