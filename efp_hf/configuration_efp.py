@@ -136,6 +136,10 @@ class EFPConfig(PreTrainedConfig):
         num_added_labels (`int`, defaults to 0):
             The last labels, of those that overlap, that a decoder of their own computes: labels that a trained network
             learns later, while what it makes of the others stays as it is.
+        num_added_levels (`int`, defaults to 0):
+            The first of F1..F4 that the added labels have from an encoder of their own, made like the beginning of the
+            other one: fine textures that the other labels did not need. Of the paper's encoder, or of a timm backbone
+            in stages, as EfficientNet's.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -177,6 +181,7 @@ class EFPConfig(PreTrainedConfig):
     attention_kernel_size: int = 7
     prompt_size: int = 0
     num_added_labels: int = 0
+    num_added_levels: int = 0
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
@@ -260,6 +265,11 @@ class EFPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_added_labels` must be fewer than `num_labels`, and 0 where problem_type is not {MULTI_LABEL!r}, "
                 f"got {self.num_added_labels} of {self.num_labels}."
+            )
+        if not 0 <= self.num_added_levels <= (NUM_LEVELS - 1 if self.num_added_labels else 0):
+            raise ValueError(
+                f"`num_added_levels` must be from 0 to {NUM_LEVELS - 1}, and 0 without added labels, "
+                f"got {self.num_added_levels}."
             )
         if self.prompt_size and self.labels_overlap:
             raise ValueError(

@@ -27,7 +27,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
+from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, read_backbone_config, with_code_files
 from .loss_efp import attention_loss, efp_loss, multi_label_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
@@ -113,14 +113,17 @@ class EFPConvBlock(GradientCheckpointingLayer):
 
 
 class EFPEncoder(nn.Module):
-    """The paper's encoder: F_i = ConvBlock_i(F_{i-1}), i = 1..4, F_0 the image. Strides 2, 4, 8, 16."""
+    """
+    The paper's encoder: F_i = ConvBlock_i(F_{i-1}), i = 1..4, F_0 the image. Strides 2, 4, 8, 16. With fewer
+    `num_levels` the beginning of it.
+    """
 
-    def __init__(self, config: EFPConfig):
+    def __init__(self, config: EFPConfig, num_levels: int = NUM_LEVELS):
         super().__init__()
-        self.channels = tuple(config.hidden_sizes)
+        self.channels = tuple(config.hidden_sizes)[:num_levels]
         widths = (config.num_channels, *self.channels)
         self.blocks = nn.ModuleList(
-            EFPConvBlock(widths[i], widths[i + 1], config.depths[i], config.hidden_act) for i in range(NUM_LEVELS)
+            EFPConvBlock(widths[i], widths[i + 1], config.depths[i], config.hidden_act) for i in range(num_levels)
         )
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -135,11 +138,16 @@ class EFPEncoder(nn.Module):
 class EFPBackboneEncoder(GradientCheckpointingLayer):
     """
     F1..F4 from the Transformers or timm backbone of `config.backbone_config`. A timm backbone that gives three levels
-    gets its last one as in the paper: F4 = ConvBlock(F3).
+    gets its last one as in the paper: F4 = ConvBlock(F3). With fewer `num_levels` the beginning of it.
     """
 
-    def __init__(self, config: EFPConfig):
+    def __init__(self, config: EFPConfig, num_levels: int = NUM_LEVELS):
         super().__init__()
+        if num_levels < NUM_LEVELS:
+            config = copy.deepcopy(config)
+            backbone = config.backbone_config.to_dict()
+            backbone |= {"out_indices": backbone["out_indices"][:num_levels], "out_features": None}
+            config.backbone_config = read_backbone_config(backbone)
         try:
             self.backbone = load_backbone(config)
             self.channels = tuple(self.backbone.channels)
@@ -152,6 +160,7 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
         self.last_block = None
         if len(self.channels) < NUM_LEVELS:
             self.drop_unused_stages()
+        if len(self.channels) < num_levels:
             channels = config.hidden_sizes[-1]
             self.last_block = EFPConvBlock(self.channels[-1], channels, config.depths[-1], config.hidden_act)
             self.channels += (channels,)
@@ -684,6 +693,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
         self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
         self.prompted_decoder = make_decoder(num_maps) if config.prompt_size else None
         self.added_decoder = make_decoder(config.num_added_labels) if config.num_added_labels else None
+        make_encoder = type(self.encoder)
+        self.added_encoder = make_encoder(config, config.num_added_levels) if config.num_added_levels else None
         self.attention_weight = config.attention_weight  # λ3
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
@@ -726,6 +737,17 @@ class EFPForSegmentation(EFPPreTrainedModel):
             prompts.check(features[0].shape[0], *size)
             prompts = prompts.with_a_point()
         return self.prompt_encoder(features, prompts, size)
+
+    def added_features(
+        self, pixel_values: torch.Tensor | None, features: tuple[torch.Tensor, ...]
+    ) -> tuple[torch.Tensor, ...]:
+        """F1..F4 of the added labels: the first from their own encoder, where they have one, the others shared."""
+        if self.added_encoder is None:
+            return features
+        if pixel_values is None:
+            raise ValueError("`pixel_values` must be given: the added labels have an encoder of their own.")
+        own = self.added_encoder(extend(pixel_values))
+        return (*own, *features[len(own) :])
 
     def temperature(self, decoder: EFPDecoder) -> float | torch.Tensor:
         """That of a decoder's maps: one number, or one a label, `(num_maps, 1, 1)`."""
@@ -779,7 +801,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         Raises:
             ValueError: pixel values of another shape than the configuration's or without pixels, labels as in
                 `efp_loss` or `multi_label_loss`, prompts as in `Prompts.check`, or for a network without a prompt
-                encoder.
+                encoder; embeddings for one whose added labels have an encoder of their own.
         """
         if (pixel_values is None) == (image_embeddings is None):
             raise ValueError("Either `pixel_values` or `image_embeddings` must be given, and not both.")
@@ -804,7 +826,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         extended = tuple(side + -side % SIZE_DIVISOR for side in size)
         logits = resize(decoder.classifier(fused) / self.temperature(decoder), extended)
         if self.added_decoder is not None:
-            added, added_scores = self.added_decoder(features)
+            added, added_scores = self.added_decoder(self.added_features(pixel_values, features))
             logits = torch.cat([logits, resize(added / self.temperature(self.added_decoder), extended)], dim=1)
             attention_scores += added_scores
         logits = logits[..., : size[0], : size[1]].contiguous()

@@ -55,6 +55,10 @@ def test_two_labels_that_overlap_are_not_lesion_and_background():
     [
         ({**OVERLAP, "prompt_size": 4}, "`prompt_size` must be 0 where labels overlap, got 4"),
         ({**OVERLAP, "num_added_labels": 3}, "`num_added_labels` must be fewer than `num_labels`.*got 3 of 3"),
+        (
+            {**OVERLAP, "num_added_levels": 1},
+            "`num_added_levels` must be from 0 to 3, and 0 without .*, got 1",
+        ),
         ({"num_added_labels": 1}, "`num_added_labels` must be fewer than `num_labels`, and 0 where.*got 1 of 2"),
         ({**OVERLAP, "temperature": [1.0, 2.0]}, r"one each of 3 labels that overlap, got \[1.0, 2.0\]"),
         ({**OVERLAP, "temperature": [1.0, 2.0, 0.0]}, "`temperature` must be positive and at most 100, got 0.0"),
@@ -169,6 +173,27 @@ def test_added_labels_have_a_decoder_of_their_own_and_leave_the_others_as_they_a
         without = added(pixels).logits
     assert torch.equal(without[:, 0], logits[:, 0])
     assert (without[:, 1:] == 0).all() and (logits[:, 1:] != 0).any()
+
+
+@pytest.mark.parametrize("encoder", ["paper", "timm"])
+def test_added_levels_come_from_the_beginning_of_an_encoder_of_their_own(encoder):
+    backbone = {}
+    if encoder == "timm":
+        fields = {"backbone": "tf_efficientnet_lite0", "out_indices": (1, 2, 3, 4), "use_pretrained_backbone": False}
+        backbone = {"backbone_config": {"model_type": "timm_backbone", **fields}}
+    model = tiny_model(**OVERLAP, **backbone, num_added_labels=2, num_added_levels=2)
+    assert model.added_encoder.channels == tuple(model.encoder.channels[:2])
+    names = model.encoder.state_dict().keys()
+    assert set(model.added_encoder.state_dict()) < names  # a copy of the beginning fits by its names
+    pixels = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        before = model(pixels).logits
+        for parameter in model.added_encoder.parameters():
+            parameter.zero_()
+        after = model(pixels).logits
+    assert torch.equal(after[:, 0], before[:, 0]) and (after[:, 1:] != before[:, 1:]).any()
+    with pytest.raises(ValueError, match="`pixel_values` must be given: the added labels have an encoder"):
+        model(image_embeddings=model.get_image_embeddings(pixels))
 
 
 def test_a_temperature_divides_the_logits_of_its_label_alone():

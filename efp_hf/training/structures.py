@@ -22,15 +22,19 @@ from .transform import LesionTransform, decoded
 
 IMAGES_OF_AN_EPOCH = 0.5  # share of the images, drawn by their structures
 START_THRESHOLD = 0.5
+ADDED_LEVELS = 2  # F1 and F2, at strides 4 and 8 of EFP's own backbone
 STRUCTURE_DEFAULTS = {"metric_for_best_model": "structure_score"}  # of `TrainingArguments`
 
 
-def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSegmentation:
+def with_structures(
+    model: EFPForSegmentation, freeze: bool = True, num_added_levels: int = ADDED_LEVELS
+) -> EFPForSegmentation:
     """
     The network with a decoder for `STRUCTURES`, a copy of its own with new classifiers, and with `LABELS` that overlap;
     or itself where it has them. Prompts are left out: a click does not say which structure it means.
 
     Args:
+        num_added_levels: that come to the new decoder from a copy of the beginning of the encoder.
         freeze: nothing but the new decoder will learn: the lesion's logits stay bit for bit.
 
     Raises:
@@ -44,6 +48,7 @@ def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSeg
         config.id2label = dict(enumerate(LABELS))
         config.label2id = {name: label for label, name in enumerate(LABELS)}
         config.num_added_labels = len(STRUCTURES)
+        config.num_added_levels = num_added_levels
         config.prompt_size = 0
         config.attention_weight = 0.0  # a map that is taught that nothing is there would shut the level
         # the structures' logits have no temperature: the one of the lesion was fitted to its logits
@@ -51,7 +56,7 @@ def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSeg
         added = EFPForSegmentation(config).to(model.device)
         own, start = added.state_dict(), model.state_dict()
         for name in own:
-            source = name.replace("added_decoder.", "decoder.", 1)
+            source = name.removeprefix("added_")
             if own[name].shape == start[source].shape:
                 own[name] = start[source]
         added.load_state_dict(own)
@@ -60,7 +65,9 @@ def with_structures(model: EFPForSegmentation, freeze: bool = True) -> EFPForSeg
         found = ", ".join(class_names_of(model.config))
         raise ValueError(f"`model` must have the labels {', '.join(LABELS)}, got {found}.")
     model.requires_grad_(not freeze)
-    model.added_decoder.requires_grad_(True)
+    for part in (model.added_encoder, model.added_decoder):
+        if part is not None:
+            part.requires_grad_(True)
     return model
 
 

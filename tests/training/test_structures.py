@@ -41,9 +41,10 @@ def test_the_lesion_stays_bit_for_bit_and_the_new_decoder_starts_as_its_copy():
     added = with_structures(model)
     assert torch.equal(lesion_logits(added), lesion_logits(model))
     assert tuple(added.config.id2label.values()) == LABELS
-    start = model.decoder.state_dict()
-    for name, tensor in added.added_decoder.state_dict().items():
-        assert torch.equal(tensor, start[name]) == (name != "classifier.weight" and name != "classifier.bias"), name
+    for new, old in ((added.added_decoder, model.decoder), (added.added_encoder, model.encoder)):
+        start = old.state_dict()
+        for name, tensor in new.state_dict().items():
+            assert torch.equal(tensor, start[name]) != name.startswith("classifier."), name
     assert with_structures(added) is added
 
 
@@ -126,7 +127,7 @@ def test_training_moves_the_new_decoder_and_nothing_else(tmp_path, data):
     trainer = lesion_trainer(model, with_thresholds_for(PROCESSOR), data, arguments, 0.0, StructureTrainer)
     trainer.train()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
-    assert changed == {name for name in before if name.startswith("added_decoder.")}
+    assert changed == {name for name in before if name.startswith(("added_decoder.", "added_encoder."))}
     assert torch.equal(lesion_logits(model), lesion)
     trainer.finish(trainer.evaluate())
     thresholds = trainer.processing_class.threshold
