@@ -225,6 +225,8 @@ def test_labels_that_nobody_drew_and_colours():
     colours = Image.fromarray(np.dstack([labels, labels, 0 * labels]))
     with pytest.raises(ValueError, match="a: a mask of several classes must hold their numbers, got colours"):
         labels_of(colours, "a", 3)
+    with pytest.raises(ValueError, match="a: a mask of several classes must hold their numbers, got black and white"):
+        labels_of(Image.fromarray(labels > 0), "a", 3)
 
 
 def test_survey_says_where_each_class_is(tmp_path):
