@@ -246,6 +246,15 @@ def test_class_in_no_mask_is_a_problem(tmp_path):
     assert any("No mask holds gall bladder." in problem for problem in survey_lesions(tmp_path).problems)
 
 
+def test_class_that_a_split_lacks_is_noted(tmp_path):
+    empty = np.zeros((32, 40), np.uint8)
+    write(tmp_path, lambda labels: numbers(np.where(labels == 3, empty, labels)))
+    (tmp_path / "masks" / "organ_0.png").unlink()
+    Image.fromarray(DRAWN["organ_0"][1]).save(tmp_path / "masks" / "organ_0.png")
+    notes = survey_lesions(tmp_path).notes
+    assert sum("holds kidney: it has no score there." in note for note in notes) == 2  # of three splits
+
+
 def test_sheet_has_a_colour_a_class(tmp_path):
     from efp_hf.inference.drawing import class_colors
 
