@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from ..extras import needing
+from .classes import read_classes
 from .found import Found, load_found
 from .names import match_folders
 from .split import read_groups
@@ -41,7 +42,7 @@ def load_isic(
         cache_dir: default: `efp_hf` in the cache folder of `datasets`.
 
     Returns:
-        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`.
+        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; with `classes.txt` as `load_lesions`.
 
     Raises:
         FileNotFoundError: a missing folder or file, or no image.
@@ -51,7 +52,9 @@ def load_isic(
         OSError: the cache cannot be written to.
     """
     root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
-    return load_found(find_pairs_of_folders(root), root.name, seed, max_side, cache_dir)
+    found = find_pairs_of_folders(root)
+    found.classes = read_classes(root)
+    return load_found(found, root.name, seed, max_side, cache_dir)
 
 
 def find_pairs_of_folders(root: Path) -> Found:
