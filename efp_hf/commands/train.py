@@ -183,15 +183,13 @@ def load_training_data(arguments: argparse.Namespace):
     return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming)
 
 
-def load_model(arguments: argparse.Namespace, is_first_process: bool):
-    """
-    The model to train and its processor: those of `--checkpoint`, or new ones. Without `--prompts` a checkpoint loses
-    what it has for them, and the first process says so.
-    """
+def load_model(arguments: argparse.Namespace):
+    """The model to train and its processor: those of `--checkpoint`, or new ones."""
     from ..image_processing_efp import EFPImageProcessor
     from ..inference.checkpoint import check_prompted_size, load_checkpoint
+    from ..inference.task import check_lesion
     from ..training.encoders import ATTENTION_WEIGHT, new_model
-    from ..training.prompts import with_prompt_encoder, without_prompt_encoder
+    from ..training.prompts import with_prompt_encoder
     from ..training.structures import with_structures, with_thresholds_for
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
@@ -203,16 +201,10 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
             model = with_structures(model, freeze=not arguments.encoder_learning_rate)
             return model, with_thresholds_for(processor)
         if arguments.prompts:
+            check_lesion(model.config, "`--prompts`")
             model = with_prompt_encoder(model)
             check_prompted_size(model, processor.size)
-            return model, processor
-        if model.config.prompt_size and is_first_process:
-            teach = ("efp", "train", "--prompts", "--checkpoint", arguments.output, "--data", arguments.data)
-            print(
-                f"{arguments.checkpoint} takes clicks and boxes; what is trained further here takes none. "
-                f"Teach it again afterwards: {shlex.join(map(str, teach))} --output …"
-            )
-        return without_prompt_encoder(model), processor
+        return model, processor
     model = new_model(
         arguments.encoder or DEFAULT_ENCODER,
         pretrained=not arguments.no_encoder_weights,
@@ -222,28 +214,35 @@ def load_model(arguments: argparse.Namespace, is_first_process: bool):
     return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
 
 
-def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is_first_process: bool):
+def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is_told: bool):
     """
-    The model with a head for the classes of the data; the first process says where a checkpoint's head is not kept.
+    The model with a head for the classes of the data. Without `--prompts` a checkpoint loses what it has for them. The
+    first process of a run that begins `is_told` to say what is not kept.
 
     Raises:
-        InputError: prompts for several classes, or for others than the checkpoint's one.
+        InputError: prompts for several classes.
     """
     from ..inference.task import class_names_of
     from ..training.head import has_new_head, with_classes
+    from ..training.prompts import without_prompt_encoder
 
     own = class_names_of(model.config)
-    if arguments.prompts and (len(classes) > 1 or len(own) > 1):
-        names = ", ".join(classes if len(classes) > 1 else own)
+    if arguments.prompts and len(classes) > 1:
         raise InputError(
-            f"`--prompts` must have one class, which clicks tell from all else, got {names}. Leave it out."
+            f"`--prompts` must have one class, which clicks tell from all else, got {', '.join(classes)}. Leave it out."
         )
-    if arguments.checkpoint and has_new_head(model, classes) and is_first_process:
+    if not arguments.prompts and model.config.prompt_size:
+        if is_told:
+            teach = ("efp", "train", "--prompts", "--checkpoint", arguments.output, "--data", arguments.data)
+            again = f" Teach it again afterwards: {shlex.join(map(str, teach))} --output …" if len(classes) < 2 else ""
+            print(f"{arguments.checkpoint} takes clicks and boxes; what is trained further here takes none.{again}")
+        model = without_prompt_encoder(model)
+    if arguments.checkpoint and has_new_head(model, classes) and is_told:
         print(
             f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one lesion'}: "
             "its encoder and pyramid are kept, its head starts anew."
         )
-    elif arguments.checkpoint and len(own) > 1 and own != classes and is_first_process:
+    elif arguments.checkpoint and len(own) > 1 and own != classes and is_told:
         print(f"{arguments.checkpoint} calls its labels {', '.join(own)}; its head is kept, for {', '.join(classes)}.")
     return with_classes(model, classes)
 
@@ -341,7 +340,7 @@ def run(arguments: argparse.Namespace) -> int:
     set_seed(training_arguments.seed)
 
     with one_line_errors():
-        model, processor = load_model(arguments, training_arguments.process_index == 0)
+        model, processor = load_model(arguments)
         if resume is not None:
             check_image_size(resume, processor)
         starting_weights = arguments.checkpoint and weights_digest(arguments.checkpoint)
@@ -352,8 +351,9 @@ def run(arguments: argparse.Namespace) -> int:
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
         new_head = not for_structures and has_new_head(model, class_names(data))
+        is_told = training_arguments.process_index == 0 and resume is None
         if not for_structures:
-            model = model_for(class_names(data), model, arguments, training_arguments.process_index == 0)
+            model = model_for(class_names(data), model, arguments, is_told)
         if resume is not None:
             check_network(resume, model)
     model.to(memory_format=torch.channels_last)

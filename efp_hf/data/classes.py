@@ -58,7 +58,7 @@ def classes_feature(classes: tuple[str, ...]) -> List:
     return List(ClassLabel(names=[BACKGROUND, *classes]))
 
 
-def with_classes(features: Features, classes: tuple[str, ...]) -> Features:
+def features_with_classes(features: Features, classes: tuple[str, ...]) -> Features:
     """Features of rows with the column `classes`, where classes are named."""
     return Features({**features, COLUMN: classes_feature(classes)}) if classes else features
 

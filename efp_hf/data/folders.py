@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..extras import needing
 from ..lesion.structures import STRUCTURES
+from .classes import read_classes
 from .found import Found, cache_folder, load_found
 from .names import match_folders
 from .split import read_groups
@@ -50,8 +51,8 @@ def load_isic(
             present, those of Validation and Test ([`add_structures`]); the split is that of "lesion".
 
     Returns:
-        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; of the task "structures" also a mask of
-        each of `STRUCTURES` and their `structure_shares`.
+        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; with `classes.txt` as `load_lesions`; of
+        the task "structures" also a mask of each of `STRUCTURES` and their `structure_shares`.
 
     Raises:
         FileNotFoundError: a missing folder or file, or no image.
@@ -63,10 +64,12 @@ def load_isic(
     if task not in TASKS:
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
     root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
-    data = load_found(find_pairs_of_folders(root), root.name, seed, max_side, cache_dir)
+    found = find_pairs_of_folders(root)
     if task == "lesion":
-        return data
-    data, lesions = add_structures(data, root, max_side, cache_folder(cache_dir)), data
+        found.classes = read_classes(root)
+        return load_found(found, root.name, seed, max_side, cache_dir)
+    lesions = load_found(found, root.name, seed, max_side, cache_dir)
+    data = add_structures(lesions, root, max_side, cache_folder(cache_dir))
     for split, rows in data.items():
         rows.info.description = f"{lesions[split].info.description}; masks of {len(STRUCTURES)} structures"
     return data

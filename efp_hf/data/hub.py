@@ -13,7 +13,7 @@ from PIL import Image
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
-from .classes import COLUMN, class_names, with_classes
+from .classes import COLUMN, class_names, features_with_classes
 from .duplicates import perceptual_hash
 from .files import read_sized_image
 from .found import masks_line, warn_of_copies, with_line
@@ -99,7 +99,7 @@ def convert_dataset(
         entries = [{**fact, "row": row} for row, fact in enumerate(facts["train"])]
         drawn = draw_split(entries, groups_of(train), seed, ["train", *missing])
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
-    columns = list(with_classes(FEATURES, classes))
+    columns = list(features_with_classes(FEATURES, classes))
     data = DatasetDict({split: splits[split].select_columns(columns) for split in SPLITS})
     masks = masks_line([fact["values"] for split_facts in facts.values() for fact in split_facts], classes)
     return with_line(data, f"{name}: {form}; {masks}", missing)
@@ -110,7 +110,7 @@ def with_column_of_classes(rows: Dataset, facts: list[dict], classes: tuple[str,
     if not classes:
         return rows
     rows = rows.remove_columns([COLUMN] if COLUMN in rows.column_names else [])
-    feature = with_classes(FEATURES, classes)[COLUMN]
+    feature = features_with_classes(FEATURES, classes)[COLUMN]
     return rows.add_column(COLUMN, [labels_in(fact) for fact in facts], feature=feature)
 
 
@@ -167,7 +167,7 @@ def stream_lesions(
             dataset = dataset.cast_column(column, ImageFeature(decode=False))
         streams[split] = dataset.map(
             read_row,
-            features=with_classes(FEATURES, classes),
+            features=features_with_classes(FEATURES, classes),
             fn_kwargs={
                 "columns": (image_column, mask_column, id_column),
                 "max_side": max_side,

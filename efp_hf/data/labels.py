@@ -11,6 +11,7 @@ BLACK_AND_WHITE = "0 and 255"  # as the rows of a dataset of one class hold it
 NUMBERS = "0 and 1"
 PALETTE = "palette indices"
 CLASS_NUMBERS = "class numbers"  # as the rows of several classes hold it
+CHANNELS = "class numbers in each channel"
 IGNORED = 255  # a label of pixels that nobody drew, of several classes
 
 
@@ -32,7 +33,7 @@ def labels_of(mask: Image.Image, name: str | Path, num_classes: int = 1) -> tupl
     write them; another one by its colours, which must be black and white.
 
     With several classes a mask holds their numbers, as grey values or as indices of any palette: 0 background,
-    1..`num_classes`, and `IGNORED`. They are written as `CLASS_NUMBERS` or `PALETTE`.
+    1..`num_classes`, and `IGNORED`. They are written as `CLASS_NUMBERS`, `CHANNELS` or `PALETTE`.
 
     Raises:
         ValueError: transparency, more than 8 bits, or other values; with `name` and the value.
@@ -52,13 +53,13 @@ def labels_of(mask: Image.Image, name: str | Path, num_classes: int = 1) -> tupl
 
 
 def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tuple[np.ndarray, str]:
-    if mask.mode == "1":
-        mask = Image.fromarray(np.asarray(mask).astype(np.uint8))
-    if mask.mode not in ("L", "P"):
+    values = {"L": CLASS_NUMBERS, "P": PALETTE}.get(mask.mode, CHANNELS)
+    if values == CHANNELS:
         channels = np.asarray(mask.convert("RGB"))
-        if (channels != channels[..., :1]).any():
+        if mask.mode == "1" or (channels != channels[..., :1]).any():
+            found = "black and white" if mask.mode == "1" else "colours"
             raise ValueError(
-                f"{name}: a mask of several classes must hold their numbers, got colours. Save it as grey or palette "
+                f"{name}: a mask of several classes must hold their numbers, got {found}. Save it as grey or palette "
                 f"PNG, 0 background and 1 to {num_classes}."
             )
         mask = Image.fromarray(channels[..., 0])
@@ -69,7 +70,7 @@ def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tupl
             f"{name}: a mask must hold 0 (background), 1 to {num_classes} (the classes) and {IGNORED} (ignored), "
             f"got {strange.flat[0]}. Name all classes in classes.txt, one a line, and save masks as PNG, not as JPEG."
         )
-    return numbers, PALETTE if mask.mode == "P" else CLASS_NUMBERS
+    return numbers, values
 
 
 def labels_picture(labels: np.ndarray, num_classes: int = 1) -> Image.Image:

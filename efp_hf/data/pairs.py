@@ -12,7 +12,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
-from .classes import COLUMN, with_classes
+from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
 from .labels import class_shares, labels_picture, read_labels, values_of_rows
@@ -160,7 +160,7 @@ def to_dataset(entries: list[dict], classes: tuple[str, ...] = ()) -> Dataset:
     columns = {name: [entry[name] for entry in entries] for name in FEATURES}
     if classes:
         columns[COLUMN] = [labels_in(entry) for entry in entries]
-    return Dataset.from_dict(columns, features=with_classes(FEATURES, classes))
+    return Dataset.from_dict(columns, features=features_with_classes(FEATURES, classes))
 
 
 def labels_in(entry: dict) -> list[int]:

@@ -18,7 +18,7 @@ from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
 from .names import listed
-from .pairs import check_pairs
+from .pairs import check_pairs, labels_in
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -82,6 +82,13 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
             survey.drawn = missing
         except ValueError as error:
             survey.problems.append(str(error))
+    for split, rows in survey.rows.items():
+        held = {label for entry in rows for label in labels_in(entry)}
+        without = [
+            name for label, name in enumerate(survey.classes, start=1) if label not in held and name not in absent
+        ]
+        if without and survey.num_classes > 1:
+            survey.notes.append(f"No mask of {split} holds {listed(without)}: it has no score there.")
     return survey
 
 

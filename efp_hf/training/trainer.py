@@ -55,7 +55,7 @@ ENCODER_LEARNING_RATE = 3e-4
 FINE_TUNING_DEFAULTS = {"learning_rate": 3e-4}  # where training starts from a checkpoint
 FINE_TUNING_ENCODER_LEARNING_RATE = 1e-4
 FINE_TUNING_PATIENCE = 8  # evaluations without a better score, after which a fine-tuning ends
-HEAD_WARM_UP = 0.05  # of the steps, in which a new head learns alone
+HEAD_WARM_UP = 0.1  # of the steps, in which a new head learns alone; in the first half of them the rates rise
 STREAMING_DEFAULTS = {  # a stream has no epochs that Trainer could count: thirtieths of --max-steps
     "eval_strategy": "steps",
     "eval_steps": 1 / 30,

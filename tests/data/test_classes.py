@@ -225,6 +225,8 @@ def test_labels_that_nobody_drew_and_colours():
     colours = Image.fromarray(np.dstack([labels, labels, 0 * labels]))
     with pytest.raises(ValueError, match="a: a mask of several classes must hold their numbers, got colours"):
         labels_of(colours, "a", 3)
+    with pytest.raises(ValueError, match="a: a mask of several classes must hold their numbers, got black and white"):
+        labels_of(Image.fromarray(labels > 0), "a", 3)
 
 
 def test_survey_says_where_each_class_is(tmp_path):
@@ -242,6 +244,15 @@ def test_survey_says_where_each_class_is(tmp_path):
 def test_class_in_no_mask_is_a_problem(tmp_path):
     (write(tmp_path) / "classes.txt").write_text(f"{CLASSES}\ngall bladder")
     assert any("No mask holds gall bladder." in problem for problem in survey_lesions(tmp_path).problems)
+
+
+def test_class_that_a_split_lacks_is_noted(tmp_path):
+    empty = np.zeros((32, 40), np.uint8)
+    write(tmp_path, lambda labels: numbers(np.where(labels == 3, empty, labels)))
+    (tmp_path / "masks" / "organ_0.png").unlink()
+    Image.fromarray(DRAWN["organ_0"][1]).save(tmp_path / "masks" / "organ_0.png")
+    notes = survey_lesions(tmp_path).notes
+    assert sum("holds kidney: it has no score there." in note for note in notes) == 2  # of three splits
 
 
 def test_sheet_has_a_colour_a_class(tmp_path):

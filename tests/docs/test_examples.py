@@ -8,14 +8,15 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 import pytest
-from conftest import REPOSITORY
+from conftest import ORGANS, REPOSITORY, draw_organs
+from PIL import Image
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
 
 from efp_hf.__main__ import main
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 
-TRAINING = ("README.md", "docs/training.md", "docs/trust.md", "docs/export.md")
+TRAINING = ("README.md", "docs/training.md", "docs/trust.md", "docs/export.md", "docs/own-data.md")
 PAGES = sorted(
     str(path.relative_to(REPOSITORY))
     for pattern in ("*.md", "docs/*.md", "examples/README.md", "efp_hf/metrics/lesion_segmentation/README.md")
@@ -73,6 +74,13 @@ def clone(tmp_path, monkeypatch):
     (tmp_path / "my_images").mkdir()
     images.rename(tmp_path / "my_images" / "images")
     masks.rename(tmp_path / "my_images" / "masks")
+    for folder in ("images", "masks"):
+        (tmp_path / "organs" / folder).mkdir(parents=True)
+    for number in range(16):
+        image, labels = draw_organs(number)
+        image.save(tmp_path / "organs" / "images" / f"{number}.png")
+        Image.fromarray(labels).save(tmp_path / "organs" / "masks" / f"{number}.png")
+    (tmp_path / "organs" / "classes.txt").write_text("\n".join(ORGANS))
     (tmp_path / "photos").mkdir()
     for number, path in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg")):
         draw_lesion(number, 90, 120)[0].save(tmp_path / path)

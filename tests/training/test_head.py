@@ -121,6 +121,7 @@ def test_model_of_other_classes_is_refused(tmp_path, organs_root):
 def test_a_new_head_learns_alone_at_first(tmp_path, organs_root):
     model = with_classes(tiny_model(), ORGANS)
     settings = arguments(tmp_path, max_steps=2, eval_strategy="no", save_strategy="no", load_best_model_at_end=False)
+    settings.warmup_steps = 0
     trainer = lesion_trainer(model, PROCESSOR, load_lesions(organs_root), settings, 1e-3)
     trainer.add_callback(HeadWarmUp())  # of two steps the first
     states = []
