@@ -1,0 +1,107 @@
+"""`efp train`, `score` and `predict` of the structures of ISIC 2018, Task 2."""
+
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from efp_hf.data.folders import FOLDERS, load_isic
+from efp_hf.data.structures import STRUCTURE_FOLDERS
+from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES
+from efp_hf.training.structures import with_structures, with_thresholds_for
+
+
+@pytest.fixture
+def structure_checkpoint(tmp_path, tiny_checkpoint):
+    model, processor = load_checkpoint(tiny_checkpoint)
+    torch.manual_seed(3)
+    with_structures(model).save_pretrained(tmp_path / "structures")
+    with_thresholds_for(processor, [0.3, 0.4, 0.5, 0.5, 0.6]).save_pretrained(tmp_path / "structures")
+    return tmp_path / "structures"
+
+
+def test_a_lesion_checkpoint_learns_structures_and_is_scored(efp, tmp_path, structure_root, tiny_checkpoint, rows_of):
+    options = ("--checkpoint", tiny_checkpoint, "--task", "structures", "--data", structure_root, "--use-cpu")
+    ran = efp("train", *options, "--output", "run", "--num-train-epochs", 1, "--per-device-train-batch-size", 8)
+    assert ran.code == 0, ran.err
+    (row,) = rows_of(tmp_path / "run" / "training.csv")
+    assert float(row["validation_micro_jaccard"]) >= 0 and float(row["validation_mean_jaccard"]) >= 0
+    before, after = load_checkpoint(tiny_checkpoint)[0], load_checkpoint("run", allow_overlap=True)[0]
+    for name, tensor in before.decoder.state_dict().items():
+        assert torch.equal(after.decoder.state_dict()[name], tensor)
+    ran = efp("score", "--task", "structures", "--data", structure_root, "--checkpoint", "run")
+    assert ran.code == 0, ran.err
+    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    assert [row["structure"] for row in rows] == [*STRUCTURES, "micro-average", "mean of the structures"]
+    assert f"{float(rows[5]['jaccard']):.4f}" in ran.out and "the lesion's own J: " in ran.out
+    assert rows[0]["images"] == "8"
+
+
+def test_score_of_the_true_structures_is_perfect(efp, tmp_path, structure_root, rows_of):
+    masks = ("--masks", structure_root / STRUCTURE_FOLDERS[0])
+    assert efp("score", "--task", "structures", "--data", structure_root, *masks).code == 0
+    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    assert {row["jaccard"] for row in rows} == {"1.0"}
+
+
+def test_predicted_masks_have_the_names_of_tasks_1_and_2(efp, tmp_path, structure_root, structure_checkpoint, rows_of):
+    photos = structure_root / FOLDERS["train"][0]
+    ran = efp("predict", photos, "--checkpoint", structure_checkpoint, "--overlays")
+    assert ran.code == 0, ran.err
+    first = sorted(photos.iterdir())[0].stem
+    names = [f"{first}_segmentation.png", *(MASK_NAME.format(first, name) for name in STRUCTURES)]
+    masks = [np.asarray(Image.open(tmp_path / "masks" / name)) for name in names]
+    row = rows_of(tmp_path / "masks" / "predictions.csv")[0]
+    for label, mask in zip(LABELS, masks, strict=True):
+        assert mask.shape == (64, 64) and set(np.unique(mask)) <= {0, 255}
+        assert int(row[f"{label}_pixels"]) == np.count_nonzero(mask)
+        assert 0 <= float(row[f"{label}_expected_jaccard"]) <= 1
+    assert (
+        efp("score", "--task", "structures", "--data", structure_root, "--checkpoint", structure_checkpoint).code == 0
+    )
+    assert efp("score", *of_structures, "--masks", "masks").code == 0
+    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    assert [row["jaccard"] for row in rows[:7]] == [row["jaccard"] for row in rows[7:]]
+
+
+def test_a_lost_mask_of_a_structure_is_made_again(efp, tmp_path, structure_root, structure_checkpoint):
+    photos = sorted((structure_root / FOLDERS["train"][0]).iterdir())[:2]
+    assert efp("predict", *photos, "--checkpoint", structure_checkpoint).code == 0
+    lost, kept = (tmp_path / "masks" / MASK_NAME.format(photo.stem, "streaks") for photo in photos)
+    before = kept.stat().st_mtime_ns
+    lost.unlink()
+    assert efp("predict", *photos, "--checkpoint", structure_checkpoint, "--resume").code == 0
+    assert lost.is_file() and kept.stat().st_mtime_ns == before
+
+
+def test_masks_of_structures_are_no_photos(efp, tmp_path, structure_root, tiny_checkpoint):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for folder in (FOLDERS["train"][0], FOLDERS["train"][1], STRUCTURE_FOLDERS[0]):
+        for path in sorted((structure_root / folder).iterdir())[:1]:
+            shutil.copy(path, photos)
+    assert "1 mask in masks" in efp("predict", photos, "--checkpoint", tiny_checkpoint).out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "--data", "d", "--output", "o", "--task", "structures"], "must be used with --checkpoint"),
+        (["score", "--data", "d", "--task", "structures", "--prompts"], "must be without --prompts and --card"),
+        (["score", "--data", "d", "--task", "structures"], "efp-isic must have the labels lesion, globules"),
+    ],
+)
+def test_what_does_not_go_with_structures_is_said(efp, arguments, message):
+    ran = efp(*arguments)
+    assert ran.code == 2 and message in ran.err
+
+
+def test_other_doors_refuse_labels_that_overlap(efp, structure_root, structure_checkpoint):
+    ran = efp("export", "--checkpoint", structure_checkpoint, "--to", "onnx", "--output", "o")
+    assert ran.code == 2 and "the labels must exclude each other here, got lesion, globules" in ran.err
+    ran = efp("predict", structure_root / FOLDERS["train"][0], "--checkpoint", structure_checkpoint, "--threshold", 0.3)
+    assert ran.code == 2 and "`--threshold` must have a checkpoint of one class, got one of 6" in ran.err
+    assert len(load_isic(structure_root)["test"]) == 8
