@@ -59,9 +59,8 @@ def test_predicted_masks_have_the_names_of_tasks_1_and_2(efp, tmp_path, structur
         assert mask.shape == (64, 64) and set(np.unique(mask)) <= {0, 255}
         assert int(row[f"{label}_pixels"]) == np.count_nonzero(mask)
         assert 0 <= float(row[f"{label}_expected_jaccard"]) <= 1
-    assert (
-        efp("score", "--task", "structures", "--data", structure_root, "--checkpoint", structure_checkpoint).code == 0
-    )
+    of_structures = ("--task", "structures", "--data", structure_root)
+    assert efp("score", *of_structures, "--checkpoint", structure_checkpoint).code == 0
     assert efp("score", *of_structures, "--masks", "masks").code == 0
     rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
     assert [row["jaccard"] for row in rows[:7]] == [row["jaccard"] for row in rows[7:]]
