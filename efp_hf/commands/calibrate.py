@@ -21,6 +21,7 @@ from ..extras import require
 from ..inference.checkpoint import check_prompted_size, load_checkpoint
 from ..inference.task import is_lesion
 from .arguments import (
+    InputError,
     add_data_arguments,
     add_output_argument,
     add_own_checkpoint_argument,
@@ -70,6 +71,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--allow-few-images", action="store_true", help=f"choose on fewer than {FEW_IMAGES} validation images, too"
     )
+    parser.add_argument(
+        "--task",
+        choices=("lesion", "structures"),
+        default="lesion",
+        help="structures: of a checkpoint for those of ISIC 2018, Task 2, their thresholds and expected Jaccards",
+    )
     add_output_argument(parser, "calibration", "the two tables")
 
 
@@ -78,6 +85,14 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     with one_line_errors():
         require("train", "this command")
+    if arguments.task == "structures":
+        if arguments.image_sizes is not None or arguments.allow_few_images:
+            raise InputError(
+                "`--task structures` must be without --image-sizes and --allow-few-images. Leave them out."
+            )
+        from .calibrate_structures import calibrate_structures
+
+        return calibrate_structures(arguments)
     from tqdm import tqdm
 
     from ..metrics.calibration import (

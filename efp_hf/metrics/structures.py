@@ -185,12 +185,12 @@ def presence_of(probabilities: np.ndarray) -> np.ndarray:
     return probabilities.max((1, 2))
 
 
-def choose_thresholds(counts: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> list[float]:
+def best_thresholds(counts: np.ndarray, thresholds: Sequence[float] = THRESHOLDS) -> tuple[list[float], list[float]]:
     """
-    The threshold of each label with the best official Jaccard.
+    The threshold of each label with the best official Jaccard, and these Jaccards.
 
     Args:
         counts: at each threshold, `(num_images, num_thresholds, num_labels, 4)`.
     """
-    best = pooled_jaccard(normalized(counts).sum(0)).argmax(0)
-    return [thresholds[number] for number in best]
+    jaccards = pooled_jaccard(normalized(counts).sum(0))
+    return [thresholds[number] for number in jaccards.argmax(0)], jaccards.max(0).tolist()

@@ -15,7 +15,7 @@ from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rg
 from ..inference.task import class_names_of, is_lesion
 from ..lesion.structures import LABELS, LESION, STRUCTURES
 from ..metrics.scores import jaccard
-from ..metrics.structures import COLUMN_OF_LESION, THRESHOLDS, choose_thresholds, normalized, pooled_jaccard
+from ..metrics.structures import COLUMN_OF_LESION, THRESHOLDS, best_thresholds, normalized, pooled_jaccard
 from ..modeling_efp import EFPForSegmentation
 from .trainer import LesionTrainer, counts_of
 from .transform import LesionTransform, decoded
@@ -155,16 +155,15 @@ class StructureScore:
             return {}
         counts, self.batches = np.concatenate(self.batches), []  # (num_images, num_thresholds, num_labels, 4)
         of_lesion, of_structures = counts[:, :, 0], counts[:, :, 1:]
-        thresholds = choose_thresholds(of_structures)
+        thresholds, jaccards = best_thresholds(of_structures)
         numbers = [THRESHOLDS.index(threshold) for threshold in thresholds]
         sums = normalized(of_structures).sum(0)[numbers, range(len(STRUCTURES))]
-        jaccards = pooled_jaccard(sums)
         return {
             "jaccard": float(jaccard(of_lesion[:, THRESHOLDS.index(0.5)]).mean()),
             "micro_jaccard": float(pooled_jaccard(sums.sum(0))),
-            "mean_jaccard": float(jaccards.mean()),
-            "structure_score": float(pooled_jaccard(sums.sum(0)) + jaccards.mean()) / 2,
-            **{f"jaccard_{name}": float(value) for name, value in zip(STRUCTURES, jaccards, strict=True)},
+            "mean_jaccard": float(np.mean(jaccards)),
+            "structure_score": float(pooled_jaccard(sums.sum(0)) + np.mean(jaccards)) / 2,
+            **{f"jaccard_{name}": value for name, value in zip(STRUCTURES, jaccards, strict=True)},
             **{f"threshold_{name}": value for name, value in zip(STRUCTURES, thresholds, strict=True)},
         }
 

@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.inference.checkpoint import load_checkpoint
@@ -64,6 +65,21 @@ def test_predicted_masks_have_the_names_of_tasks_1_and_2(efp, tmp_path, structur
     assert efp("score", *of_structures, "--masks", "masks").code == 0
     rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
     assert [row["jaccard"] for row in rows[:7]] == [row["jaccard"] for row in rows[7:]]
+
+
+def test_thresholds_are_chosen_on_validation(efp, tmp_path, structure_root, structure_checkpoint, rows_of):
+    ran = efp("calibrate", "--task", "structures", "--checkpoint", structure_checkpoint, "--data", structure_root)
+    assert ran.code == 0, ran.err
+    rows = rows_of(tmp_path / "calibration" / "structure_thresholds.csv")
+    processor = EFPImageProcessor.from_pretrained(structure_checkpoint)
+    assert [row["structure"] for row in rows] == list(STRUCTURES)
+    assert processor.threshold == [0.5, *(float(row["threshold"]) for row in rows)]
+    assert processor.jaccard_temperature == [1.0, *(float(row["jaccard_temperature"]) for row in rows)]
+    of_split = ("--task", "structures", "--data", structure_root, "--split", "validation")
+    assert efp("score", *of_split, "--checkpoint", structure_checkpoint).code == 0
+    scores = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    found, chosen = ([float(row["jaccard"]) for row in of_one] for of_one in (scores[:5], rows))
+    assert found == pytest.approx(chosen, abs=1e-5)
 
 
 def test_a_lost_mask_of_a_structure_is_made_again(efp, tmp_path, structure_root, structure_checkpoint):

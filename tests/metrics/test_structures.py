@@ -7,7 +7,7 @@ from efp_hf.metrics.structures import (
     MEAN,
     MICRO,
     aucs,
-    choose_thresholds,
+    best_thresholds,
     normalized,
     pooled_dice,
     pooled_jaccard,
@@ -92,7 +92,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_images():
 
 def test_the_best_threshold_of_each_label_is_chosen_alone():
     counts = np.array([[[[1, 0, 1, 8], [1, 5, 0, 4]], [[2, 0, 0, 8], [1, 6, 0, 3]], [[2, 4, 0, 4], [1, 1, 0, 8]]]])
-    assert choose_thresholds(counts, (0.2, 0.5, 0.7)) == [0.5, 0.7]
+    assert best_thresholds(counts, (0.2, 0.5, 0.7)) == ([0.5, 0.7], [1, 0.5])
 
 
 def test_counts_of_another_number_of_structures_are_refused():
