@@ -115,10 +115,14 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def load_data(arguments: argparse.Namespace):
-    """The images of `--data` at their own size; a line says what was found."""
+    """The images of `--data`, for the `--task` where there is one, at their own size; a line says what was found."""
+    from ..data.folders import load_isic
     from ..data.lesions import load_lesions
 
-    data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)
+    if getattr(arguments, "task", None) == "structures":
+        data = load_isic(arguments.data, seed=arguments.split_seed, max_side=None, task=arguments.task)
+    else:
+        data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)
     say_found(data)
     return data
 

@@ -7,10 +7,8 @@
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
-Writes <id>_segmentation.png (0 skin, 255 lesion, the size of the image) and predictions.csv. A
-checkpoint of several classes writes their numbers 1, 2, … in colours, and a legend on --overlays;
-one of labels that overlap <id>_attribute_<name>.png of each beside the lesion's mask.
-Files that cannot be read are named at the end, and the exit code is then 1.
+Writes <id>_segmentation.png (0 skin, 255 lesion; or the numbers of several classes), of structures
+<id>_attribute_<name>.png, too, and predictions.csv. Files that cannot be read: exit code 1.
 """
 
 import argparse

@@ -78,17 +78,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder-learning-rate",
         metavar="X",
         type=float,
-        help="for the encoder; --learning-rate is the rest's (default: 3e-4, with --checkpoint 1e-4)",
+        help="--learning-rate is the rest's (default: 3e-4; from a checkpoint 1e-4)",
     )
     parser.add_argument(
         "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
     )
     parser.add_argument(
         "--task",
+        metavar="NAME",
         choices=TASKS,
         default=TASKS[0],
-        help="structures: teach a lesion checkpoint those of ISIC 2018, Task 2; its own mask stays, unless "
-        "--encoder-learning-rate is given",
+        help="'structures' of ISIC 2018, Task 2: taught to a checkpoint; its mask stays",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
