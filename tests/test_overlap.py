@@ -127,6 +127,8 @@ def test_a_label_that_nobody_drew_in_an_image_takes_no_part():
     changed = logits.clone()
     changed[1, 1] = 9
     assert multi_label_loss(logits, labels).item() == multi_label_loss(changed, labels).item()
+    even = multi_label_loss(torch.zeros(2, 2, 4, 4), labels, 0, 1)
+    assert even.item() == pytest.approx(np.log(2), abs=1e-6)  # the mean of those that take part
 
 
 def test_nothing_valid_at_all_is_zero_with_a_gradient():

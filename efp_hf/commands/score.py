@@ -7,8 +7,8 @@
   efp score --data ISIC_FOLDER --task structures --checkpoint runs/structures
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output; of several classes a row for each and one for their mean, to class_scores.csv, and so of
-the structures of ISIC 2018, Task 2, with the official micro-average, to structure_scores.csv. A test
+--output; of several classes a row for each and one for their mean, to class_scores.csv, and of the
+structures of ISIC 2018, Task 2, to structure_scores.csv, with the official micro-average. A test
 split that holds images on which the checkpoint was trained or chosen is refused.
 """
 

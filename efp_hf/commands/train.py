@@ -88,7 +88,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         choices=TASKS,
         default=TASKS[0],
-        help="'structures' of ISIC 2018, Task 2: taught to a checkpoint; its mask stays",
+        help="'structures' of ISIC 2018, Task 2: a checkpoint learns them, too",
     )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
