@@ -8,8 +8,8 @@
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv. From a
-checkpoint the rates are lower, its own score is printed first, a new head learns alone in the
-beginning, and training ends when its score stays the same for some epochs.
+checkpoint that knows the classes the rates are lower, and its own score is printed first; for other
+classes a new head learns alone at first. Then training ends where its score rises no more.
 Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
 --learning-rate, --per-device-train-batch-size, --seed, --bf16, --use-cpu … (--help-all).
 """
@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder-learning-rate",
         metavar="X",
         type=float,
-        help="--learning-rate is the rest's (default: 3e-4; from a checkpoint 1e-4)",
+        help="--learning-rate is the rest's (default: 3e-4; for classes of --checkpoint 1e-4)",
     )
     parser.add_argument(
         "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"
@@ -126,13 +126,13 @@ def training_parser() -> HfArgumentParser:
 
 
 def parse_training_arguments(
-    others: list[str], output: str, streaming: bool, fine_tuning: bool = False, task: str = TASKS[0]
+    others: list[str], output: str, streaming: bool, task: str = TASKS[0]
 ) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
     import torch
 
     from ..training.structures import STRUCTURE_DEFAULTS
-    from ..training.trainer import FINE_TUNING_DEFAULTS, STREAMING_DEFAULTS, TRAINING_DEFAULTS
+    from ..training.trainer import STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
     if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
         raise InputError(
@@ -141,8 +141,6 @@ def parse_training_arguments(
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
-    if fine_tuning:
-        parser.set_defaults(**FINE_TUNING_DEFAULTS)
     if task == "structures":
         parser.set_defaults(**STRUCTURE_DEFAULTS)
     if streaming:
@@ -156,6 +154,22 @@ def parse_training_arguments(
     if streaming and training_arguments.max_steps <= 0:
         raise InputError("`--max-steps` must be given with --streaming: nobody knows the length of a stream. Pass it.")
     return training_arguments
+
+
+def choose_rates(arguments: argparse.Namespace, training_arguments: TrainingArguments, fine_tuning: bool) -> None:
+    """The learning rates that are not given: of a new network, or of `fine_tuning` on classes that are known."""
+    from ..training.trainer import (
+        ENCODER_LEARNING_RATE,
+        FINE_TUNING_ENCODER_LEARNING_RATE,
+        FINE_TUNING_LEARNING_RATE,
+    )
+
+    if arguments.encoder_learning_rate is None:
+        rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
+        arguments.encoder_learning_rate = rate
+    given = {option.partition("=")[0].replace("_", "-") for option in arguments.others}
+    if fine_tuning and "--learning-rate" not in given:
+        training_arguments.learning_rate = FINE_TUNING_LEARNING_RATE
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
@@ -296,6 +310,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.classes import class_names
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
+    from ..inference.task import class_names_of
     from ..metrics.rows import shorten
     from ..training.checkpoints import check_image_size, check_network
     from ..training.fingerprint import read_fingerprint
@@ -303,8 +318,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.prompts import PromptedLesionTrainer
     from ..training.structures import StructureTrainer
     from ..training.trainer import (
-        ENCODER_LEARNING_RATE,
-        FINE_TUNING_ENCODER_LEARNING_RATE,
         LesionTrainer,
         fine_tuning_callbacks,
         lesion_trainer,
@@ -319,15 +332,12 @@ def run(arguments: argparse.Namespace) -> int:
             "`--task structures` must be used with --checkpoint, a network for lesions, and without --prompts and "
             "--streaming. Pass for example --checkpoint efp-isic."
         )
-    fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
-    training_arguments = parse_training_arguments(
-        arguments.others, str(arguments.output), arguments.streaming, fine_tuning, arguments.task
-    )
     if for_structures:
         arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
-    if arguments.encoder_learning_rate is None:
-        rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
-        arguments.encoder_learning_rate = rate
+    fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
+    training_arguments = parse_training_arguments(
+        arguments.others, str(arguments.output), arguments.streaming, arguments.task
+    )
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
@@ -351,6 +361,8 @@ def run(arguments: argparse.Namespace) -> int:
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
         new_head = not for_structures and has_new_head(model, class_names(data))
+        known = class_names(data) in ((), class_names_of(model.config)) and not new_head
+        choose_rates(arguments, training_arguments, fine_tuning and known)
         is_told = training_arguments.process_index == 0 and resume is None
         if not for_structures:
             model = model_for(class_names(data), model, arguments, is_told)

@@ -42,11 +42,21 @@ def test_train_keeps_all_but_the_head_and_names_the_classes(efp, tmp_path, organ
     assert float(row["validation_jaccard"]) >= 0 and row["validation_threshold_jaccard"] == ""
 
 
+def test_other_classes_are_learnt_at_the_rates_of_a_new_network(efp, tmp_path, organs_root, tiny_checkpoint, rows_of):
+    call = ("train", "--data", organs_root, "--checkpoint", tiny_checkpoint, "--output", "run", *SMALL)
+    assert efp(*call).code == 0
+    (row,) = rows_of(tmp_path / "run" / "training.csv")
+    assert (row["learning_rate"], row["encoder_learning_rate"]) == ("0.001", "0.0003")
+
+
 def test_fine_tuning_says_its_start_and_takes_lower_rates(efp, tmp_path, organs_root, mine, rows_of):
     ran = efp("train", "--data", organs_root, "--checkpoint", "mine", "--output", "run", *SMALL)
     assert ran.code == 0 and "before the training: validation J 0." in ran.out and "starts anew" not in ran.out
-    (row,) = rows_of(tmp_path / "run" / "training.csv")
-    assert (row["learning_rate"], row["encoder_learning_rate"]) == ("0.0003", "0.0001")
+    call = ("train", "--data", organs_root, "--checkpoint", "mine", "--output", "faster", *SMALL)
+    assert efp(*call, "--learning_rate=0.002").code == 0
+    found = [rows_of(tmp_path / folder / "training.csv")[0] for folder in ("run", "faster")]
+    assert [row["learning_rate"] for row in found] == ["0.0003", "0.002"]
+    assert {row["encoder_learning_rate"] for row in found} == {"0.0001"}
 
 
 def test_prompts_and_a_review_are_refused(efp, organs_root, tiny_checkpoint, mine):

@@ -107,7 +107,7 @@ def test_stream_is_read_as_it_is_asked_for(parquet, monkeypatch):
     stream = load_lesions(parquet, streaming=True)["train"]
     read = []
     read_pair = hub.read_pair
-    monkeypatch.setattr(hub, "read_pair", lambda row: read.append(row["image_id"]) or read_pair(row))
+    monkeypatch.setattr(hub, "read_pair", lambda *of: read.append(of[0]["image_id"]) or read_pair(*of))
     next(iter(stream))
     assert read == ["lesion_0"]
 

@@ -134,6 +134,19 @@ def test_training_moves_the_new_decoder_and_nothing_else(tmp_path, data):
     assert thresholds[0] == 0.4 and len(thresholds) == 6 and set(thresholds[1:]) <= set(THRESHOLDS)
 
 
+def test_each_epoch_of_a_trainer_draws_other_images(tmp_path, data):
+    arguments = TrainingArguments(**TRAINING_DEFAULTS, output_dir=tmp_path, use_cpu=True)
+    model = with_structures(tiny_model())
+    trainer = lesion_trainer(model, with_thresholds_for(PROCESSOR), data, arguments, 0.0, StructureTrainer)
+    loader = trainer.get_train_dataloader()
+    drawn = []
+    for epoch in (0, 1, 0):
+        loader.set_epoch(epoch)
+        drawn.append([position for batch in loader.batch_sampler for position in batch])
+    assert len(drawn[0]) == len(data["train"]) // 2
+    assert drawn[0] == drawn[2] != drawn[1]
+
+
 def test_where_the_encoder_learns_all_does(tmp_path, data):
     model = with_structures(tiny_model(), freeze=False)
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
