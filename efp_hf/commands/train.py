@@ -78,7 +78,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--encoder-learning-rate",
         metavar="X",
         type=float,
-        help="--learning-rate is the rest's (default: 3e-4; for classes of --checkpoint 1e-4)",
+        help="--learning-rate is the rest's (default: 3e-4; fine-tuning 1e-4)",
     )
     parser.add_argument(
         "--prompts", action="store_true", help="teach a checkpoint to take clicks and boxes; its own mask stays"

@@ -149,6 +149,7 @@ def test_each_epoch_of_a_trainer_draws_other_images(tmp_path, data):
 
 def test_where_the_encoder_learns_all_does(tmp_path, data):
     model = with_structures(tiny_model(), freeze=False)
+    assert model.added_encoder is None
     before = {name: tensor.clone() for name, tensor in model.named_parameters()}
     arguments = TrainingArguments(
         **TRAINING_DEFAULTS | {"max_steps": 2, "save_strategy": "no", "load_best_model_at_end": False},
