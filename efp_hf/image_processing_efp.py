@@ -385,12 +385,8 @@ class EFPImageProcessor(TorchvisionBackend):
                 raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
         self.check_threshold(self.threshold)
         self.check_region(self.largest_region)
-        for name in ("threshold", "jaccard_temperature"):
-            if isinstance(getattr(self, name), list | tuple) and not self.labels_overlap:
-                raise ValueError(
-                    f"`{name}` must be one number where labels do not overlap, got {getattr(self, name)}. Pass "
-                    "labels_overlap=True for one a label."
-                )
+        self.check_list("threshold", self.threshold)
+        self.check_list("jaccard_temperature", self.jaccard_temperature)
         temperatures = self.jaccard_temperature
         for value in temperatures if isinstance(temperatures, list | tuple) else [temperatures]:
             check_temperature(value, "jaccard_temperature")
@@ -406,6 +402,17 @@ class EFPImageProcessor(TorchvisionBackend):
         values = threshold if isinstance(threshold, list | tuple) else [threshold]
         if not values or not all(0 < value < 1 for value in values):
             raise ValueError(f"`threshold` must be a probability between 0 and 1, got {threshold}.")
+
+    def check_list(self, name: str, value: float | list[float] | tuple[float, ...]):
+        """
+        Raises:
+            ValueError: there are several where labels do not overlap.
+        """
+        if isinstance(value, list | tuple) and not self.labels_overlap:
+            raise ValueError(
+                f"`{name}` must be one number where labels do not overlap, got {value}. Pass labels_overlap=True for "
+                "one a label."
+            )
 
     def check_region(self, largest_region: bool):
         """
@@ -627,6 +634,7 @@ class EFPImageProcessor(TorchvisionBackend):
         threshold = self.threshold if threshold is None else threshold
         largest_region = self.largest_region if largest_region is None else largest_region
         self.check_threshold(threshold)
+        self.check_list("threshold", threshold)
         self.check_region(largest_region)
         temperature = (prompted and self.prompted_jaccard_temperature) or self.jaccard_temperature
         if target_sizes is None:

@@ -291,6 +291,8 @@ def test_settings_of_a_processor_that_contradict_each_other_are_refused(fields, 
 def test_other_numbers_of_thresholds_or_other_maps_are_refused():
     with pytest.raises(ValueError, match="`threshold` must be one number, or one each of 2 labels"):
         PROCESSOR.post_process_semantic_segmentation(outputs_of(torch.full((1, 2, 4, 4), 0.6)))
+    with pytest.raises(ValueError, match="`threshold` must be one number where labels do not overlap, got"):
+        EFPImageProcessor().post_process_semantic_segmentation(outputs_of(torch.rand(1, 2, 4, 4)), threshold=[0.5, 0.5])
     with pytest.raises(ValueError, match=r"must be \(num_labels, height, width\) of each image .*got \[\(8, 8\)\]"):
         PROCESSOR([np.zeros((3, 8, 8), np.uint8)], [np.zeros((8, 8), np.uint8)])
 
