@@ -140,6 +140,10 @@ class EFPConfig(PreTrainedConfig):
             The first of F1..F4 that the added labels have from an encoder of their own, made like the beginning of the
             other one: fine textures that the other labels did not need. Of the paper's encoder, or of a timm backbone
             in stages, as EfficientNet's.
+        shared_size (`int`, defaults to 0):
+            Sides at which the encoder that all labels share reads the image, where the added labels have levels of
+            their own: these may come from a larger image than the one that the other labels were trained with. A
+            multiple of 32. 0: those of the image.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.
         dice_weight (`float`, defaults to 1.0):
@@ -182,6 +186,7 @@ class EFPConfig(PreTrainedConfig):
     prompt_size: int = 0
     num_added_labels: int = 0
     num_added_levels: int = 0
+    shared_size: int = 0
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
     bce_weight: float | int = 1.0
@@ -270,6 +275,12 @@ class EFPConfig(PreTrainedConfig):
             raise ValueError(
                 f"`num_added_levels` must be from 0 to {NUM_LEVELS - 1}, and 0 without added labels, "
                 f"got {self.num_added_levels}."
+            )
+        largest = MAX_SIZE if self.num_added_levels else 0
+        if not 0 <= self.shared_size <= largest or self.shared_size % 32:
+            raise ValueError(
+                f"`shared_size` must be a multiple of 32 up to {MAX_SIZE}, and 0 without added levels, "
+                f"got {self.shared_size}."
             )
         if self.prompt_size and self.labels_overlap:
             raise ValueError(

@@ -738,6 +738,13 @@ class EFPForSegmentation(EFPPreTrainedModel):
             prompts = prompts.with_a_point()
         return self.prompt_encoder(features, prompts, size)
 
+    def shared_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        """The image at `shared_size`, for the encoder that all labels share; without it as it is."""
+        size = (self.config.shared_size,) * 2
+        if size in ((0, 0), tuple(pixel_values.shape[-2:])):
+            return pixel_values
+        return F.interpolate(pixel_values, size=size, mode="bilinear", antialias=True, align_corners=False)
+
     def added_features(
         self, pixel_values: torch.Tensor | None, features: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...]:
@@ -813,7 +820,7 @@ class EFPForSegmentation(EFPPreTrainedModel):
         if image_embeddings is None:
             self.check_shape(pixel_values)
             size = pixel_values.shape[-2:]
-            features = self.encoder(extend(pixel_values))  # F1..F4
+            features = self.encoder(self.shared_image(extend(pixel_values)))  # F1..F4
         else:
             features = tuple(image_embeddings)
             size = tuple(self.first_stride * side for side in features[0].shape[-2:])

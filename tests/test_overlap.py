@@ -59,6 +59,11 @@ def test_two_labels_that_overlap_are_not_lesion_and_background():
             {**OVERLAP, "num_added_levels": 1},
             "`num_added_levels` must be from 0 to 3, and 0 without .*, got 1",
         ),
+        (
+            {**OVERLAP, "shared_size": 64},
+            "`shared_size` must be a multiple of 32 up to .* without added levels, got 64",
+        ),
+        ({**OVERLAP, "num_added_labels": 1, "num_added_levels": 1, "shared_size": 40}, "multiple of 32 .*got 40"),
         ({"num_added_labels": 1}, "`num_added_labels` must be fewer than `num_labels`, and 0 where.*got 1 of 2"),
         ({**OVERLAP, "temperature": [1.0, 2.0]}, r"one each of 3 labels that overlap, got \[1.0, 2.0\]"),
         ({**OVERLAP, "temperature": [1.0, 2.0, 0.0]}, "`temperature` must be positive and at most 100, got 0.0"),
@@ -196,6 +201,22 @@ def test_added_levels_come_from_the_beginning_of_an_encoder_of_their_own(encoder
     assert torch.equal(after[:, 0], before[:, 0]) and (after[:, 1:] != before[:, 1:]).any()
     with pytest.raises(ValueError, match="`pixel_values` must be given: the added labels have an encoder"):
         model(image_embeddings=model.get_image_embeddings(pixels))
+
+
+def test_the_shared_encoder_may_read_a_smaller_image_than_the_added_one():
+    model = tiny_model(**OVERLAP, num_added_labels=2, num_added_levels=2, shared_size=64)
+    pixels = torch.rand(1, 3, 96, 96)
+    small = torch.nn.functional.interpolate(pixels, size=(64, 64), mode="bilinear", antialias=True)
+    seen = {}
+    for name in ("encoder", "added_encoder"):
+        getattr(model, name).register_forward_pre_hook(lambda _, given, name=name: seen.update({name: given[0].shape}))
+    with torch.no_grad():
+        logits, of_small = model(pixels).logits, model(small).logits
+        assert logits.shape == (1, 3, 96, 96) and of_small.shape == (1, 3, 64, 64)
+        model(pixels)
+    assert seen == {"encoder": (1, 3, 64, 64), "added_encoder": (1, 3, 96, 96)}
+    maps = torch.nn.functional.interpolate(of_small[:, :1], size=(96, 96), mode="bilinear")
+    assert (logits[:, :1] - maps).abs().mean() < 0.1 * logits[:, :1].std()  # the lesion is that of the small image
 
 
 def test_a_temperature_divides_the_logits_of_its_label_alone():

@@ -210,9 +210,10 @@ def load_model(arguments: argparse.Namespace):
     if arguments.checkpoint:
         for_structures = arguments.task == "structures"
         model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=for_structures)
-        processor.size = size or processor.size
+        lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
-            model = with_structures(model, freeze=not arguments.encoder_learning_rate)
+            shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
+            model = with_structures(model, freeze=not arguments.encoder_learning_rate, shared_size=shared_size)
             return model, with_thresholds_for(processor)
         if arguments.prompts:
             check_lesion(model.config, "`--prompts`")

@@ -27,7 +27,7 @@ STRUCTURE_DEFAULTS = {"metric_for_best_model": "structure_score"}  # of `Trainin
 
 
 def with_structures(
-    model: EFPForSegmentation, freeze: bool = True, num_added_levels: int | None = None
+    model: EFPForSegmentation, freeze: bool = True, num_added_levels: int | None = None, shared_size: int = 0
 ) -> EFPForSegmentation:
     """
     The network with a decoder for `STRUCTURES`, a copy of its own with new classifiers, and with `LABELS` that overlap;
@@ -36,6 +36,7 @@ def with_structures(
     Args:
         num_added_levels: that come to the new decoder from a copy of the beginning of the encoder; by default
             `ADDED_LEVELS` where the encoder is frozen, and none where it learns itself.
+        shared_size: sides at which the lesion's encoder goes on reading the image, where structures need a larger one.
         freeze: nothing but the new decoder will learn: the lesion's logits stay bit for bit.
 
     Raises:
@@ -50,6 +51,7 @@ def with_structures(
         config.label2id = {name: label for label, name in enumerate(LABELS)}
         config.num_added_labels = len(STRUCTURES)
         config.num_added_levels = ADDED_LEVELS * freeze if num_added_levels is None else num_added_levels
+        config.shared_size = shared_size if config.num_added_levels else 0
         config.prompt_size = 0
         config.attention_weight = 0.0  # a map that is taught that nothing is there would shut the level
         # the structures' logits have no temperature: the one of the lesion was fitted to its logits
