@@ -26,11 +26,13 @@ def structure_checkpoint(tmp_path, tiny_checkpoint):
 
 def test_a_lesion_checkpoint_learns_structures_and_is_scored(efp, tmp_path, structure_root, tiny_checkpoint, rows_of):
     options = ("--checkpoint", tiny_checkpoint, "--task", "structures", "--data", structure_root, "--use-cpu")
+    options += ("--image-size", 64)
     ran = efp("train", *options, "--output", "run", "--num-train-epochs", 1, "--per-device-train-batch-size", 8)
     assert ran.code == 0, ran.err
     (row,) = rows_of(tmp_path / "run" / "training.csv")
     assert float(row["validation_micro_jaccard"]) >= 0 and float(row["validation_mean_jaccard"]) >= 0
     before, after = load_checkpoint(tiny_checkpoint)[0], load_checkpoint("run", allow_overlap=True)[0]
+    assert after.config.shared_size == 32  # the lesion's encoder goes on at the size of its own checkpoint
     for name, tensor in before.decoder.state_dict().items():
         assert torch.equal(after.decoder.state_dict()[name], tensor)
     ran = efp("score", "--task", "structures", "--data", structure_root, "--checkpoint", "run")
