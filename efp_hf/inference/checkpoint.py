@@ -23,6 +23,8 @@ SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/
 DEFAULT_CHECKPOINT = "efp-isic"
 TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
 NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration
+# of both configurations, that count where they are set: a folder of masks that an earlier version began can be resumed
+LATER_SETTINGS = ("num_added_labels", "num_added_levels", "shared_size", "labels_overlap")
 EXPORTED_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 
@@ -184,5 +186,9 @@ def weights_digest(checkpoint: str | Path) -> str:
 def settings_digest(model: EFPForSegmentation | ExportedModel, processor: EFPImageProcessor) -> str:
     """The first 8 digits of the SHA-256 of both configurations, on which masks of the same weights depend."""
     fields = {name: value for name, value in model.config.to_dict().items() if name not in NO_SETTINGS}
-    text = json.dumps([fields, processor.to_dict()], sort_keys=True, default=str)
+    settings = [
+        {name: value for name, value in of_one.items() if value or name not in LATER_SETTINGS}
+        for of_one in (fields, processor.to_dict())
+    ]
+    text = json.dumps(settings, sort_keys=True, default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:8]
