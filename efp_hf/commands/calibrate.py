@@ -237,7 +237,7 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
     import numpy as np
     from tqdm import tqdm
 
-    from ..image_processing_efp import expected_jaccard
+    from ..image_processing_efp import expected_jaccard, value_of_each
     from ..inference.task import class_names_of
     from ..lesion.structures import LABELS, STRUCTURES
     from ..metrics.calibration import JACCARD_TEMPERATURES
@@ -268,7 +268,7 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
             counts.append([structure_counts(probabilities > threshold, truths[1:]) for threshold in THRESHOLDS])
             progress.update()
         thresholds, jaccards = best_thresholds(np.array(counts))
-        processor.threshold = [processor.threshold[0], *thresholds]
+        processor.threshold = [value_of_each("threshold", processor.threshold, len(LABELS))[0], *thresholds]
         expected, real = [], []
         for _, result, truths in segment_structures(validation, model, processor):
             masks, probabilities = result["segmentation"][1:], result["probabilities"][1:]
@@ -281,7 +281,8 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
     errors = np.sqrt(np.mean((expected - real[..., None]) ** 2, axis=0))
     best = errors.argmin(1)
     temperatures = [JACCARD_TEMPERATURES[number] for number in best]
-    processor.jaccard_temperature = [processor.jaccard_temperature[0], *temperatures]
+    of_lesion = value_of_each("jaccard_temperature", processor.jaccard_temperature, len(LABELS))[0]
+    processor.jaccard_temperature = [of_lesion, *temperatures]
     with write_errors():
         for number, name in enumerate(STRUCTURES):
             chosen = (thresholds[number], jaccards[number], temperatures[number], errors[number, best[number]])

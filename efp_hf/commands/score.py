@@ -270,6 +270,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..data.split import SPLITS, get_split
+    from ..image_processing_efp import value_of_each
     from ..inference.task import class_names_of
     from ..lesion.structures import LABELS, STRUCTURES
     from ..metrics.rows import append_row, shorten, split_columns
@@ -310,7 +311,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
             row["weights"] = weights_digest(arguments.checkpoint)
             row["image_size"] = f"{processor.size['height']}x{processor.size['width']}"
             row["training_images"] = count_training_images(arguments, dataset, fingerprint)
-            thresholds = dict(zip(LABELS, processor.threshold, strict=True))
+            thresholds = dict(zip(LABELS, value_of_each("threshold", processor.threshold, len(LABELS)), strict=True))
             masks = segment_structures(dataset, model, processor, arguments.batch_size)
         else:
             masks = structure_masks_of_folder(dataset, arguments.masks)

@@ -16,7 +16,7 @@ from transformers.image_processing_utils import BatchFeature
 from ..data.files import as_boolean_mask, read_mask
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes
-from ..inference.checkpoint import segment
+from ..inference.checkpoint import segment_one_by_one
 from ..lesion.structures import LESION, MASK_NAME, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
 from .classes import class_scores, nan_mean
@@ -160,7 +160,8 @@ def segment_structures(
         for row, truth in zip(rows, truths, strict=True):
             check_sizes(row["image_id"], row["image"].size[::-1], truth.shape[1:])
         sizes = [truth.shape[1:] for truth in truths]
-        results = segment([row["image"] for row in rows], model, processor, sizes)
+        # one result at a time: those of a batch of photos are large
+        results = segment_one_by_one([row["image"] for row in rows], model, processor, sizes)
         yield from zip((row["image_id"] for row in rows), results, truths, strict=True)
 
 
