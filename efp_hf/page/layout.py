@@ -57,7 +57,7 @@ def build_page(
         gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor)
+                parts = add_photo_column(processor, takes_prompts)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
                     add_photo_tabs(parts, examples, takes_prompts)
@@ -80,7 +80,7 @@ def build_page(
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
+def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool) -> SimpleNamespace:
     """What is chosen → the page's parts by name, to which the tabs add theirs."""
     upload = PhotoInput(
         label="Photo",
@@ -93,6 +93,8 @@ def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
         alt_text="The photo that was chosen",
         elem_id="photo",
     )
+    if takes_prompts:  # style.css shows it with a photo
+        gr.Markdown("To correct the outline, click on the outlined picture, not on this one.", elem_id="where_to_click")
     threshold = gr.Slider(
         0.02,
         0.98,

@@ -368,6 +368,15 @@ def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, server, tmp_p
         assert download(page, "#get_mask")[0].read_bytes() == automatic.read_bytes()
 
 
+def test_a_photo_says_that_clicks_belong_on_the_other_picture(page):
+    hint = page.get_by_text("click on the outlined picture")
+    assert hint.count() == 1 and not hint.is_visible()
+    choose_photo(page)
+    hint.wait_for()
+    page.click("#photo button[aria-label='Remove Image']")
+    hint.wait_for(state="hidden")
+
+
 def test_a_finger_corrects_on_a_phone(browser, server):
     with open_page(browser, server, width=390, has_touch=True) as page:
         choose_photo(page)
@@ -400,7 +409,7 @@ def promptless_server(tmp_path_factory, tiny_checkpoint):
 def test_before_and_after_follow_the_keyboard(browser, promptless_server):
     with open_page(browser, promptless_server) as page:
         segment(page)
-        assert page.locator("#picture, #kind").count() == 0
+        assert page.locator("#picture, #kind, #where_to_click").count() == 0
         page.focus(".efp-cut input")
         after = page.locator(".efp-after")
         shown = after.evaluate("image => getComputedStyle(image).clipPath")
@@ -448,6 +457,7 @@ def test_every_tab_fits_a_phone(browser, server):
             open_tab(page, tab)
             page.wait_for_timeout(500)
             assert page.evaluate("() => document.documentElement.scrollWidth") <= 390, tab
+        assert page.inner_text("footer").strip() == "Settings"  # no dot before it
 
 
 @pytest.fixture(scope="session")
