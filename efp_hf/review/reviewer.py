@@ -14,7 +14,7 @@ from ..inference.folder import predict_one, read_for_model, segment_read
 from ..inference.prediction_table import table_text
 from ..modeling_efp import EFPForSegmentation
 from ..page.marks import Marks
-from ..page.photo import PREVIEW_SIDE, make_preview
+from ..page.photo import make_preview
 from ..page.pictures import draw_marks
 from .decisions import read_points
 from .queue import Queue
@@ -37,7 +37,7 @@ class Photo:
         if isinstance(read, str):
             raise ValueError(read)
         self.image, self.size = read
-        self.preview = enlarge(make_preview(self.image, path, self.size))
+        self.preview = make_preview(self.image, path, self.size)
         self.path, self.processor, self.correction = path, processor, None
         if takes_clicks(model):
             self.correction = Correction(self.image, model, processor, self.size)
@@ -178,10 +178,3 @@ class Reviewer:
         across, down = preview.width / self.photo.size[1], preview.height / self.photo.size[0]
         clicks = tuple((x * across, y * down, label) for x, y, label in self.points)
         return draw_marks(outline_lesion(preview, mask), Marks(clicks))
-
-
-def enlarge(picture: Image.Image) -> Image.Image:
-    """With a longer side of `PREVIEW_SIDE`: in a picture that is shown larger than it is, Gradio misplaces clicks."""
-    scale = PREVIEW_SIDE / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return picture if scale == 1 else picture.resize(size, Image.Resampling.BICUBIC)

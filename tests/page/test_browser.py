@@ -368,6 +368,21 @@ def test_clicks_and_a_box_correct_the_mask_and_are_undone(browser, server, tmp_p
         assert download(page, "#get_mask")[0].read_bytes() == automatic.read_bytes()
 
 
+def test_a_small_photo_fills_the_page_and_takes_clicks_at_their_places(browser, server, tmp_path):
+    with Image.open(PHOTO) as image:
+        image.resize((192, 256)).save(tmp_path / "small.png")
+    with open_page(browser, server) as page:
+        choose_photo(page, tmp_path / "small.png")
+        page.wait_for_selector("#picture img")
+        area = page.locator("#picture img").bounding_box()
+        assert (round(area["width"]), round(area["height"])) == (480, 640)
+        click_picture(page, 0.25, 0.75)
+        page.get_by_text("1: lesion (").wait_for()
+        np.testing.assert_allclose(
+            [int(number) for number in re.findall(r"\d+(?=[,)])", marks(page)[0])], [48, 192], atol=1.5
+        )
+
+
 def test_a_photo_says_that_clicks_belong_on_the_other_picture(page):
     hint = page.get_by_text("click on the outlined picture")
     assert hint.count() == 1 and not hint.is_visible()
