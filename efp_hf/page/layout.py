@@ -8,6 +8,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
+from .correction import why_uncorrected
 from .corrector import add_corrector
 from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
@@ -57,10 +58,10 @@ def build_page(
         gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor)
+                parts = add_photo_column(processor, takes_prompts)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts, examples, takes_prompts)
+                    add_photo_tabs(parts, examples, model)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
                         gr.Markdown(render("api.md", takes_prompts=takes_prompts, url=url, max_mcp_bytes=MAX_MCP_BYTES))
@@ -80,7 +81,7 @@ def build_page(
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
+def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool) -> SimpleNamespace:
     """What is chosen → the page's parts by name, to which the tabs add theirs."""
     upload = PhotoInput(
         label="Photo",
@@ -93,6 +94,8 @@ def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
         alt_text="The photo that was chosen",
         elem_id="photo",
     )
+    if takes_prompts:  # style.css shows it with a photo
+        gr.Markdown("To correct the outline, click on the outlined picture, not on this one.", elem_id="where_to_click")
     threshold = gr.Slider(
         0.02,
         0.98,
@@ -107,7 +110,7 @@ def add_photo_column(processor: EFPImageProcessor) -> SimpleNamespace:
     return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool) -> None:
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSegmentation) -> None:
     """The tabs of one photo; before there is one, the first has examples."""
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
@@ -123,7 +126,9 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: 
             )
         with gr.Column(visible=False) as parts.results:
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
-            parts.corrector = add_corrector() if takes_prompts else None
+            parts.corrector = None if model.prompt_encoder is None else add_corrector()
+            if parts.corrector is None:
+                gr.Markdown(why_uncorrected(model))
             with gr.Row():
                 parts.downloads = {
                     id: gr.Button(f"Download {name}", size="sm", elem_id=f"get_{id}")
