@@ -28,6 +28,7 @@ COLUMNS = (
     "seconds",
     "clicks",
     "points",
+    "box",
     "jaccard",
     "expected_jaccard",
     "photo",
@@ -109,6 +110,7 @@ class Decisions:
         seen: int = 0,
         found: np.ndarray | None = None,
         points: list[tuple[float, float, int]] = (),
+        box: tuple[float, float, float, float] | None = None,
         seconds: float = 0.0,
         expected_jaccard: float | None = None,
         photo: str = "",
@@ -123,6 +125,7 @@ class Decisions:
             seen: the number of decisions of this image that the person knew of.
             found: the model's own mask, for the row's J between both.
             points: the clicks, (x, y, label) in pixels of the image.
+            box: (left, top, right, bottom), in the same pixels.
             seconds: for which the image was looked at.
             expected_jaccard: of `found`.
             photo: [`checksum`] of the file that the person saw.
@@ -152,6 +155,7 @@ class Decisions:
                 "seconds": round(seconds, 1),
                 "clicks": len(points),
                 "points": write_points(points),
+                "box": "" if box is None else " ".join(f"{side:.1f}" for side in box),
                 "photo": photo,
                 "mask": "",
                 "made_by": self.made_by,
@@ -253,8 +257,9 @@ class Decisions:
 
 def other_table(data: bytes) -> str:
     found = data.split(b"\n")[0].decode("utf-8", errors="replace").split(",")
-    if found == [column for column in COLUMNS if column != "photo"]:
-        return "an earlier version's table, without the column 'photo'"
+    missing = [column for column in ("photo", "box") if column not in found]
+    if found == [column for column in COLUMNS if column not in missing]:
+        return f"an earlier version's table, without the column {' and '.join(map(repr, missing))}"
     return "another table than this version writes"
 
 
@@ -273,6 +278,10 @@ def write_points(points: list[tuple[float, float, int]]) -> str:
 def read_points(text: str) -> list[tuple[float, float, int]]:
     points = [point.split() for point in text.split(";") if point.strip()]
     return [(float(x), float(y), int(label)) for x, y, label in points]
+
+
+def read_box(text: str) -> tuple[float, float, float, float] | None:
+    return tuple(map(float, text.split())) or None
 
 
 def append(file: BinaryIO, line: bytes) -> None:

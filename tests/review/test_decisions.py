@@ -335,9 +335,10 @@ def test_second_file_of_an_id_is_refused_by_name(store, photos, tmp_path):
     assert list(store.refusals([*photos, other], store.rows())) == [other]
 
 
-def test_table_of_an_earlier_version_is_refused_by_name(tmp_path):
-    (tmp_path / "decisions.csv").write_text(",".join(name for name in COLUMNS if name != "photo") + "\n")
-    with pytest.raises(ValueError, match="an earlier version's table, without the column 'photo'. Choose another"):
+@pytest.mark.parametrize(("missing", "words"), [(["box"], "'box'"), (["photo", "box"], "'photo' and 'box'")])
+def test_table_of_an_earlier_version_is_refused_by_name(tmp_path, missing, words):
+    (tmp_path / "decisions.csv").write_text(",".join(name for name in COLUMNS if name not in missing) + "\n")
+    with pytest.raises(ValueError, match=f"an earlier version's table, without the column {words}. Choose another"):
         Decisions(tmp_path)
 
 

@@ -7,6 +7,7 @@ from PIL import Image
 from efp_hf.data.files import read_mask
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.folder import predict_files
+from efp_hf.page.marks import Marks
 from efp_hf.page.pictures import POINT_COLORS
 from efp_hf.review.decisions import Decisions, OtherDecision
 from efp_hf.review.page import describe
@@ -55,9 +56,9 @@ def test_corrected_mask_is_that_after_the_clicks(start, prompted):
     queue = start()
     reviewer = Reviewer("anna", queue)
     photo = reviewer.photo
-    reviewer.click(*on_preview(photo, 10, 20), 1)
-    reviewer.click(*on_preview(photo, 50, 60), 0)
-    reviewer.click(5, 5, 1)
+    reviewer.click(*on_preview(photo, 10, 20), "lesion")
+    reviewer.click(*on_preview(photo, 50, 60), "skin")
+    reviewer.click(5, 5, "lesion")
     reviewer.undo()
     with Image.open(photo.path) as image:
         wanted = Correction(image, *prompted).segment([(10.5, 20.5, 1), (50.5, 60.5, 0)])["segmentation"].numpy()
@@ -68,7 +69,7 @@ def test_corrected_mask_is_that_after_the_clicks(start, prompted):
     assert (mask_of(queue, photo) == wanted).all()
     assert (row["decision"], row["points"]) == ("corrected", "10.5 20.5 1; 50.5 60.5 0")
     assert float(row["jaccard"]) == round((wanted & found).sum() / (wanted | found).sum(), 4) < 1
-    assert reviewer.points == []
+    assert reviewer.marks == Marks()
 
 
 def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
@@ -77,11 +78,11 @@ def test_clicks_on_a_large_photo_are_in_its_own_pixels(tmp_path, prompted):
     photo = Photo(path, *prompted)
     assert photo.preview.size == (1024, 683) and photo.size == (2000, 3000) and photo.image.width < 3000
     reviewer = object.__new__(Reviewer)
-    reviewer.photo, reviewer.points = photo, []
-    reviewer.click(photo.preview.width - 1, 0, 0)
-    ((x, y, label),) = reviewer.points
+    reviewer.photo, reviewer.marks, reviewer.past = photo, Marks(), []
+    reviewer.click(photo.preview.width - 1, 0, "skin")
+    ((x, y, label),) = reviewer.marks.points
     assert 3000 * (1 - 1 / photo.preview.width) < x < 3000 and 0 < y < 2000 / photo.preview.height and label == 0
-    assert photo.mask(reviewer.points)[0].shape == (2000, 3000)
+    assert photo.mask(reviewer.marks)[0].shape == (2000, 3000)
     below_the_minus = np.asarray(reviewer.picture())[8, -1]
     assert (below_the_minus == POINT_COLORS[0]).all()
 
@@ -93,7 +94,7 @@ def test_click_on_the_border_of_a_reduced_photo_is_inside(tmp_path, prompted):
     Image.effect_noise((width, 640), 60).convert("RGB").save(path)
     photo = Photo(path, *prompted)
     assert photo.image.width == reduced
-    assert photo.mask([(float(width), 100.0, 1)])[0].shape == (640, width)
+    assert photo.mask(Marks(((float(width), 100.0, 1),)))[0].shape == (640, width)
 
 
 def test_small_photo_is_shown_enlarged(start):
@@ -143,12 +144,12 @@ def test_photo_that_was_replaced_since_its_decision_waits_again_without_the_old_
     queue = start()
     reviewer = Reviewer("anna", queue)
     first = reviewer.photo.path
-    reviewer.click(10, 20, 1)
+    reviewer.click(10, 20, "lesion")
     reviewer.decide("accept")
     first.write_bytes(reviewer.photo.path.read_bytes())  # another photo of this name
     again = Reviewer("anna", start())
     assert again.history == [] and first in again.queue.expected
-    assert again.open(first) and again.is_replaced and (again.decision, again.points) == ("corrected", [])
+    assert again.open(first) and again.is_replaced and (again.decision, again.marks) == ("corrected", Marks())
     assert "replaces another photo of this name, decided before: corrected" in describe(again)
     again.decide("accept")
     assert (again.decisions.images / first.name).read_bytes() == first.read_bytes()
@@ -175,7 +176,7 @@ def test_photo_whose_place_is_taken_meanwhile_does_not_stop_the_review(start):
 
 def test_end_says_what_was_decided(start):
     reviewer = Reviewer("anna", start())
-    reviewer.click(10, 20, 1)
+    reviewer.click(10, 20, "lesion")
     for verdict in ("accept", "accept", "accept", "no lesion", "unusable", "unusable"):
         assert "All are decided" not in describe(reviewer)
         reviewer.decide(verdict)
@@ -186,16 +187,50 @@ def test_back_at_a_corrected_image_its_clicks_are_there(start):
     queue = start()
     reviewer = Reviewer("anna", queue)
     photo = reviewer.photo
-    reviewer.click(10.37, 20, 1)
-    reviewer.click(50, 60, 0)
-    points, mask = reviewer.points, photo.mask(reviewer.points)[0]
+    reviewer.click(10.37, 20, "lesion")
+    reviewer.click(50, 60, "skin")
+    marks, mask = reviewer.marks, photo.mask(reviewer.marks)[0]
     reviewer.decide("accept")
     again = Reviewer("anna", start())
     again.go_back()
-    assert again.photo.path == photo.path and again.points == points
-    assert (again.photo.mask(again.points)[0] == mask).all()
+    assert again.photo.path == photo.path and again.marks == marks
+    assert (again.photo.mask(again.marks)[0] == mask).all()
     again.undo()
-    assert again.points == points[:1]
+    assert again.marks.points == marks.points[:1]
+
+
+def test_box_corrects_the_mask_is_in_the_table_and_is_undone(start, prompted):
+    queue = start()
+    reviewer = Reviewer("anna", queue)
+    photo = reviewer.photo
+    reviewer.click(*on_preview(photo, 79.5, 59.5), "box")
+    assert reviewer.marks.corner and not reviewer.marks
+    reviewer.click(*on_preview(photo, 9.5, 9.5), "box")
+    reviewer.click(*on_preview(photo, 10, 20), "lesion")
+    box = (10.0, 10.0, 80.0, 60.0)
+    np.testing.assert_allclose(reviewer.marks.box, box, atol=0.1)
+    wanted = Correction(Image.open(photo.path), *prompted).segment([(10.5, 20.5, 1)], reviewer.marks.box)
+    assert "clicks: 1 · box" in describe(reviewer)
+    reviewer.decide("accept")
+    (row,) = queue.decisions.rows()[photo.path.name]
+    assert (row["decision"], row["clicks"], row["box"]) == ("corrected", "1", "10.0 10.0 80.0 60.0")
+    assert (mask_of(queue, photo) == wanted["segmentation"].numpy()).all()
+    again = Reviewer("anna", start())
+    again.go_back()
+    assert again.marks == Marks(((10.5, 20.5, 1),), box)
+    again.undo()
+    assert again.marks == Marks(box=box)
+    again.undo()
+    again.undo()
+    assert again.marks == Marks()
+
+
+def test_box_without_area_is_refused_in_words(start):
+    reviewer = Reviewer("anna", start())
+    reviewer.click(100, 100, "box")
+    with pytest.raises(ValueError, match="`box` must be .*with an area"):
+        reviewer.click(100, 200, "box")
+    assert reviewer.marks.corner and reviewer.marks.box is None
 
 
 def test_after_a_restart_one_can_go_back_too(start):
