@@ -196,15 +196,14 @@ class Decisions:
         target, mask = self.images / name, mask_path(self.masks, name)
         staged, staged_mask = self.pending / name, mask_path(self.pending, name)
         is_unusable = rows[-1]["decision"] == "unusable"
-        has_work = staged.exists() or staged_mask.exists() or (is_unusable and target.exists())
+        has_work = staged.exists() or (is_unusable and target.exists())
         if not has_work or self.foreign(name, rows):
             return
         if is_unusable:
             if target.exists():
-                target.replace(staged)  # says after a kill whose the mask is: `x.png` may have got its name since
-            if staged.exists():
-                mask.unlink(missing_ok=True)
-                staged.unlink()
+                target.replace(staged)  # says after a kill whose the mask is: `x.png` may have one that is the same
+            mask.unlink(missing_ok=True)
+            staged.unlink()
             return
         if holds(staged_mask, [rows[-1]["mask"]]):
             staged_mask.replace(mask)
