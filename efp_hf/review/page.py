@@ -225,7 +225,8 @@ def describe(reviewer: Reviewer) -> str:
         lines.append(
             "All are decided: " + ", ".join(f"{counts[name]} {WORDS.get(name, name)}" for name in DECISIONS) + "."
         )
-        lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
+        if counts.total() > counts["unusable"]:
+            lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
         lines.append("No image waits: what is not decided is shown in another browser.")
     if reviewer.queue.error:

@@ -371,3 +371,10 @@ def test_image_that_cannot_be_read_any_more_is_passed_over(start):
 
 def test_only_a_model_with_prompts_takes_clicks(loaded, prompted):
     assert takes_clicks(prompted[0]) and not takes_clicks(loaded[0])
+
+
+def test_end_without_a_set_trains_nothing(start):
+    reviewer = Reviewer("anna", start())
+    while reviewer.photo is not None:
+        reviewer.decide("unusable")
+    assert "6 unusable." in describe(reviewer) and "Train" not in describe(reviewer)
