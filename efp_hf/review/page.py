@@ -155,17 +155,20 @@ def build_page(queue: Queue):
                 current.go_on()
             return show(current, with_photo=waited and current.photo is not None)
 
+        def attempt(current: Reviewer, change) -> list:
+            try:
+                change()
+            except (OtherDecision, FileExistsError) as error:
+                gr.Warning(escape(printable(str(error))))
+                current.go_on()
+            except (OSError, ValueError) as error:
+                raise gr.Error(escape(printable(str(error))), print_exception=False) from error
+            return show(current)
+
         def act(current: Reviewer, number: str, change) -> list:
             """`change()`, if what the person saw is what is shown."""
-            if current.photo is not None and number == str(current.view):
-                try:
-                    change()
-                except (OtherDecision, FileExistsError) as error:
-                    gr.Warning(escape(printable(str(error))))
-                    current.go_on()
-                except (OSError, ValueError) as error:
-                    raise gr.Error(escape(printable(str(error))), print_exception=False) from error
-            return show(current)
+            is_shown = current.photo is not None and number == str(current.view)
+            return attempt(current, change) if is_shown else show(current)
 
         def decide(verdict: str):
             return lambda current, number: act(current, number, lambda: current.decide(verdict))
@@ -176,8 +179,7 @@ def build_page(queue: Queue):
         def go_back(current: Reviewer | None) -> list:
             if current is None:
                 return [gr.skip()] * len(shown)
-            current.go_back()
-            return show(current)
+            return attempt(current, current.go_back)
 
         def close(request: gr.Request) -> None:
             queue.release(request.session_hash)
@@ -205,8 +207,6 @@ def describe(reviewer: Reviewer) -> str:
     if reviewer.photo is not None:
         name = escape(printable(reviewer.photo.path.name))
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
-        if reviewer.is_replaced:
-            before = f" · replaces another photo of this name, decided before: {reviewer.decision}"
         marks = reviewer.marks
         clicks = f" · clicks: {len(marks.points)}" if marks.points else ""
         if marks.box or marks.corner:
@@ -214,18 +214,23 @@ def describe(reviewer: Reviewer) -> str:
         expected = f"{trust_word(reviewer.expected_jaccard)} · expected Jaccard {reviewer.expected_jaccard:.2f}"
         lines += [f"<b>{name}</b>{before}", f"{expected}{clicks}"]
     elif reviewer.queue.error:
-        lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
+        pass
     elif segmented:
         lines.append("The next image is being segmented.")
+    elif images == 0:
+        lines.append("There is no image to review.")
     elif decided == images:
         folder = escape(printable(str(reviewer.decisions.output)))
-        counts = Counter(reviewer.queue.decided().values())
+        counts = Counter(row["decision"] for row in reviewer.queue.decided().values())
         lines.append(
             "All are decided: " + ", ".join(f"{counts[name]} {WORDS.get(name, name)}" for name in DECISIONS) + "."
         )
-        lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
+        if counts.total() > counts["unusable"]:
+            lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
         lines.append("No image waits: what is not decided is shown in another browser.")
+    if reviewer.queue.error:
+        lines.append(escape(printable(reviewer.queue.error)))
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'
     lines.append(f"{decided} of {images} decided{segmented}{bar}")
     if failed := reviewer.queue.failed:

@@ -17,7 +17,7 @@ from ..modeling_efp import EFPForSegmentation
 from ..page.marks import Marks
 from ..page.photo import make_preview
 from ..page.pictures import draw_marks
-from .decisions import read_box, read_points
+from .decisions import digest, read_box, read_points
 from .queue import Queue
 
 
@@ -71,15 +71,13 @@ class Reviewer:
 
     def __init__(self, browser: str, queue: Queue):
         self.browser, self.queue, self.decisions = browser, queue, queue.decisions
-        rows = self.decisions.rows()
         decided = queue.decided()
-        self.history = sorted(decided, key=lambda image: rows[table_text(image.name)][-1]["time"])  # to go back to
+        self.history = sorted(decided, key=lambda image: decided[image]["time"])  # to go back to
         self.left: list[Path] = []  # of these by another [`go_back`]
         self.photo: Photo | None = None
         self.marks = Marks()
         self.past: list[Marks] = []  # what [`undo`] goes back to
         self.decision, self.seen, self.started = "", 0, 0.0
-        self.is_replaced = False  # the decision is of another photo of this name
         self.checksum = ""
         self.expected_jaccard = 0.0  # of the last [`picture`]
         self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
@@ -96,21 +94,24 @@ class Reviewer:
             self.view += 1
 
     def open(self, image: Path) -> bool:
-        """Shows an image, with the marks of its last decision; `False` where it can no longer be read."""
+        """Shows an image, with the marks of its decision; `False` where it cannot be read, or be in the set."""
+        with self.decisions.locked() as (_, rows):
+            refused = self.decisions.refusals([image], rows)
         try:
-            checksum = self.decisions.checksum(image) if image.exists() else ""
+            if refused:
+                raise FileExistsError(refused[image])
+            checksum = digest(image) if image.exists() else ""  # before its pixels, which may be of another file then
             photo = Photo(image, self.queue.model, self.queue.processor)
         except (OSError, ValueError) as error:
             self.queue.fail(image, str(error))
             return False
         self.photo, self.checksum = photo, checksum
-        rows = self.decisions.rows().get(table_text(image.name), [])
-        self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
-        self.is_replaced = bool(rows) and not self.decisions.is_of(rows[-1], image)
-        has_clicks = self.decision == "corrected" and not self.is_replaced and photo.correction is not None
+        of_image = rows.get(table_text(image.name), [])
+        self.seen = len(of_image)
+        self.decision = of_image[-1]["decision"] if of_image and of_image[-1]["photo"] == checksum else ""
         self.marks, self.past, self.started = Marks(), [], time.monotonic()
-        if has_clicks:
-            self.marks = Marks(tuple(read_points(rows[-1]["points"])), read_box(rows[-1]["box"]))
+        if self.decision == "corrected" and photo.correction is not None:
+            self.marks = Marks(tuple(read_points(of_image[-1]["points"])), read_box(of_image[-1]["box"]))
             counts = range(len(self.marks.points))
             self.past = [replace(self.marks, points=self.marks.points[:count]) for count in counts]
             if self.marks.box is not None:
@@ -181,6 +182,9 @@ class Reviewer:
             )
         except FileExistsError as error:
             self.queue.fail(image, str(error))
+            raise
+        except OSError:  # perhaps it has its row, and not its files: the same key tries again
+            self.seen = len(self.decisions.rows().get(table_text(image.name), []))
             raise
         self.go_on()
         self.history.append(image)
