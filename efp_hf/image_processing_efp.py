@@ -245,6 +245,8 @@ def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray
     """
     if isinstance(values, torch.Tensor | np.ndarray):
         values = values.tolist()
+    if isinstance(values, list | tuple):  # an image may have none of what another has
+        values = [[] if value is None else value for value in values]
     levels = nesting(values)
     if levels == depth == 2 and all(isinstance(value, list | tuple) and not value for value in values):  # no clicks
         levels = depth + 1

@@ -242,6 +242,9 @@ class Prompts:
             if not value.isfinite().all():
                 raise ValueError(f"`{name}` must be finite, got {value[~value.isfinite()][0].item()}.")
         if self.input_labels is not None:
+            kind = self.input_labels.dtype
+            if kind in (torch.bool, torch.uint8):
+                raise ValueError(f"`input_labels` must have a type that holds {PADDING} (no point), got {kind}.")
             unknown = ~torch.isin(self.input_labels, self.input_labels.new_tensor([0, 1, PADDING]))
             if unknown.any():
                 raise ValueError(

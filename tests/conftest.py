@@ -6,7 +6,9 @@ if "PYTEST_XDIST_WORKER" in os.environ:  # several processes: a core each
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+import subprocess
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +35,7 @@ CHROMIUM_OPTIONS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+WCAG = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa"]
 TINY = {
     "hidden_sizes": (4, 6, 8, 10),
     "depths": (1, 1, 1, 1),
@@ -85,6 +88,24 @@ def browser():
         pytest.skip("chromium is not installed")
     with playwright.sync_playwright() as started:
         yield started.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
+
+
+@pytest.fixture(scope="session")
+def find_violations(tmp_path_factory) -> Callable:
+    """A page of Playwright → what breaks WCAG 2.1 AA in it by axe-core, "rule: element"."""
+    folder = tmp_path_factory.mktemp("axe")
+    try:
+        subprocess.run(["npm", "pack", "axe-core@4"], cwd=folder, check=True, capture_output=True, timeout=120)
+        shutil.unpack_archive(next(folder.glob("axe-core-*.tgz")), folder)
+    except (OSError, subprocess.SubprocessError, StopIteration):
+        pytest.skip("axe-core cannot be had from the npm registry")
+
+    def find(page) -> list[str]:
+        page.add_script_tag(path=folder / "package" / "axe.min.js")
+        violations = page.evaluate("tags => axe.run(document, {runOnly: tags})", WCAG)["violations"]
+        return [f"{violation['id']}: {node['html'][:120]}" for violation in violations for node in violation["nodes"]]
+
+    return find
 
 
 @pytest.fixture(scope="session")

@@ -96,10 +96,12 @@ def test_points_that_are_none_are_as_padding(model, image):
     assert torch.equal(model(image, **none).logits, model(image, **PADDED).logits)
 
 
+@pytest.mark.parametrize("none", [[], None])
 @pytest.mark.parametrize("first", [True, False])
-def test_one_image_of_a_batch_may_have_no_clicks(first):
+def test_one_image_of_a_batch_may_have_no_clicks(first, none):
     images, order = [Image.new("RGB", (64, 64))] * 2, slice(None) if first else slice(None, None, -1)
-    inputs = PROCESSOR(images, input_points=[[[60, 45]], []][order], input_labels=[[1], []][order], return_tensors="pt")
+    points, labels = [[[60, 45]], none][order], [[1], none][order]
+    inputs = PROCESSOR(images, input_points=points, input_labels=labels, return_tensors="pt")
     assert inputs["input_labels"].tolist() == [[1], [-10]][order]
     assert inputs["input_points"][0 if first else 1].min() > 0
     nothing = PROCESSOR(images, input_points=[[], []], input_labels=[[], []], return_tensors="pt")
@@ -173,6 +175,7 @@ def test_a_box_may_end_at_the_border():
     [
         ({"input_points": POINTS}, "must come together"),
         ({"input_points": POINTS, "input_labels": LABELS + 1}, r"1 \(lesion\), 0 \(skin\) or -10 \(no point\), got 2"),
+        ({"input_points": POINTS, "input_labels": LABELS == 1}, r"a type that holds -10 \(no point\), got torch.bool"),
         ({"input_points": 3 * POINTS, "input_labels": LABELS}, r"in the image of 64×64 pixels, got \(150.0, 90.0\)"),
         ({"input_points": POINTS[:1], "input_labels": LABELS[:1]}, r"\(2, any, 2\) for 2 images, got \(1, 2, 2\)"),
         ({"input_points": POINTS, "input_labels": LABELS[:, :1]}, r"`input_labels` must have the shape \(2, 2\)"),

@@ -71,7 +71,7 @@ def run(arguments: argparse.Namespace) -> int:
             queue.is_stopped = True
             thread.join(timeout=10)
     print(summary(queue, arguments.output))
-    for why in queue.failed.values():
+    for why in [*queue.failed.values(), *filter(None, [queue.error])]:
         print(f"failed: {printable(why)}", file=sys.stderr)
     return 1 if queue.failed or queue.error else 0
 

@@ -86,6 +86,9 @@ class Prediction:
             expected_jaccard=result["expected_jaccard"],
         )
 
+    def add_note(self, note: str) -> None:
+        self.note = f"{self.note}; {note}" if self.note else note
+
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
     """
@@ -251,7 +254,7 @@ def correct_file(
     prompted = bool(points or box)
     prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
     if box is not None and prediction.error is None and not prediction.mask.any():
-        prediction.note = "; ".join(filter(None, (prediction.note, NO_LESION_IN_BOX)))
+        prediction.add_note(NO_LESION_IN_BOX)
     return prediction
 
 

@@ -43,8 +43,8 @@ class ExportedSegmentation(ExportedModel):
         """
         if self.prompt_encoder is None:
             raise ValueError(
-                "The network must have been trained with prompts to take some, and exported for onnx or openvino. "
-                "Load another checkpoint, or train with `efp train --prompts`."
+                "The network must have been trained with prompts to take some, and exported to onnx or openvino "
+                "without --int8. Load another checkpoint, or train with `efp train --prompts`."
             )
         check_sides(pixel_values)
         return self.runners[ENCODER](pixel_values=pixel_values)

@@ -2,10 +2,23 @@
 
 from dataclasses import replace
 
+from transformers.exporters.base import ExportedModel
+
+from ..modeling_efp import EFPForSegmentation
 from .marks import MAX_POINTS, Marks
 from .photo import SegmentedPhoto
 
 MAX_UNDO = 2 * MAX_POINTS
+NOT_TAUGHT = "This checkpoint takes no points and no box. Serve one that was trained with `efp train --prompts`."
+NOT_EXPORTED = (
+    "This exported folder makes the automatic mask alone, and takes no points and no box. "
+    "Serve its checkpoint, or one exported to onnx or openvino without `--int8`."
+)
+
+
+def why_uncorrected(model: EFPForSegmentation | ExportedModel) -> str:
+    """Why the masks of a model without prompts cannot be corrected, and what to do."""
+    return NOT_EXPORTED if model.config.prompt_size else NOT_TAUGHT
 
 
 def correct_photo(photo: SegmentedPhoto, marks: Marks) -> SegmentedPhoto:
@@ -37,9 +50,7 @@ def redo(photo: SegmentedPhoto) -> SegmentedPhoto:
 def segment_marks(photo: SegmentedPhoto, marks: Marks) -> SegmentedPhoto:
     correction = photo.correction
     if correction is None:
-        raise ValueError(
-            "This checkpoint takes no points and no box. Serve one that was trained with `efp train --prompts`."
-        )
+        raise ValueError(NOT_TAUGHT)
     marks.check(photo.size)
     logits = correction.step(marks.points, marks.box).logits.float().cpu()
     # what an undo needs; all that was ever asked for would fill the memory

@@ -9,6 +9,7 @@ from ..inference.task import class_names_of, is_lesion
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
+from .correction import why_uncorrected
 from .corrector import add_corrector
 from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
@@ -61,10 +62,10 @@ def build_page(
         gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
-                parts = add_photo_column(processor, of_lesion)
+                parts = add_photo_column(processor, takes_prompts, of_lesion)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts, examples, takes_prompts, of_lesion)
+                    add_photo_tabs(parts, examples, model)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
                         words = {"takes_prompts": takes_prompts, "classes": classes, "url": url}
@@ -85,7 +86,7 @@ def build_page(
     return page
 
 
-def add_photo_column(processor: EFPImageProcessor, of_lesion: bool) -> SimpleNamespace:
+def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool, of_lesion: bool) -> SimpleNamespace:
     """
     What is chosen → the page's parts by name, to which the tabs add theirs. Several classes have neither a threshold
     nor a largest region.
@@ -101,6 +102,8 @@ def add_photo_column(processor: EFPImageProcessor, of_lesion: bool) -> SimpleNam
         alt_text="The photo that was chosen",
         elem_id="photo",
     )
+    if takes_prompts:  # style.css shows it with a photo
+        gr.Markdown("To correct the outline, click on the outlined picture, not on this one.", elem_id="where_to_click")
     threshold = gr.Slider(
         0.02,
         0.98,
@@ -118,8 +121,9 @@ def add_photo_column(processor: EFPImageProcessor, of_lesion: bool) -> SimpleNam
     return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: bool, of_lesion: bool) -> None:
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSegmentation) -> None:
     """The tabs of one photo; before there is one, the first has examples. Those of a lesion are hidden for classes."""
+    of_lesion = is_lesion(model.config)
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
             gr.Markdown(render("welcome.md", of_lesion=of_lesion))
@@ -135,7 +139,9 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], takes_prompts: 
             )
         with gr.Column(visible=False) as parts.results:
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
-            parts.corrector = add_corrector() if takes_prompts else None
+            parts.corrector = None if model.prompt_encoder is None else add_corrector()
+            if parts.corrector is None and of_lesion:
+                gr.Markdown(why_uncorrected(model))
             with gr.Row():
                 parts.downloads = {
                     id: gr.Button(

@@ -86,16 +86,19 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
 
 
 def make_preview(image: Image.Image, path: Path, size: tuple[int, int]) -> Image.Image:
-    """The photo with a longer side of `PREVIEW_SIDE` at most, from what was read for the model if that is enough."""
+    """
+    The photo with a longer side of `PREVIEW_SIDE`, from what was read for the model if that is enough. A small photo is
+    enlarged here: in a picture that the browser shows larger than it is, Gradio misplaces clicks.
+    """
     height, width = preview_size(size)
-    if max(image.size) < 0.9 * max(height, width):
+    if max(image.size) < min(0.9 * PREVIEW_SIDE, max(size)):
         image = read_image(path, min_size=min(height, width))
-    return image.resize((width, height), Image.Resampling.BILINEAR, reducing_gap=2)
+    return image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=2)
 
 
 def preview_size(size: tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the preview of a photo of this (height, width)."""
-    scale = min(1, PREVIEW_SIDE / max(size))
+    scale = PREVIEW_SIDE / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 

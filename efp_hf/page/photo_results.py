@@ -66,7 +66,7 @@ def draw_view(
     else:
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
         if photo.marks.box is not None:
-            summary = f"No lesion found in the box on {photo.path.name}, at any threshold. Draw another, or click."
+            summary = f"No lesion found in the box on {photo.path.name}. Draw another, or click."
     is_corrected_here = photo.correction is not None  # a tint would hide what a person looks at
     outlined = (
         outline_at_once(photo.preview, mask, tint=0) if is_corrected_here else outline_at_once(photo.preview, mask)
@@ -147,7 +147,7 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     if photo.classes:
         return {name: None if value == "" else value for name, value in table_row(prediction, photo.classes).items()}
     if photo.marks.box is not None and not prediction.mask.any():
-        prediction.note = "; ".join(filter(None, (photo.note, NO_LESION_IN_BOX)))
+        prediction.add_note(NO_LESION_IN_BOX)
     row = table_row(prediction)
     if largest_region is None:
         largest_region = processor.largest_region

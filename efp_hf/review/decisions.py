@@ -28,6 +28,7 @@ COLUMNS = (
     "seconds",
     "clicks",
     "points",
+    "box",
     "jaccard",
     "expected_jaccard",
     "photo",
@@ -63,7 +64,6 @@ class Decisions:
         self.table, self.images, self.masks = output / "decisions.csv", output / "images", output / "masks"
         self.pending = output / ".pending"
         self.thread_lock = threading.Lock()
-        self.checksums: dict[Path, tuple[tuple[int, int], str]] = {}
         if output.exists() and any(output.iterdir()) and not self.table.exists():
             raise ValueError(f"{output} is not empty and has no {self.table.name}. Choose another --output.")
         output.mkdir(parents=True, exist_ok=True)
@@ -109,6 +109,7 @@ class Decisions:
         seen: int = 0,
         found: np.ndarray | None = None,
         points: list[tuple[float, float, int]] = (),
+        box: tuple[float, float, float, float] | None = None,
         seconds: float = 0.0,
         expected_jaccard: float | None = None,
         photo: str = "",
@@ -123,15 +124,17 @@ class Decisions:
             seen: the number of decisions of this image that the person knew of.
             found: the model's own mask, for the row's J between both.
             points: the clicks, (x, y, label) in pixels of the image.
+            box: (left, top, right, bottom), in the same pixels.
             seconds: for which the image was looked at.
             expected_jaccard: of `found`.
-            photo: [`checksum`] of the file that the person saw.
+            photo: [`digest`] of the file that the person saw.
 
         Raises:
             OtherDecision: there are more decisions than were seen.
             FileExistsError: as of [`refusals`].
             ValueError: no such decision; a mask that is missing, or not wanted; another photo than the person saw.
-            OSError: the disk is full, or the image is gone.
+            OSError: the disk is full, or the image is gone. Where the files could not be moved to their places, the
+                decision is in the table and not in the set: [`finish`], or the next decision, moves them.
         """
         if decision not in DECISIONS:
             raise ValueError(f"`decision` must be one of {', '.join(DECISIONS)}, got {decision!r}.")
@@ -140,11 +143,11 @@ class Decisions:
         with self.locked() as (file, rows):
             earlier = rows.get(table_text(image.name), [])
             if len(earlier) != seen:
-                raise OtherDecision(f"{image.name}: somebody else has decided {earlier[-1]['decision']!r} meanwhile.")
+                raise OtherDecision(f"{image.name}: somebody else has decided meanwhile.")
+            if earlier:  # its files may still be staged, where another server was killed
+                self.place(image.name, earlier)
             if why := self.refusals([image], rows).get(image):
                 raise FileExistsError(why)
-            if earlier:  # its files may still be staged, where another server was killed
-                self.place(image.name, earlier[-1], self.is_owner(earlier))
             row = {
                 "time": datetime.now(UTC).isoformat(timespec="seconds"),
                 "image": image.name,
@@ -152,6 +155,7 @@ class Decisions:
                 "seconds": round(seconds, 1),
                 "clicks": len(points),
                 "points": write_points(points),
+                "box": "" if box is None else " ".join(f"{side:.1f}" for side in box),
                 "photo": photo,
                 "mask": "",
                 "made_by": self.made_by,
@@ -172,7 +176,7 @@ class Decisions:
             if photo and row["photo"] != photo:
                 raise ValueError(f"{image}: the file was replaced since it was shown. Load the page again.")
             append(file, csv_line(row.get(column, "") for column in COLUMNS))
-            self.place(image.name, row, self.is_owner(earlier))
+            self.place(image.name, [*earlier, row])
 
     def finish(self) -> None:
         """What a killed server left: masks and images of last rows get their places, all else of it goes."""
@@ -184,26 +188,40 @@ class Decisions:
                     stems[table_text(stem)] = stem
             for name, of_image in rows.items():
                 if (stem := stems.get(Path(name).stem)) is not None:
-                    self.place(stem + Path(name).suffix, of_image[-1], self.is_owner(of_image))
+                    self.place(stem + Path(name).suffix, of_image)
             shutil.rmtree(self.pending)
             self.pending.mkdir()
 
-    def place(self, name: str, row: dict[str, str], is_owner: bool) -> None:
-        """The files as the row wants them. At each moment, all images of the set have their own masks."""
+    def place(self, name: str, rows: list[dict[str, str]]) -> None:
+        """
+        The image's files as its last row wants them, unless somebody else's are in their places. At each moment, all
+        images of the set have their own masks.
+        """
         target, mask = self.images / name, mask_path(self.masks, name)
-        if row["decision"] == "unusable":
-            if is_owner:
-                target.unlink(missing_ok=True)
-                mask.unlink(missing_ok=True)
-            return
         staged, staged_mask = self.pending / name, mask_path(self.pending, name)
-        has_image = holds(staged, row["photo"])
-        if has_image and not holds(target, row["photo"]):
-            target.unlink(missing_ok=True)
-        if holds(staged_mask, row["mask"]):
+        is_unusable = rows[-1]["decision"] == "unusable"
+        has_work = staged.exists() or (is_unusable and target.exists())
+        if not has_work or self.foreign(name, rows):
+            return
+        if is_unusable:
+            if target.exists():
+                target.replace(staged)  # says after a kill whose the mask is: `x.png` may have one that is the same
+            mask.unlink(missing_ok=True)
+            staged.unlink()
+            return
+        if holds(staged_mask, [rows[-1]["mask"]]):
             staged_mask.replace(mask)
-        if has_image:
+        if holds(staged, [rows[-1]["photo"]]):
             staged.replace(target)
+
+    def foreign(self, name: str, rows: list[dict[str, str]]) -> Path | None:
+        """Of the image's two places in the set one with a file that is of none of these rows."""
+        decided = [row for row in rows if row["mask"]]
+        places = ((self.images / name, "photo"), (mask_path(self.masks, name), "mask"))
+        for path, column in places:
+            if os.path.lexists(path) and not holds(path, [row[column] for row in decided]):
+                return path
+        return None
 
     def is_decided(self, image: Path, rows: dict[str, list[dict[str, str]]]) -> bool:
         """Its last row stands, is of this photo, and its files are where they belong."""
@@ -211,50 +229,30 @@ class Decisions:
         if not of_image:
             return False
         has_files = (self.images / image.name).exists() and mask_path(self.masks, image).exists()
-        return (has_files or of_image[-1]["decision"] == "unusable") and self.is_of(of_image[-1], image)
-
-    def is_of(self, row: dict[str, str], image: Path) -> bool:
-        """The photo is the one that was decided; one that is gone was not replaced."""
-        try:
-            return self.checksum(image) == row["photo"]
-        except FileNotFoundError:
-            return True
-        except OSError:
-            return False
-
-    def checksum(self, image: Path) -> str:
-        """Of a photo's file, which is read again only after a change."""
-        status = image.stat()
-        state = (status.st_mtime_ns, status.st_size)
-        if self.checksums.get(image, ("", ""))[0] != state:
-            self.checksums[image] = state, digest(image)
-        return self.checksums[image][1]
-
-    @staticmethod
-    def is_owner(rows: list[dict[str, str]]) -> bool:
-        """The image's files in the set come from these rows."""
-        return any(row["mask"] for row in rows)
+        return (has_files or of_image[-1]["decision"] == "unusable") and is_of(of_image[-1], image)
 
     def refusals(self, images: Iterable[Path], rows: dict[str, list[dict[str, str]]]) -> dict[Path, str]:
         """Images that would take another file's place in the set → why."""
-        names = {Path(name).stem: name for name in rows}
+        names = {Path(name).stem: name for name, of_name in rows.items() if of_name[-1]["decision"] != "unusable"}
         refused = {}
         for image in images:
             name = table_text(image.name)
+            of_image = rows.get(name, [])
             other = names.get(Path(name).stem, name)
             if other != name:
-                refused[image] = f"{image}: its mask would be that of {other} in {self.table}. Rename one of them."
-            elif not self.is_owner(rows.get(name, [])):
-                for path in (self.images / image.name, mask_path(self.masks, image)):
-                    if os.path.lexists(path):
-                        refused[image] = f"{path} is not of this review, and would be replaced. Move it away."
+                refused[image] = f"{image}: its mask would be that of {other} in {self.table}. Rename it."
+            elif path := self.foreign(image.name, of_image):
+                refused[image] = f"{path} is not of this review, and would be replaced. Move it away."
+            elif (self.images / image.name).exists() and not is_of(of_image[-1], image):
+                refused[image] = f"{image}: another photo of this name is in {self.images}. Rename it."
         return refused
 
 
 def other_table(data: bytes) -> str:
     found = data.split(b"\n")[0].decode("utf-8", errors="replace").split(",")
-    if found == [column for column in COLUMNS if column != "photo"]:
-        return "an earlier version's table, without the column 'photo'"
+    missing = [column for column in ("photo", "box") if column not in found]
+    if found == [column for column in COLUMNS if column not in missing]:
+        return f"an earlier version's table, without the column {' and '.join(map(repr, missing))}"
     return "another table than this version writes"
 
 
@@ -262,8 +260,16 @@ def digest(path: Path) -> str:
     return f"{crc32(path.read_bytes()):08x}"
 
 
-def holds(path: Path, checksum: str) -> bool:
-    return path.exists() and digest(path) == checksum
+def holds(path: Path, checksums: list[str]) -> bool:
+    return path.is_file() and digest(path) in checksums
+
+
+def is_of(row: dict[str, str], photo: Path) -> bool:
+    """The photo is the one that was decided; one that is gone, or cannot be read, was not replaced."""
+    try:
+        return digest(photo) == row["photo"]
+    except OSError:
+        return True
 
 
 def write_points(points: list[tuple[float, float, int]]) -> str:
@@ -273,6 +279,10 @@ def write_points(points: list[tuple[float, float, int]]) -> str:
 def read_points(text: str) -> list[tuple[float, float, int]]:
     points = [point.split() for point in text.split(";") if point.strip()]
     return [(float(x), float(y), int(label)) for x, y, label in points]
+
+
+def read_box(text: str) -> tuple[float, float, float, float] | None:
+    return tuple(map(float, text.split())) or None
 
 
 def append(file: BinaryIO, line: bytes) -> None:

@@ -18,7 +18,6 @@ HOST = "127.0.0.1"
 KEEP_SECONDS = 900  # the pictures that were shown
 TICK_SECONDS = 2
 VERDICTS = {"accept": "Accept (A)", "no lesion": "No lesion (N)", "unusable": "Unusable (U)"}
-LABELS = {"lesion": 1, "skin": 0}
 WORDS = {"no lesion": "without lesion"}
 CSS = """
 #photo img {max-height: 75vh; cursor: crosshair}
@@ -36,7 +35,8 @@ document.addEventListener("keydown", (event) => {
     if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.target.closest?.("textarea, select, input:not([type=radio])")) return;
     const key = event.key.toLowerCase();
-    if (key === "s") document.querySelector("#label input:not(:checked)")?.click();
+    if (key === "x") document.querySelector("#label input[value=box]")?.click();
+    else if (key === "s") document.querySelector("#label input:not(:checked)")?.click();
     else if (/^[abnuz]$/.test(key)) document.querySelector(`#key-${key}`)?.click();
 });
 document.addEventListener("click", (event) => {
@@ -84,6 +84,8 @@ def build_page(queue: Queue):
     with needing("app", __name__):
         import gradio as gr
 
+        from ..page.corrector import KINDS
+
     silent = {
         "concurrency_id": "review",
         "concurrency_limit": 1,
@@ -118,15 +120,14 @@ def build_page(queue: Queue):
                 }
                 back = gr.Button("Back (B)", interactive=False, elem_id="key-b")
                 label = gr.Radio(
-                    list(LABELS),
+                    list(KINDS),
                     value="lesion",
-                    label="A click on the photo marks (S)",
+                    label="A click on the photo marks (S, box: X)",
+                    info="For a box, click on two opposite corners around the lesion.",
                     elem_id="label",
                     visible=takes_clicks(queue.model),
                 )
-                undo = gr.Button(
-                    "Undo click (Z)", interactive=False, elem_id="key-z", visible=takes_clicks(queue.model)
-                )
+                undo = gr.Button("Undo (Z)", interactive=False, elem_id="key-z", visible=takes_clicks(queue.model))
         event = {**silent, "show_progress": "minimal", "show_progress_on": photo}
         # a click while the mask of the one before is made waits its turn
         in_turn = {**silent, "trigger_mode": "multiple"}
@@ -139,7 +140,7 @@ def build_page(queue: Queue):
             if with_photo:
                 picture = gr.update(value=current.picture() if has_photo else None, visible=has_photo)
             can_press = [gr.update(interactive=has_photo)] * len(buttons)
-            can_go_back, can_undo = (gr.update(interactive=bool(past)) for past in (current.history, current.points))
+            can_go_back, can_undo = (gr.update(interactive=bool(past)) for past in (current.history, current.past))
             switch = gr.update(visible=has_photo and takes_clicks(queue.model))
             return [current, str(current.view), picture, describe(current), *can_press, can_go_back, can_undo, switch]
 
@@ -154,29 +155,31 @@ def build_page(queue: Queue):
                 current.go_on()
             return show(current, with_photo=waited and current.photo is not None)
 
+        def attempt(current: Reviewer, change) -> list:
+            try:
+                change()
+            except (OtherDecision, FileExistsError) as error:
+                gr.Warning(escape(printable(str(error))))
+                current.go_on()
+            except (OSError, ValueError) as error:
+                raise gr.Error(escape(printable(str(error))), print_exception=False) from error
+            return show(current)
+
         def act(current: Reviewer, number: str, change) -> list:
             """`change()`, if what the person saw is what is shown."""
-            if current.photo is not None and number == str(current.view):
-                try:
-                    change()
-                except (OtherDecision, FileExistsError) as error:
-                    gr.Warning(escape(printable(str(error))))
-                    current.go_on()
-                except (OSError, ValueError) as error:
-                    raise gr.Error(escape(printable(str(error))), print_exception=False) from error
-            return show(current)
+            is_shown = current.photo is not None and number == str(current.view)
+            return attempt(current, change) if is_shown else show(current)
 
         def decide(verdict: str):
             return lambda current, number: act(current, number, lambda: current.decide(verdict))
 
         def click(current: Reviewer, number: str, name: str, place: gr.SelectData) -> list:
-            return act(current, number, lambda: current.click(*place.index, LABELS[name]))
+            return act(current, number, lambda: current.click(*place.index, name))
 
         def go_back(current: Reviewer | None) -> list:
             if current is None:
                 return [gr.skip()] * len(shown)
-            current.go_back()
-            return show(current)
+            return attempt(current, current.go_back)
 
         def close(request: gr.Request) -> None:
             queue.release(request.session_hash)
@@ -204,24 +207,30 @@ def describe(reviewer: Reviewer) -> str:
     if reviewer.photo is not None:
         name = escape(printable(reviewer.photo.path.name))
         before = f" · decided before: {reviewer.decision}" if reviewer.decision else ""
-        if reviewer.is_replaced:
-            before = f" · replaces another photo of this name, decided before: {reviewer.decision}"
-        clicks = f" · clicks: {len(reviewer.points)}" if reviewer.points else ""
+        marks = reviewer.marks
+        clicks = f" · clicks: {len(marks.points)}" if marks.points else ""
+        if marks.box or marks.corner:
+            clicks += " · box" if marks.corner is None else " · corner of a box"
         expected = f"{trust_word(reviewer.expected_jaccard)} · expected Jaccard {reviewer.expected_jaccard:.2f}"
         lines += [f"<b>{name}</b>{before}", f"{expected}{clicks}"]
     elif reviewer.queue.error:
-        lines.append(f"The segmentation broke off: {escape(reviewer.queue.error)}. Start again.")
+        pass
     elif segmented:
         lines.append("The next image is being segmented.")
+    elif images == 0:
+        lines.append("There is no image to review.")
     elif decided == images:
         folder = escape(printable(str(reviewer.decisions.output)))
-        counts = Counter(reviewer.queue.decided().values())
+        counts = Counter(row["decision"] for row in reviewer.queue.decided().values())
         lines.append(
             "All are decided: " + ", ".join(f"{counts[name]} {WORDS.get(name, name)}" for name in DECISIONS) + "."
         )
-        lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
+        if counts.total() > counts["unusable"]:
+            lines.append(f"Train on them: <code>efp train --data {folder} --output runs/mine</code>")
     else:
         lines.append("No image waits: what is not decided is shown in another browser.")
+    if reviewer.queue.error:
+        lines.append(escape(printable(reviewer.queue.error)))
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'
     lines.append(f"{decided} of {images} decided{segmented}{bar}")
     if failed := reviewer.queue.failed:

@@ -25,10 +25,8 @@ def find_photos(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     for path in find_images([str(folder)]):
         if any("\udc80" <= sign <= "\udcff" for sign in path.name):  # bytes that are no UTF-8
             refused[path] = f"{path}: its name must be UTF-8. Rename it."
-        elif path.stem in photos:
-            refused[path] = f"{path}: its mask would be that of {photos[path.stem].name}, too. Rename one of them."
-        else:
-            photos[path.stem] = path
+        elif (other := photos.setdefault(Path(table_text(path.name)).stem, path)) != path:
+            refused[path] = f"{path}: the set could not tell it from {other.name}. Rename one of them."
     return list(photos.values()), refused
 
 
@@ -52,14 +50,13 @@ class Queue:
     ):
         self.images, self.decisions = {table_text(image.name): image for image in images}, decisions
         self.model, self.processor, self.batch_size = model, processor, batch_size
-        rows = decisions.rows()
-        self.failed = {**(failed or {}), **decisions.refusals(images, rows)}
+        self.failed = dict(failed or {})
         self.expected: dict[Path, float] = {}
         self.shown: dict[str, Path] = {}  # browser → the image that it shows
         self.lock = threading.Lock()
         self.is_stopped = False
         self.error = ""
-        self.known: tuple[int, dict[Path, str]] = (-1, {})  # size of the table, what it says
+        self.size, self.counts, self.known = -1, {}, {}  # of the table; image → its rows; decided image → the last one
         decided = self.decided()
         self.waiting = [image for image in images if image not in decided and image not in self.failed]
 
@@ -80,7 +77,7 @@ class Queue:
                     else:
                         self.failed[prediction.path] = prediction.error
         except (RuntimeError, MemoryError) as error:  # of the model: no later image will fare better
-            self.error = str(error)
+            self.error = f"The segmentation broke off: {error}. Start again."
 
     def next(self, browser: str) -> Path | None:
         """
@@ -88,6 +85,8 @@ class Queue:
         `None` where there is none. It is now shown by this browser.
         """
         decided = self.decided()
+        if not self.decisions.table.exists():
+            return None
         with self.lock:
             elsewhere = {image for other, image in self.shown.items() if other != browser}
             left = [
@@ -117,18 +116,30 @@ class Queue:
         with self.lock:
             self.failed[image] = why
 
-    def decided(self) -> dict[Path, str]:
-        """Image → its decision; looked up again where somebody has decided since."""
-        size = self.decisions.table.stat().st_size
-        if size != self.known[0]:
-            rows = self.decisions.rows()
-            decided = {
-                image: rows[name][-1]["decision"]
-                for name, image in self.images.items()
-                if self.decisions.is_decided(image, rows)
-            }
-            self.known = size, decided
-        return self.known[1]
+    def decided(self) -> dict[Path, dict[str, str]]:
+        """Image → the row of its decision; the files of an image are looked at again where it has another row."""
+        table = self.decisions.table
+        try:
+            size = table.stat().st_size
+            if size != self.size:
+                with self.decisions.locked() as (_, rows):
+                    self.look_up(rows)
+                self.size = size
+        except OSError as error:
+            self.error = f"{table} cannot be read ({error.strerror}). Bring its folder back, and start again."
+        return self.known
+
+    def look_up(self, rows: dict[str, list[dict[str, str]]]) -> None:
+        counts = {image: len(rows.get(name, ())) for name, image in self.images.items()}
+        changed = {image for image in counts if counts[image] != self.counts.get(image)}
+        known = {image: row for image, row in self.known.items() if image not in changed}
+        for image in sorted(changed):
+            if self.decisions.is_decided(image, rows):
+                known[image] = rows[table_text(image.name)][-1]
+        refused = self.decisions.refusals(changed - known.keys(), rows)
+        with self.lock:
+            self.failed |= refused
+        self.counts, self.known = counts, known
 
     def progress(self) -> dict[str, int]:
         """Counts: `images` that can be reviewed, `waiting` at the start, `segmented` of these, `decided`, `failed`."""
@@ -137,7 +148,7 @@ class Queue:
             return {
                 "images": len(decided.keys() | (set(self.images.values()) - set(self.failed))),
                 "waiting": len(self.waiting),
-                "segmented": len(self.expected) + sum(image in self.failed for image in self.waiting),
+                "segmented": sum(image in self.expected or image in self.failed for image in self.waiting),
                 "decided": len(decided),
                 "failed": len(self.failed),
             }

@@ -1,6 +1,7 @@
 """One person at one browser: the image that is shown, its clicks, and what becomes of it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +15,9 @@ from ..inference.folder import predict_one, read_for_model, segment_read
 from ..inference.prediction_table import table_text
 from ..modeling_efp import EFPForSegmentation
 from ..page.marks import Marks
-from ..page.photo import PREVIEW_SIDE, make_preview
+from ..page.photo import make_preview
 from ..page.pictures import draw_marks
-from .decisions import read_points
+from .decisions import digest, read_box, read_points
 from .queue import Queue
 
 
@@ -37,19 +38,17 @@ class Photo:
         if isinstance(read, str):
             raise ValueError(read)
         self.image, self.size = read
-        self.preview = enlarge(make_preview(self.image, path, self.size))
+        self.preview = make_preview(self.image, path, self.size)
         self.path, self.processor, self.correction = path, processor, None
         if takes_clicks(model):
             self.correction = Correction(self.image, model, processor, self.size)
         else:
             (self.logits,) = segment_read([read], model, processor)
 
-    def mask(
-        self, points: list[tuple[float, float, int]] = (), size: tuple[int, int] | None = None
-    ) -> tuple[np.ndarray, float]:
+    def mask(self, marks: Marks = Marks(), size: tuple[int, int] | None = None) -> tuple[np.ndarray, float]:  # noqa: B008
         """
-        The mask after these clicks, in pixels of the file's upright image, at `size`, by default the image's own; and
-        its expected Jaccard.
+        The mask after these clicks and in this box, in pixels of the file's upright image, at `size`, by default the
+        image's own; and its expected Jaccard.
 
         Raises:
             ValueError: logits that are not finite.
@@ -60,7 +59,7 @@ class Photo:
             if prediction.error is not None:
                 raise ValueError(prediction.error)
             return prediction.mask, prediction.expected_jaccard
-        result = self.correction.segment(points, target_size=size)
+        result = self.correction.segment(marks.points, marks.box, size)
         return result["segmentation"].numpy(force=True), result["expected_jaccard"]
 
 
@@ -72,14 +71,13 @@ class Reviewer:
 
     def __init__(self, browser: str, queue: Queue):
         self.browser, self.queue, self.decisions = browser, queue, queue.decisions
-        rows = self.decisions.rows()
         decided = queue.decided()
-        self.history = sorted(decided, key=lambda image: rows[table_text(image.name)][-1]["time"])  # to go back to
+        self.history = sorted(decided, key=lambda image: decided[image]["time"])  # to go back to
         self.left: list[Path] = []  # of these by another [`go_back`]
         self.photo: Photo | None = None
-        self.points: list[tuple[float, float, int]] = []
+        self.marks = Marks()
+        self.past: list[Marks] = []  # what [`undo`] goes back to
         self.decision, self.seen, self.started = "", 0, 0.0
-        self.is_replaced = False  # the decision is of another photo of this name
         self.checksum = ""
         self.expected_jaccard = 0.0  # of the last [`picture`]
         self.view = 0  # a number of what is shown: a key that was pressed before is not of the image that came after
@@ -92,23 +90,32 @@ class Reviewer:
         while (image := self.queue.next(self.browser)) is not None and not self.open(image):
             pass
         if image is None:
-            self.photo, self.points, self.decision = None, [], ""
+            self.photo, self.marks, self.past, self.decision = None, Marks(), [], ""
             self.view += 1
 
     def open(self, image: Path) -> bool:
-        """Shows an image, with the clicks of its last decision; `False` where it can no longer be read."""
+        """Shows an image, with the marks of its decision; `False` where it cannot be read, or be in the set."""
+        with self.decisions.locked() as (_, rows):
+            refused = self.decisions.refusals([image], rows)
         try:
-            checksum = self.decisions.checksum(image) if image.exists() else ""
+            if refused:
+                raise FileExistsError(refused[image])
+            checksum = digest(image) if image.exists() else ""  # before its pixels, which may be of another file then
             photo = Photo(image, self.queue.model, self.queue.processor)
         except (OSError, ValueError) as error:
             self.queue.fail(image, str(error))
             return False
         self.photo, self.checksum = photo, checksum
-        rows = self.decisions.rows().get(table_text(image.name), [])
-        self.decision, self.seen = rows[-1]["decision"] if rows else "", len(rows)
-        self.is_replaced = bool(rows) and not self.decisions.is_of(rows[-1], image)
-        has_clicks = self.decision == "corrected" and not self.is_replaced and photo.correction is not None
-        self.points, self.started = read_points(rows[-1]["points"]) if has_clicks else [], time.monotonic()
+        of_image = rows.get(table_text(image.name), [])
+        self.seen = len(of_image)
+        self.decision = of_image[-1]["decision"] if of_image and of_image[-1]["photo"] == checksum else ""
+        self.marks, self.past, self.started = Marks(), [], time.monotonic()
+        if self.decision == "corrected" and photo.correction is not None:
+            self.marks = Marks(tuple(read_points(of_image[-1]["points"])), read_box(of_image[-1]["box"]))
+            counts = range(len(self.marks.points))
+            self.past = [replace(self.marks, points=self.marks.points[:count]) for count in counts]
+            if self.marks.box is not None:
+                self.past.insert(0, Marks())
         self.view += 1
         self.queue.show(self.browser, image)
         return True
@@ -121,17 +128,24 @@ class Reviewer:
                 self.left += left
                 break
 
-    def click(self, x: float, y: float, label: int) -> None:
-        """A click at a pixel of the preview: label 1 where lesion is missing, 0 on skin."""
+    def click(self, x: float, y: float, kind: str) -> None:
+        """
+        A click at a pixel of the preview, as of [`Marks.with_click`].
+
+        Raises:
+            ValueError: a box without area.
+        """
         across = self.photo.size[1] / self.photo.preview.width
         down = self.photo.size[0] / self.photo.preview.height
-        self.points = [
-            *self.points,
-            (round((x + 0.5) * across, 1), round((y + 0.5) * down, 1), label),
-        ]  # as the table has it
+        # as the table has it
+        marks = self.marks.with_click(round((x + 0.5) * across, 1), round((y + 0.5) * down, 1), kind)
+        Marks(box=marks.box).check(self.photo.size)
+        self.past.append(self.marks)
+        self.marks = marks
 
     def undo(self) -> None:
-        self.points = self.points[:-1]
+        if self.past:
+            self.marks = self.past.pop()
 
     def decide(self, verdict: str) -> None:
         """
@@ -146,11 +160,11 @@ class Reviewer:
         """
         image = self.photo.path
         found, expected_jaccard = self.photo.mask()
-        mask, points = None, []
+        mask, marks = None, Marks()
         if verdict == "accept":
-            points = self.points
-            mask = self.photo.mask(points)[0] if points else found
-            verdict = "corrected" if points else "accepted"
+            marks = self.marks
+            mask = self.photo.mask(marks)[0] if marks else found
+            verdict = "corrected" if marks else "accepted"
         elif verdict == "no lesion":
             mask = np.zeros_like(found)
         try:
@@ -160,7 +174,8 @@ class Reviewer:
                 mask,
                 self.seen,
                 found=found,
-                points=points,
+                points=marks.points,
+                box=marks.box,
                 seconds=time.monotonic() - self.started,
                 expected_jaccard=expected_jaccard,
                 photo=self.checksum,
@@ -168,20 +183,14 @@ class Reviewer:
         except FileExistsError as error:
             self.queue.fail(image, str(error))
             raise
+        except OSError:  # perhaps it has its row, and not its files: the same key tries again
+            self.seen = len(self.decisions.rows().get(table_text(image.name), []))
+            raise
         self.go_on()
         self.history.append(image)
 
     def picture(self) -> Image.Image:
-        """The preview with the mask's outline and the clicks."""
+        """The preview with the mask's outline and the marks."""
         preview = self.photo.preview
-        mask, self.expected_jaccard = self.photo.mask(self.points, preview.size[::-1])
-        across, down = preview.width / self.photo.size[1], preview.height / self.photo.size[0]
-        clicks = tuple((x * across, y * down, label) for x, y, label in self.points)
-        return draw_marks(outline_lesion(preview, mask), Marks(clicks))
-
-
-def enlarge(picture: Image.Image) -> Image.Image:
-    """With a longer side of `PREVIEW_SIDE`: in a picture that is shown larger than it is, Gradio misplaces clicks."""
-    scale = PREVIEW_SIDE / max(picture.size)
-    size = tuple(max(1, round(side * scale)) for side in picture.size)
-    return picture if scale == 1 else picture.resize(size, Image.Resampling.BICUBIC)
+        mask, self.expected_jaccard = self.photo.mask(self.marks, preview.size[::-1])
+        return draw_marks(outline_lesion(preview, mask), self.marks.scaled(self.photo.size, mask.shape))

@@ -38,6 +38,7 @@ def blocks(results: Path) -> dict[str, str]:
         "scratch": comparison_table(results, "scratch"),
         "wide": wide_table(results),
         "ablation": ablation_table(results),
+        "small": ablation_table(results, "small"),
         "attention": attention_table(results, checkpoints),
         "checkpoints": checkpoints_table(results, checkpoints),
         "checkpoints-short": short_checkpoints_table(results, checkpoints),

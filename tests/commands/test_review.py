@@ -1,6 +1,7 @@
 """`efp review`."""
 
 import json
+import shutil
 import sys
 
 import numpy as np
@@ -33,6 +34,8 @@ def launched(monkeypatch):
         reviewer = Reviewer("anna", queue)
         for _ in range(review["accepts"]):
             reviewer.decide("accept")
+        if review.get("is_unplugged"):
+            shutil.rmtree(queue.decisions.output)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(page, "launch", launch)
@@ -49,6 +52,14 @@ def test_review_is_stopped_and_goes_on(efp, photos, tiny_checkpoint, launched, r
     assert ran.err.startswith("failed: ") and "broken.jpg: not an image that can be read" in ran.err
     assert sorted(row["image"] for row in rows_of("mine/decisions.csv")) == ["p0.jpg", "p1.jpg", "p2.jpg"]
     assert launched["ports"] == [8080, 7860]
+
+
+def test_folder_that_is_gone_at_the_end_is_one_sentence(efp, photos, tiny_checkpoint, launched):
+    launched["is_unplugged"] = True
+    ran = efp("review", photos, "--output", "mine", "--checkpoint", tiny_checkpoint)
+    assert (ran.code, ran.err.count("\n")) == (1, 1) and ran.out == "2 of 3 images decided in mine\n"
+    words = "mine/decisions.csv cannot be read (No such file or directory). Bring its folder back, and start again."
+    assert ran.err == f"failed: {words}\n"
 
 
 def test_coco_is_written_on_request(efp, photos, tmp_path):

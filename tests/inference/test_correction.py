@@ -3,6 +3,7 @@
 import re
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from conftest import tiny_prompted_model
@@ -10,7 +11,7 @@ from conftest import tiny_prompted_model
 from efp_hf import EFPImageProcessor
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import segment
-from efp_hf.inference.correction import Correction, fill_box, grown_box
+from efp_hf.inference.correction import GROWTH, Correction, box_pixels, fill_box
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0), (10.0, 10.0, 1)]
@@ -61,7 +62,7 @@ def cone(size: int = 64) -> torch.Tensor:
 def test_a_mask_fills_its_box(radius, threshold):
     logits, box = cone(), (32 - radius, 32 - radius, 32 + radius, 32 + radius)
     moved = fill_box(logits, box, threshold)
-    shift = (moved - logits)[0, 1][grown_box(box)]
+    shift = (moved - logits)[0, 1][box_pixels(box, GROWTH)]
     assert torch.equal(moved[:, 0], logits[:, 0]) and shift.max() - shift.min() < 1e-5
     mask = moved.softmax(1)[0, 1] > threshold
     assert abs(mask.any(0).sum() / 2 - radius) <= 3
@@ -69,11 +70,10 @@ def test_a_mask_fills_its_box(radius, threshold):
     assert abs(mask.any(0).sum() / 2 - radius) <= abs(before.any(0).sum() / 2 - radius)
 
 
-def test_a_mask_that_fills_its_box_and_one_that_no_threshold_finds_stay():
-    logits = cone()
-    for box in [(16, 16, 48, 48), (1, 1, 5, 5)]:
-        inside = (0, 1, *grown_box(box))
-        assert torch.equal(fill_box(logits, box, 0.5)[inside], logits[inside])
+def test_a_mask_that_fills_its_box_stays():
+    logits, box = cone(), (16, 16, 48, 48)
+    inside = (0, 1, *box_pixels(box, GROWTH))
+    assert torch.equal(fill_box(logits, box, 0.5)[inside], logits[inside])
 
 
 def reach(mask: torch.Tensor) -> tuple[int, int, int, int]:
@@ -91,8 +91,37 @@ def test_a_mask_reaches_a_tenth_of_the_box_beyond_it_and_to_clicks(threshold):
     assert reach(clicked) == (17, 21, 53, 33)
 
 
-def test_a_box_on_skin_has_an_empty_mask():
-    assert not (fill_box(cone(), (0, 0, 6, 6), 0.5).softmax(1)[0, 1] > 0.5).any()
+@pytest.mark.parametrize("threshold", [0.5, 0.02])
+def test_a_box_on_skin_has_an_empty_mask(threshold):
+    assert not (fill_box(cone(), (0, 0, 6, 6), threshold).softmax(1)[0, 1] > threshold).any()
+
+
+def test_lesion_beside_a_box_alone_is_no_mask():
+    logits = torch.zeros(1, 2, 64, 64)
+    logits[:, 1] = -9.0
+    logits[:, 1, 20:40, 40:42] = 9.0
+    box = (20, 20, 40, 40)  # grown by 2 pixels it holds the lesion
+    assert not (fill_box(logits, box, 0.5).softmax(1)[0, 1] > 0.5).any()
+    clicked = fill_box(logits, box, 0.5, [(41, 30)]).softmax(1)[0, 1] > 0.5
+    assert reach(clicked) == (40, 20, 42, 40)
+
+
+def test_lesion_clicks_extend_a_box_in_pixels_of_the_photo(model, image):
+    correction, box = Correction(image, model, PROCESSOR), (10.0, 10.0, 60.0, 50.0)
+    scaled = (8.0, 10 * 32 / 60, 48.0, 50 * 32 / 60)
+    logits = cone()[..., 16:48, :]
+    wanted = fill_box(logits, scaled, 0.5, [(76 * 64 / 80, 52 * 32 / 60)])
+    assert not torch.equal(wanted, fill_box(logits, scaled, 0.5))
+    torch.testing.assert_close(correction.fill(logits, [(5.0, 5.0, 0), (76.0, 52.0, 1)], box), wanted)
+
+
+def test_arrays_are_clicks_and_box(model, image):
+    correction = Correction(image, model, PROCESSOR)
+    wanted = correction.segment(CLICKS[:2], (10.0, 10.0, 60.0, 50.0))
+    found = correction.segment(np.array(CLICKS[:2]), np.array([10.0, 10.0, 60.0, 50.0]))
+    assert torch.equal(found["probabilities"], wanted["probabilities"])
+    with pytest.raises(ValueError, match="must be of"):
+        correction.segment(np.ones((1, 2)))
 
 
 def test_a_box_is_filled_from_the_threshold_that_is_given(model, image):

@@ -51,7 +51,8 @@ def test_what_is_for_one_class_is_hidden(page):
 def test_photo_is_shown_with_a_legend(handlers, organs, photo_path):
     photo, _, _, view = handlers["segment_upload"](str(photo_path), 0.5, False)
     assert photo.classes == ORGANS
-    labels = segment([Image.open(photo_path)], *organs)[0]["segmentation"].numpy()
+    shown = [photo.preview.size[::-1]]  # the page's size
+    labels = segment([Image.open(photo_path)], *organs, shown)[0]["segmentation"].numpy()
     for label, name in enumerate(ORGANS, start=1):
         assert f"{name}: {(labels == label).mean():.1%}" in view
     assert "rgb(86, 180, 233)" in view and "Expected Jaccard" not in view and "esion" not in view

@@ -2,11 +2,14 @@
 
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import TINY
 from PIL import Image
 
+from efp_hf import EFPConfig
 from efp_hf.data.synthetic import draw_lesion
 
 
@@ -42,6 +45,19 @@ def test_comparison_on_the_page_follows_the_threshold(handlers, tmp_path, unsure
     Image.fromarray(np.pad(np.full((4, 4), 255, np.uint8), ((2, 2), (3, 1)))).save(truth)
     low, high = (handlers["compare_upload"](unsure_photo, str(truth), threshold, False) for threshold in (0.5, 0.9))
     assert "1.000" in low and low != high
+
+
+@pytest.mark.parametrize(("prompt_size", "words"), [(4, "without `--int8`"), (0, "with `efp train --prompts`")])
+def test_page_says_why_there_is_nothing_to_correct_with(loaded, prompt_size, words):
+    import gradio as gr
+
+    from efp_hf.page.layout import build_page
+
+    config = EFPConfig(**TINY, prompt_size=prompt_size)  # an exported folder in int8 keeps it, without the graphs
+    model = SimpleNamespace(config=config, prompt_encoder=None)
+    page = build_page(model, loaded[1], "http://127.0.0.1:7860", evidence="")
+    texts = [block.value for block in page.blocks.values() if isinstance(block, gr.Markdown)]
+    assert [words in text for text in texts].count(True) == 1
 
 
 def test_a_photo_without_maps_says_so(handlers, unsure_photo):

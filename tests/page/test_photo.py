@@ -2,7 +2,9 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 from conftest import square_photo
+from PIL import Image
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from efp_hf.data.synthetic import draw_lesion
@@ -25,6 +27,17 @@ def test_preview_is_small_and_keeps_the_proportions(tmp_path, loaded):
     photo = segment_photo(path, *loaded)
     assert photo.size == (1800, 2400)
     assert photo.preview.size == (1024, 768)
+
+
+def test_small_photo_is_shown_enlarged(tmp_path, loaded):
+    path = tmp_path / "small.png"
+    image = draw_lesion(3, 192, 256)[0]
+    image.save(path)
+    photo = segment_photo(path, *loaded)
+    assert photo.size == (192, 256) and photo.preview.size == (1024, 768)
+    assert draw_view(photo, loaded[1]).after.size == (1024, 768)
+    reduced = np.asarray(photo.preview.resize((256, 192), Image.Resampling.BOX)).astype(int)
+    assert np.abs(reduced - np.asarray(image)).mean() < 3  # the whole photo, in its place
 
 
 def test_a_model_that_returns_logits_alone_has_a_mask_and_no_maps(tmp_path, loaded):

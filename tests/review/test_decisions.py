@@ -98,7 +98,7 @@ def test_folder_is_one_that_training_and_scoring_take(store, tmp_path):
 def test_second_browser_does_not_overwrite_what_it_has_not_seen(store, photos):
     other = Decisions(store.output)  # of another process
     store.decide(photos[0], "corrected", WIDER)
-    with pytest.raises(OtherDecision, match=r"^p0.jpg: somebody else has decided 'corrected' meanwhile."):
+    with pytest.raises(OtherDecision, match=r"^p0.jpg: somebody else has decided meanwhile."):
         other.decide(photos[0], "accepted", MASK)
     assert len(rows_in(store)) == 1 and (read_mask(store.masks / "p0_segmentation.png") == WIDER).all()
     assert len(other.rows()["p0.jpg"]) == 1
@@ -233,28 +233,36 @@ def test_disk_that_is_full_while_the_photo_is_copied_decides_nothing(store, phot
     assert store.is_decided(photos[0], store.rows())
 
 
-def test_replaced_photo_is_another_one(store, photos):
+def test_other_photo_of_a_decided_name_is_refused_by_name(store, photos, tmp_path):
     store.decide(photos[0], "accepted", MASK)
-    store.decide(photos[2], "unusable", None)
-    for photo in (photos[0], photos[2]):
-        photo.write_bytes(photos[1].read_bytes())
-        assert not store.is_decided(photo, store.rows())
-    store.decide(photos[0], "corrected", WIDER, seen=1)
-    assert (store.images / "p0.jpg").read_bytes() == photos[1].read_bytes()
-    assert (read_mask(store.masks / "p0_segmentation.png") == WIDER).all() and store.is_decided(photos[0], store.rows())
-
-
-def test_photo_of_another_folder_is_not_the_decided_one_of_its_name(store, photos, tmp_path):
-    store.decide(photos[0], "accepted", MASK)
-    other = tmp_path / "p0.jpg"
+    other = tmp_path / "p0.jpg"  # of another folder
     other.write_bytes(photos[1].read_bytes())
+    before = photos[0].read_bytes()
     assert store.is_decided(photos[0], store.rows()) and not store.is_decided(other, store.rows())
+    assert list(store.refusals([*photos, other], store.rows())) == [other]
+    photos[0].write_bytes(photos[1].read_bytes())  # or the same file, replaced
+    for photo in (photos[0], other):
+        for decision, mask in (("accepted", WIDER), ("no lesion", WIDER & False), ("unusable", None)):
+            with pytest.raises(FileExistsError, match=r"p0.jpg: another photo of this name is in .*images. Rename it."):
+                store.decide(photo, decision, mask, seen=1)
+    assert (store.images / "p0.jpg").read_bytes() == before and len(rows_in(store)) == 1
+    assert (read_mask(store.masks / "p0_segmentation.png") == MASK).all()
     photos[0].unlink()  # gone is not replaced
     assert store.is_decided(photos[0], store.rows())
 
 
+def test_other_photo_of_an_unusable_one_takes_its_place(store, photos):
+    store.decide(photos[0], "accepted", MASK)
+    store.decide(photos[0], "unusable", None, seen=1)
+    photos[0].write_bytes(photos[1].read_bytes())
+    assert not store.is_decided(photos[0], store.rows())
+    store.decide(photos[0], "corrected", WIDER, seen=2)
+    assert (store.images / "p0.jpg").read_bytes() == photos[1].read_bytes()
+    assert (read_mask(store.masks / "p0_segmentation.png") == WIDER).all() and store.is_decided(photos[0], store.rows())
+
+
 def test_photo_that_was_replaced_while_it_was_shown_is_refused(store, photos):
-    shown = store.checksum(photos[0])
+    shown = module.digest(photos[0])
     photos[0].write_bytes(photos[1].read_bytes())
     for decision, mask in (("accepted", MASK), ("unusable", None)):
         with pytest.raises(ValueError, match="p0.jpg: the file was replaced since it was shown. Load the page again."):
@@ -262,17 +270,18 @@ def test_photo_that_was_replaced_while_it_was_shown_is_refused(store, photos):
     assert rows_in(store) == [] and not list(store.images.iterdir())
 
 
-def test_killed_before_any_step_a_replaced_photo_never_has_the_mask_of_the_old_one(tmp_path, photos, monkeypatch):
+def test_killed_before_any_step_another_photo_never_has_the_mask_of_an_unusable_one(tmp_path, photos, monkeypatch):
     contents = [photo.read_bytes() for photo in photos[:2]]
     for steps in range(20):
         store = Decisions(tmp_path / f"set{steps}")
         photos[0].write_bytes(contents[0])
         store.decide(photos[0], "accepted", MASK)
-        photos[0].write_bytes(contents[1])
         with monkeypatch.context() as patched:
             done = kill_at(patched, steps)
             try:
-                store.decide(photos[0], "corrected", WIDER, seen=1)
+                store.decide(photos[0], "unusable", None, seen=1)
+                photos[0].write_bytes(contents[1])
+                store.decide(photos[0], "corrected", WIDER, seen=2)
             except Killed:
                 pass
         for _ in range(2):  # after the kill, and when it was mended
@@ -281,10 +290,12 @@ def test_killed_before_any_step_a_replaced_photo_never_has_the_mask_of_the_old_o
                 mask = read_mask(store.masks / "p0_segmentation.png")
                 assert (mask == (WIDER if is_new else MASK)).all()
             Decisions(store.output).finish()
-        assert (store.images / "p0.jpg").read_bytes() == contents[len(rows_in(store)) - 1]
+        decided = [contents[0], None, contents[1]][len(rows_in(store)) - 1]
+        in_set = store.images / "p0.jpg"
+        assert (in_set.read_bytes() if in_set.exists() else None) == decided
         if "dead" not in done:
             break
-    assert 6 < steps < 19
+    assert 8 < steps < 19
 
 
 NAMES = ("p0.jpg", "=1+1.jpg", "a\nb.jpg")
@@ -298,7 +309,7 @@ def test_finish_needs_no_photos(store, photos, monkeypatch, name, is_undone):
     if is_undone:
         store.decide(photo, "accepted", MASK)
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        done = kill_at(patched, 2 if is_undone else 9)
+        done = kill_at(patched, 3 if is_undone else 8)
         store.decide(photo, *(("unusable", None, 1) if is_undone else ("accepted", MASK)))
     assert done[-2] == ("unlink" if is_undone else "replace") and len(rows_in(store)) == 1 + is_undone
     photo.unlink()
@@ -322,22 +333,27 @@ def test_decision_that_waits_for_its_files_outlives_the_next_server_that_dies(st
     assert (read_mask(store.masks / "p0_segmentation.png") == MASK).all()
 
 
-def test_second_file_of_an_id_is_refused_by_name(store, photos, tmp_path):
-    store.decide(photos[0], "accepted", MASK)
+def test_second_file_of_an_id_is_refused_by_name_unless_the_first_is_unusable(store, photos, tmp_path):
+    nothing = np.zeros_like(MASK)  # as a file the same for both
+    store.decide(photos[0], "no lesion", nothing)
     other = tmp_path / "p0.png"
     Image.new("RGB", (64, 48)).save(other)
-    words = r"p0.png: its mask would be that of p0.jpg in .*decisions.csv. Rename one of them."
-    with pytest.raises(FileExistsError, match=words):
-        store.decide(other, "accepted", WIDER)
-    store.decide(photos[0], "unusable", None, seen=1)
-    with pytest.raises(FileExistsError, match=words):
+    words = r"{}: its mask would be that of {} in .*decisions.csv. Rename it."
+    with pytest.raises(FileExistsError, match=words.format("p0.png", "p0.jpg")):
         store.decide(other, "accepted", WIDER)
     assert list(store.refusals([*photos, other], store.rows())) == [other]
+    store.decide(photos[0], "unusable", None, seen=1)
+    store.decide(other, "no lesion", nothing)
+    with pytest.raises(FileExistsError, match=words.format("p0.jpg", "p0.png")):
+        store.decide(photos[0], "accepted", WIDER, seen=2)
+    store.finish()
+    assert store.is_decided(other, store.rows())
 
 
-def test_table_of_an_earlier_version_is_refused_by_name(tmp_path):
-    (tmp_path / "decisions.csv").write_text(",".join(name for name in COLUMNS if name != "photo") + "\n")
-    with pytest.raises(ValueError, match="an earlier version's table, without the column 'photo'. Choose another"):
+@pytest.mark.parametrize(("missing", "words"), [(["box"], "'box'"), (["photo", "box"], "'photo' and 'box'")])
+def test_table_of_an_earlier_version_is_refused_by_name(tmp_path, missing, words):
+    (tmp_path / "decisions.csv").write_text(",".join(name for name in COLUMNS if name not in missing) + "\n")
+    with pytest.raises(ValueError, match=f"an earlier version's table, without the column {words}. Choose another"):
         Decisions(tmp_path)
 
 
@@ -356,6 +372,30 @@ def test_file_that_somebody_adds_after_an_unusable_image_stays(store, photos):
     (store.images / "p0.jpg").write_text("mine")
     store.finish()
     assert (store.images / "p0.jpg").read_text() == "mine"
+
+
+@pytest.mark.parametrize("has_own_photo", [True, False])
+def test_own_files_in_the_place_of_an_unusable_image_stay(store, photos, has_own_photo):
+    store.decide(photos[0], "accepted", MASK)
+    store.decide(photos[0], "unusable", None, seen=1)
+    photo, mask = store.images / "p0.jpg", store.masks / "p0_segmentation.png"
+    photo.write_bytes(photos[has_own_photo].read_bytes())
+    mask.write_text("drawn by hand")
+    store.finish()
+    for decision, of_decision in (("unusable", None), ("accepted", MASK)):
+        with pytest.raises(FileExistsError, match="is not of this review"):
+            store.decide(photos[0], decision, of_decision, seen=2)
+    assert photo.exists() and mask.read_text() == "drawn by hand"
+
+
+def test_mask_that_was_changed_by_hand_stays(store, photos):
+    store.decide(photos[0], "accepted", MASK)
+    mask = store.masks / "p0_segmentation.png"
+    Image.fromarray(WIDER).convert("L").save(mask)
+    for decision, of_decision in (("unusable", None), ("accepted", MASK)):
+        with pytest.raises(FileExistsError, match="p0_segmentation.png is not of this review, and would be replaced"):
+            store.decide(photos[0], decision, of_decision, seen=1)
+    assert (read_mask(mask) == WIDER).all() and store.is_decided(photos[0], store.rows())
 
 
 def test_folder_or_table_of_something_else_is_left_alone(tmp_path):

@@ -64,6 +64,12 @@ def press(page, key: str) -> None:
     page.wait_for_timeout(300)  # all parts of the page
 
 
+def click_photo(page, x: float, y: float) -> None:
+    """At a place of the picture, in shares of its sides."""
+    photo = page.locator("#photo img").bounding_box()
+    page.mouse.click(photo["x"] + x * photo["width"], photo["y"] + y * photo["height"])
+
+
 def wait_for(page, words: str) -> None:
     page.wait_for_function("words => document.querySelector('#state').innerText.includes(words)", arg=words)
 
@@ -84,9 +90,8 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     assert rows() == [(first, "accepted", "0")] and second != first
     assert (output / "images" / first).read_bytes() == (folder / first).read_bytes()
 
-    photo = page.locator("#photo img").bounding_box()
-    for x, y in ((0.3, 0.3), (0.5, 0.6)):  # at once: the second one waits its turn
-        page.mouse.click(photo["x"] + x * photo["width"], photo["y"] + y * photo["height"])
+    for place in ((0.3, 0.3), (0.5, 0.6)):  # at once: the second one waits its turn
+        click_photo(page, *place)
         page.keyboard.press("s")
     wait_for(page, "clicks: 2")
     page.keyboard.press("z")
@@ -138,6 +143,37 @@ def test_a_review_by_keys_and_clicks_is_on_disk_through_a_kill(browser, folder, 
     page.context.close()
 
 
+@pytest.mark.parametrize("color_scheme", ["light", "dark"])
+def test_a_box_is_drawn_and_axe_finds_no_violation(
+    browser, folder, tmp_path, prompted_checkpoint, find_violations, color_scheme
+):
+    server = Server(folder, tmp_path / "set", prompted_checkpoint)
+    page = open_page(browser, server.url, color_scheme=color_scheme)
+    page.wait_for_function("() => !document.querySelector('#state').innerText.includes('segmented')")
+    page.keyboard.press("x")
+    assert label(page) == "box"
+    click_photo(page, 0.8, 0.9)
+    wait_for(page, "corner of a box")
+    click_photo(page, 0.2, 0.1)
+    page.wait_for_function("() => /· box(?! )/.test(document.querySelector('#state').innerText)")
+    page.keyboard.press("s")
+    assert label(page) == "lesion"
+    click_photo(page, 0.5, 0.5)
+    wait_for(page, "clicks: 1 · box")
+    page.wait_for_timeout(1500)
+    found = find_violations(page)
+    press(page, "a")
+    with (tmp_path / "set" / "decisions.csv").open(newline="") as file:
+        (row,) = csv.DictReader(file)
+    box = [float(side) for side in row["box"].split()]
+    assert all(abs(side - wanted) < 0.5 for side, wanted in zip(box, (19.2, 7.2, 76.8, 64.8), strict=True))
+    while page.locator("#state b").count():
+        press(page, "n")
+    assert find_violations(page) == found == []
+    assert server.stop(signal.SIGINT) == 0
+    page.context.close()
+
+
 def test_two_keys_at_once_decide_of_one_image(browser, folder, tmp_path, prompted_checkpoint):
     server = Server(folder, tmp_path / "set", prompted_checkpoint)
     page = open_page(browser, server.url)
@@ -147,5 +183,10 @@ def test_two_keys_at_once_decide_of_one_image(browser, folder, tmp_path, prompte
     wait_for(page, "1 of 6 decided")
     page.wait_for_timeout(3000)
     assert "1 of 6 decided" in page.inner_text("#state")
-    assert server.stop(signal.SIGINT) == 0
+    taken = shown(page)
+    (tmp_path / "set" / "images" / taken).touch()
+    press(page, "a")
+    assert shown(page) != taken and "is not of this review" in page.inner_text("body")
+    assert "1 of 5 decided" in page.inner_text("#state")
+    assert server.stop(signal.SIGINT) == 1  # an image is left out
     page.context.close()

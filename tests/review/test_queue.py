@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from efp_hf.inference.folder import predict_files
-from efp_hf.review import decisions
 from efp_hf.review.decisions import Decisions
 from efp_hf.review.queue import Queue, find_photos
 
@@ -77,7 +76,7 @@ def test_unreadable_images_are_named_and_skipped(make_queue, folder):
     queue = make_queue()
     queue.segment_all()
     assert sorted(ascii(path.name) for path in queue.failed) == ["'\\udcff.jpg'", "'broken.jpg'", "'p1.png'"]
-    assert "its mask would be that of p1.jpg, too. Rename one of them." in queue.failed[folder / "p1.png"]
+    assert "p1.png: the set could not tell it from p1.jpg. Rename one of them." in queue.failed[folder / "p1.png"]
     assert "broken.jpg: the image cannot be opened" in queue.failed[folder / "broken.jpg"]
     assert queue.progress() == {"images": 6, "waiting": 7, "segmented": 7, "decided": 0, "failed": 3}
     assert len(queue.expected) == 6
@@ -92,40 +91,51 @@ def test_second_file_of_a_decided_id_is_named_and_the_others_are_reviewed(make_q
     (store.masks / "p1_segmentation.png").touch()
     queue = make_queue()
     queue.segment_all()
-    assert set(queue.failed) == {folder / "p0.jpg", folder / "p1.jpg"}
+    assert set(queue.failed) == {folder / "p0.jpg", folder / "p1.jpg", folder / "p2.jpg"}
     assert "p0.jpg: its mask would be that of p0.png in" in queue.failed[folder / "p0.jpg"]
     assert "p1_segmentation.png is not of this review" in queue.failed[folder / "p1.jpg"]
-    assert queue.waiting == [folder / f"p{number}.jpg" for number in (2, 3, 4, 5)]
-    assert queue.progress() == {"images": 4, "waiting": 4, "segmented": 4, "decided": 0, "failed": 2}
+    assert "p2.jpg: another photo of this name is in" in queue.failed[folder / "p2.jpg"]
+    assert queue.waiting == [folder / f"p{number}.jpg" for number in (3, 4, 5)]
+    assert queue.progress() == {"images": 3, "waiting": 3, "segmented": 3, "decided": 0, "failed": 3}
 
 
-def test_photos_are_looked_up_again_only_after_a_decision(make_queue, monkeypatch):
+def test_photo_is_looked_at_again_only_after_a_decision_of_it(make_queue, monkeypatch):
     queue = make_queue()
     queue.segment_all()
-    looked_up, is_decided = [], queue.decisions.is_decided
+    looked_at, is_decided = [], queue.decisions.is_decided
     monkeypatch.setattr(
-        queue.decisions, "is_decided", lambda image, rows: looked_up.append(image) or is_decided(image, rows)
+        queue.decisions, "is_decided", lambda image, rows: looked_at.append(image) or is_decided(image, rows)
     )
     first, second = queue.waiting[:2]
     for _ in range(3):
         assert queue.progress()["decided"] == 0
-    assert looked_up == []
+    assert looked_at == []
     Decisions(queue.decisions.output).decide(first, "accepted", MASK)  # by another server
     for _ in range(3):
-        assert queue.progress()["decided"] == 1 and queue.decided() == {first: "accepted"}
-    assert queue.next("anna") != first and len(looked_up) == 6
+        assert queue.progress()["decided"] == 1 and list(queue.decided()) == [first]
+    assert queue.next("anna") != first and looked_at == [first]
     queue.decisions.decide(second, "unusable", None)
-    assert queue.decided() == {first: "accepted", second: "unusable"}
+    assert {image: row["decision"] for image, row in queue.decided().items()} == {first: "accepted", second: "unusable"}
+    assert looked_at == [first, second]
 
 
-def test_files_of_decided_photos_are_read_once(make_queue, folder, monkeypatch):
+def test_photo_whose_place_another_server_takes_is_named(make_queue, folder, tmp_path):
     queue = make_queue()
-    for image in queue.waiting[:3]:
-        queue.decisions.decide(image, "unusable", None)
-    assert len(queue.decided()) == 3
-    monkeypatch.setattr(decisions, "digest", lambda path: pytest.fail(f"{path} is read again"))
-    queue.known = (-1, {})
-    assert len(queue.decided()) == 3
+    queue.segment_all()
+    other = tmp_path / "p0.jpg"
+    other.write_bytes((folder / "p1.jpg").read_bytes())
+    Decisions(queue.decisions.output).decide(other, "accepted", MASK)
+    assert queue.progress() == {"images": 5, "waiting": 6, "segmented": 6, "decided": 0, "failed": 1}
+    assert "p0.jpg: another photo of this name is in" in queue.failed[folder / "p0.jpg"]
+
+
+@pytest.mark.parametrize("names", [("=x.jpg", "'=x.jpg"), ("a\nb.jpg", "a\\nb.jpg")])
+def test_photos_that_are_one_in_the_table_are_named(tmp_path, names):
+    for name in names:
+        (tmp_path / name).touch()
+    photos, refused = find_photos(tmp_path)
+    assert len(photos) == 1 and {path.name for path in (*photos, *refused)} == set(names)
+    assert f"the set could not tell it from {photos[0].name}" in "".join(refused.values())
 
 
 def test_folder_without_photos_is_refused(tmp_path):
@@ -143,4 +153,4 @@ def test_failure_of_the_model_is_kept_for_the_page(make_queue):
 
     queue.model = type("Model", (), {"device": "cpu", "dtype": None, "__call__": fail})()
     queue.segment_all()
-    assert queue.error == "out of memory" and queue.next("anna") is None
+    assert queue.error == "The segmentation broke off: out of memory. Start again." and queue.next("anna") is None
