@@ -10,7 +10,7 @@ from PIL import Image
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.correction import NO_LESION_IN_BOX
-from ..inference.drawing import agreement, color_map, draw_agreement, draw_border, tint_lesion
+from ..inference.drawing import TINT, agreement, color_map, draw_agreement, draw_border, tint_lesion
 from ..inference.folder import Prediction, table_row, write_mask
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
@@ -52,13 +52,10 @@ def draw_view(
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
         if photo.marks.box is not None:
             summary = f"No lesion found in the box on {photo.path.name}. Draw another, or click."
-    is_corrected_here = photo.correction is not None  # a tint would hide what a person looks at
-    outlined = (
-        outline_at_once(photo.preview, mask, tint=0) if is_corrected_here else outline_at_once(photo.preview, mask)
-    )
+    tint = TINT if photo.correction is None else 0  # it would hide what a person who corrects looks at
     return View(
         before=photo.preview,
-        after=draw_marks(outlined, marks),
+        after=draw_marks(outline_at_once(photo.preview, mask, tint), marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
     )
