@@ -114,7 +114,7 @@ def check_prompts(
 ) -> None:
     """
     Raises:
-        ValueError: as [`check_points`] and [`Prompts.check`], in a photo of this (height, width).
+        ValueError: as [`check_points`], and as `EFPForSegmentation.forward` for a photo of this (height, width).
     """
     check_points(points)
     Prompts(**as_tensors(points, box)).check(1, *size)

@@ -11,6 +11,7 @@ from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.correction import NO_LESION_IN_BOX
 from ..inference.drawing import (
+    TINT,
     add_legend,
     agreement,
     class_colors,
@@ -67,13 +68,10 @@ def draw_view(
         summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
         if photo.marks.box is not None:
             summary = f"No lesion found in the box on {photo.path.name}. Draw another, or click."
-    is_corrected_here = photo.correction is not None  # a tint would hide what a person looks at
-    outlined = (
-        outline_at_once(photo.preview, mask, tint=0) if is_corrected_here else outline_at_once(photo.preview, mask)
-    )
+    tint = TINT if photo.correction is None else 0  # it would hide what a person who corrects looks at
     return View(
         before=photo.preview,
-        after=draw_marks(outlined, marks),
+        after=draw_marks(outline_at_once(photo.preview, mask, tint), marks),
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
     )

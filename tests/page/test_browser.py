@@ -311,7 +311,9 @@ def marks(page) -> list[str]:
 
 def click_picture(page, x, y, tap=False):
     """At a place of the picture, in shares of its sides."""
-    area = page.locator("#picture img").bounding_box()
+    picture = page.locator("#picture img")
+    picture.scroll_into_view_if_needed()  # and it has stopped moving
+    area = picture.bounding_box()
     place = area["x"] + x * area["width"], area["y"] + y * area["height"]
     page.touchscreen.tap(*place) if tap else page.mouse.click(*place)
 
