@@ -1,0 +1,42 @@
+"""Table and figure of the structures, from rows as `efp score --task structures` writes them."""
+
+import pytest
+
+from efp_hf.inference.checkpoint import weights_digest
+from efp_hf.lesion.structures import STRUCTURES
+from efp_hf.metrics.rows import append_row
+from efp_hf.metrics.structures import MEAN, MICRO
+from efp_hf.study.structure_table import newest_scores, structure_figure, structure_table
+
+
+@pytest.fixture
+def results(tmp_path):
+    """Rows of three runs: of other weights, and of these twice."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    row = {"images": 40, "split": "test", "data": "isic", "split_seed": 0, "image_size": "256x256", "date": "today"}
+    row |= {"commit": "abc", "hardware": "a processor"}
+    for weights, jaccard in (("other", 0.9), (weights_digest(tmp_path), 0.1), (weights_digest(tmp_path), 0.3)):
+        for number, structure in enumerate((*STRUCTURES, MICRO, MEAN)):
+            auc = "" if structure == MICRO else 0.8
+            values = {"jaccard": jaccard + number / 100, "dice": 0.5, "image_jaccard": 0.2, "auc": auc}
+            intervals = {f"{name}_{end}": values[name] for name in values for end in ("low", "high")}
+            of_one = {"structure": structure, "images_with_it": number + 1, "weights": weights}
+            append_row(tmp_path / "structure_scores.csv", row | of_one | values | intervals)
+    return tmp_path
+
+
+def test_newest_rows_of_these_weights_are_shown(results):
+    lines = structure_table(results, results).splitlines()
+    assert lines[2] == "| globules | 1 | 0.300 [0.300 … 0.300] | 0.500 | 0.200 | 0.800 [0.800 … 0.800] |"
+    assert lines[7] == "| micro-average | 6 | 0.350 [0.350 … 0.350] | 0.500 | 0.200 | – |"
+    assert len(lines) == 2 + len(STRUCTURES) + 2 + 2
+    figure = structure_figure(results, results)
+    assert [bar.get_xdata()[0] for bar in figure.axes[0].lines[::3]] == pytest.approx(
+        [0.3, 0.31, 0.32, 0.33, 0.34, 0.35]
+    )
+
+
+def test_weights_that_were_not_scored_are_named(results):
+    (results / "model.safetensors").write_bytes(b"others")
+    with pytest.raises(FileNotFoundError, match=r"no row about .* Run `efp score --data ISIC_FOLDER --task structures"):
+        newest_scores(results, results)
