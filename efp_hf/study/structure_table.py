@@ -54,9 +54,7 @@ def structure_table(results: Path, checkpoint: Path) -> str:
         f"input {row['image_size']}. Weights `{row['weights']}`, {row['date']}, commit `{row['commit']}`, "
         f"{row['hardware']}; 10,000 bootstrap resamples over the images."
     )
-    header = (
-        "structure | images with it | J, official [95 %] | Dice, official | J an image | AUC of presence [95 %]"
-    )
+    header = "structure | images with it | J, official [95 %] | Dice, official | J an image | AUC of presence [95 %]"
     return f"{to_table(header, lines)}\n\n{note}"
 
 
