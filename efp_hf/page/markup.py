@@ -87,8 +87,9 @@ def status_html(view: View) -> str:
 
 
 def view_html(view: View) -> str:
-    """How far to trust the mask, then photo and lesion with the slider between them."""
-    return render("view.html", view=view, word=word_of(view))
+    """How far to trust the mask, then photo and lesion with the slider between them, and the numbers of structures."""
+    html = render("view.html", view=view, word=word_of(view))
+    return html + render("layers.html", layers=view.layers) if view.layers else html
 
 
 def word_of(view: View) -> str | None:
