@@ -79,8 +79,8 @@ class SegmentedPhoto:
     and the `(height, width)` array of F1..F4, F*1..F*4 (means over the channels) and M_s 1..4, empty for an exported
     model, `note` what had to be repaired to read the file.
 
-    Where the model has structures, too, `logits` are of the lesion alone, as of a model for lesions, and `layers` has all
-    labels.
+    Where the model has structures, too, `logits` are of the lesion alone, as of a model for lesions, and `layers` has
+    all labels.
 
     Where the model takes prompts, `correction` keeps what the encoder made of the photo, `marks` are a person's clicks
     and box that `logits` are of, before these fill the box, `past` and `future` those before them and those that were

@@ -233,7 +233,11 @@ def measure_photo(photo, processor, threshold=None, largest_region=None, pixels_
             f"`pixels per mm` must be between {low} and {high}, got {pixels_per_mm}. Leave it empty if it is unknown."
         )
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
-    return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm)
+    structures = None
+    if photo.layers is not None:
+        masks = photo.layers.post_process(photo.size, threshold)["segmentation"].numpy()
+        structures = dict(zip(photo.layers.names, masks, strict=True))
+    return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm, structures)
 
 
 def trust_photo(photo, processor, threshold=None, largest_region=None) -> dict:

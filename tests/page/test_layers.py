@@ -10,10 +10,11 @@ from PIL import Image
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.drawing import class_colors
-from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES
+from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety
 from efp_hf.page.batch import segment_batch
+from efp_hf.page.markup import measures_html
 from efp_hf.page.photo import SegmentedPhoto, lesion_of, segment_photo, with_shown
-from efp_hf.page.photo_results import draw_view
+from efp_hf.page.photo_results import draw_view, measure_photo
 
 
 @pytest.fixture(scope="module")
@@ -114,6 +115,15 @@ def test_table_of_a_batch_has_the_columns_of_each_label(structures, tmp_path):
         == segment([Image.open(paths[0])], *structures, threshold=0.9)[0]["segmentation"][0].sum()
     )
     assert "not an image" in batch.rows[2]["error"] and len(batch.pictures) == 2
+
+
+def test_measures_are_the_lesions_and_the_number_of_structures(loaded, structures, photo, photo_file):
+    model, processor = loaded
+    alone = measure_photo(segment_photo(photo_file, model, processor), processor)
+    beside = measure_photo(photo, lesion_of(structures[1]))
+    masks = photo.layers.post_process(photo.size)["segmentation"].numpy()
+    assert beside == alone | {"structure_variety": structure_variety(dict(zip(LABELS, masks, strict=True)))}
+    assert f">{beside['structure_variety']} of 5<" in measures_html(beside)
 
 
 def test_maps_of_the_structures_decoder_are_named(photo):
