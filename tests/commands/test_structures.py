@@ -139,7 +139,7 @@ def test_card_has_the_scores_of_each_structure(efp, tmp_path, structure_root, st
     for row in rows_of(tmp_path / "scores" / "structure_scores.csv"):
         value, low, high = (float(row[f"jaccard{end}"]) for end in ("", "_low", "_high"))
         assert f"| {row['structure']}: Jaccard (official) | {value:.3f} | {low:.3f} – {high:.3f} |" in card
-    assert "streaks: whether it is there: AUC" in card and "micro-average: whether" not in card
+    assert "globules: whether it is there: AUC" in card and "micro-average: whether" not in card
     assert "dermoscopy" in card and "lesion 0.5, globules 0.3, " in card and "allow_overlap=True" in card
     again = efp("card", "--checkpoint", structure_checkpoint, "--overwrite")
     assert again.code == 0 and (structure_checkpoint / "README.md").read_text() == card
