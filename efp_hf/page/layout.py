@@ -30,7 +30,7 @@ DOWNLOADS = {  # file → its name on the button and the function that writes it
     "mask": ("mask (PNG)", write_mask_file),
     "overlay": ("overlay (PNG)", write_overlay_file),
     "contour": ("contour (JSON)", write_contour_file),
-    "layers": ("masks of all labels (zip)", write_layers_file),
+    "layers": ("all masks (zip)", write_layers_file),
 }
 
 # Keyword arguments of events

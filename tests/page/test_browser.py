@@ -549,7 +549,7 @@ def test_layers_are_switched_on_and_off(browser, structure_server, width, color_
         rows = page.locator("#view table tbody tr")
         assert rows.count() == len(LABELS)
         numbers = rows.last.inner_text().split()
-        assert numbers[0] == "streaks" and 0 < float(numbers[3]) <= 1 and 0 <= float(numbers[4]) <= 1
+        assert numbers[0] == "streaks" and 0 < float(numbers[1]) <= 1 and 0 <= float(numbers[2]) <= 1
         for name in LABELS[1:]:
             page.get_by_label(name.replace("_", " "), exact=True).uncheck()
         page.wait_for_function("() => document.querySelectorAll('#layers input:checked').length == 1")

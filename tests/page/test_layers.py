@@ -56,7 +56,7 @@ def test_numbers_of_each_label_are_those_of_its_mask(handlers, structures, photo
     photo, _, _, view = handlers["segment_upload"](str(photo_file), 0.5, False)
     result = segment([Image.open(photo_file)], *structures, [photo.preview.size[::-1]])[0]
     for name, mask, probabilities, expected in zip(LABELS, *(result[key] for key in result), strict=True):
-        numbers = (f"{mask.float().mean():.1%}".replace("%", " %"), f"{probabilities.max():.2f}", f"{expected:.2f}")
+        numbers = (f"{probabilities.max():.2f}", f"{expected:.2f}", f"{mask.float().mean():.1%}")
         assert "".join(f'<td class="number">{number}</td>\n' for number in numbers) in view, name
         assert name.replace("_", " ") in view
     assert "rgb(86, 180, 233)" in view and "Expected Jaccard" in view  # of the lesion, as without structures
