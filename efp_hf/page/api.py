@@ -153,7 +153,8 @@ class Endpoints:
             largest_region: keep the lesion's largest region only, its holes filled.
 
         Returns:
-            rows: area, bounding box and mean probability of each photo, or the error.
+            rows: area, bounding box and mean probability of each photo, of several labels the area of each; or the
+                error.
             masks: zip of the masks, PNG, and the rows as CSV.
         """
         batch = segment_batch(files, self.model, self.own_processor, new_answer_folder(), threshold, largest_region)

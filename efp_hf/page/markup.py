@@ -159,7 +159,7 @@ def batch_html(batch: Batch) -> str:
         header = ("file", "width × height", *batch.classes, "note")
         rows = [(row["image"], *class_cells(row, batch.classes)) for row in batch.rows]
         numbers = tuple(range(1, len(batch.classes) + 2))
-        return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "The classes in a photo")
+        return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "What was found in a photo")
     header = ("file", "width × height", "lesion", "mean probability inside", "note")
     rows = [(row["image"], *batch_cells(row)) for row in batch.rows]
     return table_html(caption, header, rows, numbers=(1, 2, 3)) + grid_html(batch.pictures, "The lesion in a photo")

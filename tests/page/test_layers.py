@@ -14,7 +14,7 @@ from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_va
 from efp_hf.page.batch import segment_batch
 from efp_hf.page.markup import measures_html
 from efp_hf.page.photo import SegmentedPhoto, lesion_of, segment_photo, with_shown
-from efp_hf.page.photo_results import draw_view, measure_photo
+from efp_hf.page.photo_results import draw_layers, draw_view, measure_photo
 
 
 @pytest.fixture(scope="module")
@@ -62,14 +62,15 @@ def test_numbers_of_each_label_are_those_of_its_mask(handlers, structures, photo
     assert "rgb(86, 180, 233)" in view and "Expected Jaccard" in view  # of the lesion, as without structures
 
 
-def test_a_layer_that_is_off_is_not_drawn(handlers, structures, photo):
-    processor = lesion_of(structures[1])
+def test_a_layer_that_is_off_is_not_drawn(handlers, photo):
+    before = photo.preview.resize((120, 90))
+    layers = photo.layers.post_process((90, 120))
     colors = dict(zip(LABELS, class_colors(len(LABELS))[1:], strict=True))
 
     def drawn(photo: SegmentedPhoto) -> list[str]:
-        view = draw_view(photo, processor)
-        changed = (np.asarray(view.after) != np.asarray(view.before)).any(-1)
-        return [name for name in LABELS if (np.asarray(view.after)[changed] == colors[name]).all(-1).any()]
+        after = np.asarray(draw_layers(before, layers, photo.layers))
+        changed = (after != np.asarray(before)).any(-1)
+        return [name for name in LABELS if (after[changed] == colors[name]).all(-1).any()]
 
     everything = drawn(photo)
     assert {"lesion", "streaks"} <= set(everything)
