@@ -479,7 +479,7 @@ def test_every_tab_fits_a_phone(browser, server):
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["server", "promptless_server"])
+@pytest.mark.parametrize("which", ["server", "promptless_server", "structure_server"])
 def test_axe_finds_no_violation_on_any_tab(browser, request, find_violations, which, color_scheme):
     with open_page(browser, request.getfixturevalue(which), color_scheme=color_scheme) as page:
         found = {}
@@ -568,7 +568,7 @@ def test_layers_are_switched_on_and_off(browser, structure_server, width, color_
 
 def test_classes_are_shown_in_their_colours(browser, organ_server, tmp_path):
     draw_organs(0)[0].save(tmp_path / "organs.png")
-    with open_page(browser, organ_server, is_ready="#photo input[type=file]") as page:
+    with open_page(browser, organ_server, is_ready="#photo") as page:
         segment(page, tmp_path / "organs.png")
         legend = page.inner_text("#view .efp-legend")
         assert all(f"{name}: " in legend for name in ORGANS)
