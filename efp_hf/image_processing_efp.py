@@ -1,7 +1,7 @@
 """Image and mask to tensors; logits to a mask of the image's own size."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,6 +35,8 @@ NUM_COLOURS = 3
 PIXEL_RANGES = {"rescale_factor": (1e-5, 1), "image_mean": (0, 255), "image_std": (1e-3, 255)}
 MAX_SIDE = 2048  # of what the network is given: 8 times the default, 64 times its memory
 ORIENTATION_TAG = 0x0112  # of EXIF
+# defaults of the pipeline "image-segmentation": of a label's score, of its mask's pixels, and of masks in one another
+PIPELINE_THRESHOLDS = (0.9, 0.5, 0.5)
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 
 
@@ -611,13 +613,56 @@ class EFPImageProcessor(TorchvisionBackend):
 
         Raises:
             ValueError: another number of target sizes than images or of thresholds than labels, a threshold outside
-                (0, 1), a largest region of labels that overlap, or logits that are not finite.
+                (0, 1), a largest region of labels that overlap, or logits that are not finite; labels that overlap
+                for the pipeline's `subtask="semantic"`.
         """
+        if self.labels_overlap and hasattr(outputs, "target_size"):  # which the pipeline writes into them
+            raise ValueError('`subtask` must be left out for labels that overlap, got "semantic".')
         return list(
             self.post_process_one_by_one(
                 outputs, target_sizes, threshold, largest_region, return_probabilities, prompted
             )
         )
+
+    @property
+    def post_process_instance_segmentation(self) -> Callable[..., list[dict]]:
+        """
+        What the pipeline "image-segmentation" calls where it is there: of labels that overlap alone, as one map of
+        numbers cannot hold them, and [`post_process_semantic_segmentation`] for all others. See [`found_labels`].
+        """
+        if not self.labels_overlap:
+            raise AttributeError("`post_process_instance_segmentation` is for labels that overlap.")
+        return self.found_labels
+
+    def found_labels(
+        self,
+        outputs,
+        threshold: float = PIPELINE_THRESHOLDS[0],
+        mask_threshold: float = PIPELINE_THRESHOLDS[1],
+        overlap_mask_area_threshold: float = PIPELINE_THRESHOLDS[2],
+        target_sizes: list[tuple[int, int]] | None = None,
+    ) -> list[dict]:
+        """
+        For each image the labels whose masks are not empty, for the pipeline, which takes `segmentation == id` for a
+        mask: here the `id` of a label is its mask, and `segmentation` true everywhere. `score` is the highest
+        probability. Each label has its own threshold, and no label hides another.
+
+        Raises:
+            ValueError: another of the three thresholds than the pipeline's own.
+        """
+        given = (threshold, mask_threshold, overlap_mask_area_threshold)
+        if given != PIPELINE_THRESHOLDS:
+            raise ValueError(
+                "`threshold`, `mask_threshold` and `overlap_mask_area_threshold` must be left out for labels that "
+                f"overlap, got {given}: each has a threshold of its own. Set `threshold` of the image processor."
+            )
+        found = []
+        for result in self.post_process_one_by_one(outputs, target_sizes, return_probabilities=True):
+            masks, probabilities = result["segmentation"], result["probabilities"]
+            labels = masks.any(-1).any(-1).nonzero().flatten().tolist()
+            infos = [{"id": masks[k], "label_id": k, "score": float(probabilities[k].max())} for k in labels]
+            found.append({"segmentation": torch.ones_like(masks[0]), "segments_info": infos})
+        return found
 
     def post_process_one_by_one(
         self,

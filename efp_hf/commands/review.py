@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 from ..extras import require
-from ..inference.checkpoint import load_checkpoint, weights_digest
-from ..inference.task import check_lesion
+from ..inference.checkpoint import DEFAULT_CHECKPOINT, load_checkpoint, weights_digest
+from ..inference.task import check_lesion, labels_overlap
 from .arguments import (
     InputError,
     add_batch_size_argument,
@@ -55,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
         images = arguments.output / "images"
         if images.exists() and images.samefile(arguments.folder):
             raise InputError(f"{arguments.folder} is of a review itself. Pass the folder of its photos.")
-        model, processor = load_checkpoint(arguments.checkpoint)
+        model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True)
+        if labels_overlap(model.config):
+            raise InputError(
+                f"{arguments.checkpoint} has labels that overlap, and a review is of one. Pass a checkpoint for "
+                f"lesions, as {DEFAULT_CHECKPOINT}."
+            )
         check_lesion(model.config, "A review")
         decisions = Decisions(arguments.output, weights_digest(arguments.checkpoint) or arguments.checkpoint)
         decisions.finish()

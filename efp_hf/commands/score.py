@@ -34,7 +34,6 @@ from .arguments import (
 )
 
 SETTINGS = ("weights", "image_size", "threshold", "largest_region")  # columns of a checkpoint's row
-STRUCTURE_TABLE = "structure_scores.csv"
 PROMPT_TABLES = ("prompts.csv", "number_of_clicks.csv")
 
 
@@ -102,10 +101,11 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         require("train", "this command")
     if arguments.task == "structures":
-        if arguments.prompts or card is not None:
-            raise InputError("`--task structures` must be without --prompts and --card. Leave them out.")
-        return score_structures(arguments)
-    code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
+        if arguments.prompts:
+            raise InputError("`--task structures` must be without --prompts. Leave it out.")
+        code = score_structures(arguments)
+    else:
+        code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
     if card is not None:
         add_card(card, arguments)
     return code
@@ -273,6 +273,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
     from ..image_processing_efp import value_of_each
     from ..inference.task import class_names_of
     from ..lesion.structures import LABELS, STRUCTURES
+    from ..metrics.card import STRUCTURE_SCORES
     from ..metrics.rows import append_row, shorten, split_columns
     from ..metrics.scores import jaccard
     from ..metrics.structures import (
@@ -291,7 +292,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
         "scored": shorten(arguments.checkpoint if arguments.masks is None else str(arguments.masks)),
         **dict.fromkeys(("weights", "image_size", "threshold"), ""),
     }
-    table = arguments.output / STRUCTURE_TABLE
+    table = arguments.output / STRUCTURE_SCORES
     nothing = np.ones((1, len(STRUCTURES), 4), np.int64)
     check_table(table, [*row, *summarize_structures(nothing, num_resamples=1)[0]])
     counts, presences, thresholds = [], [], {}

@@ -104,7 +104,8 @@ def load_checkpoint(
     if overlap and not allow_overlap:
         raise ValueError(
             f"{name}: the labels must exclude each other here, got {', '.join(class_names_of(model.config))}, which "
-            "overlap. `efp predict` and `efp score` take such a checkpoint."
+            "overlap. `efp predict`, `efp app` and `efp export` take such a checkpoint, and `efp score` and `efp "
+            "calibrate` with --task structures."
         )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
     if processor.labels_overlap != overlap:

@@ -21,6 +21,7 @@ from transformers.image_processing_utils import BatchFeature
 from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
+from ..lesion.structures import LABELS, structure_variety
 from ..modeling_efp import EFPForSegmentation
 from .correction import NO_LESION_IN_BOX, Correction
 from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
@@ -274,6 +275,9 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
             row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / of_label.size, 6)}
             row |= {f"{name}_probability": round(float(probabilities.max()), 4)}
             row |= {f"{name}_expected_jaccard": round(expected, 4)}
+        if classes == LABELS:
+            variety = structure_variety(dict(zip(classes, mask, strict=True)))
+            row["structure_variety"] = "" if variety is None else variety
         return {column: row.get(column, "") for column in columns_for(classes, overlap=True)}
     if len(classes) > 1:
         row = {"image": prediction.path.name, "note": prediction.note, "height": mask.shape[0], "width": mask.shape[1]}

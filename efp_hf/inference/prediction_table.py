@@ -12,7 +12,7 @@ from zlib import crc32
 from PIL import Image
 
 from ..data.files import write_atomically
-from ..lesion.structures import LESION, MASK_NAME
+from ..lesion.structures import LABELS, LESION, MASK_NAME
 
 COLUMNS = (
     "image",
@@ -39,12 +39,14 @@ FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginni
 def columns_for(classes: tuple[str, ...] = (), overlap: bool = False) -> tuple[str, ...]:
     """
     The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each; of those that overlap
-    also the highest probability, and the Jaccard that the mask is expected to have.
+    also the highest probability, and the Jaccard that the mask is expected to have. Of `LABELS` there is also
+    [`structure_variety`].
     """
     if len(classes) < 2 and not overlap:
         return COLUMNS
     units = ("pixels", "share", "probability", "expected_jaccard") if overlap else ("pixels", "share")
-    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *LAST_COLUMNS)
+    of_all = ("structure_variety",) if overlap and classes == LABELS else ()
+    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *of_all, *LAST_COLUMNS)
 
 
 def mask_path(output: Path, image: str | Path) -> Path:

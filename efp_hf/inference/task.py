@@ -3,6 +3,7 @@
 from transformers import PreTrainedConfig
 
 from ..configuration_efp import MULTI_LABEL
+from ..lesion.structures import LABELS
 
 
 def is_lesion(config: PreTrainedConfig) -> bool:
@@ -16,6 +17,11 @@ def is_lesion(config: PreTrainedConfig) -> bool:
 def labels_overlap(config: PreTrainedConfig) -> bool:
     """Whether each label has a mask of its own, and none is the background. A network of others has none such."""
     return getattr(config, "problem_type", None) == MULTI_LABEL
+
+
+def has_structures(config: PreTrainedConfig) -> bool:
+    """Whether the labels are the lesion and the structures of ISIC 2018, Task 2, which overlap."""
+    return labels_overlap(config) and class_names_of(config) == LABELS
 
 
 def class_names_of(config: PreTrainedConfig) -> tuple[str, ...]:

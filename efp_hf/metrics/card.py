@@ -8,11 +8,12 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import weights_digest
-from ..inference.task import class_names_of, is_lesion
-from .classes import MEAN
+from ..inference.task import class_names_of, has_structures, is_lesion
+from ..lesion.structures import STRUCTURES
+from .classes import MEAN, MEAN_OF_STRUCTURES, MICRO
 from .rows import read_rows
 
-SCORES, CLASS_SCORES = "scores.csv", "class_scores.csv"  # of `efp score`
+SCORES, CLASS_SCORES, STRUCTURE_SCORES = "scores.csv", "class_scores.csv", "structure_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 # scores of a card, in this order
 LABELS = {
@@ -31,6 +32,12 @@ LABELS = {
     "worst_decile_jaccard": "mean J of the worst tenth",
 }
 CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
+STRUCTURE_LABELS = {
+    "jaccard": "Jaccard (official)",
+    "dice": "Dice (official)",
+    "image_jaccard": "mean J of the images with it",
+    "auc": "whether it is there: AUC",
+}
 TAGS = ["medical", "efp"]
 LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy"]
 LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
@@ -38,13 +45,25 @@ LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody
 
 def scores_for(checkpoint: str | Path) -> str:
     """The name of the table that `efp score` writes for a checkpoint."""
-    return SCORES if is_lesion(EFPConfig.from_pretrained(checkpoint)) else CLASS_SCORES
+    return table_of(EFPConfig.from_pretrained(checkpoint))[0]
+
+
+def table_of(config: EFPConfig) -> tuple[str, dict[str, str], str | None, list[str]]:
+    """
+    The name of the table that `efp score` writes for a model, the scores of a card, and, where there are several rows,
+    the column that names them and these names.
+    """
+    if is_lesion(config):
+        return SCORES, LABELS, None, []
+    if has_structures(config):
+        return STRUCTURE_SCORES, STRUCTURE_LABELS, "structure", [*STRUCTURES, MICRO, MEAN_OF_STRUCTURES]
+    return CLASS_SCORES, CLASS_LABELS, "class", [*class_names_of(config), MEAN]
 
 
 def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> list[dict[str, str]]:
     """
     The newest row of a `scores.csv` about these very weights on a split; of several classes those of each and of their
-    mean, of a `class_scores.csv`.
+    mean, of a `class_scores.csv`; of structures those of a `structure_scores.csv`.
 
     Raises:
         ValueError: there is none, or the file holds no scores.
@@ -55,27 +74,23 @@ def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> li
             f"{checkpoint} must have model.safetensors: the scores of a folder of masks or of an exported model are no "
             "checkpoint's. Pass the checkpoint that was exported."
         )
-    config = EFPConfig.from_pretrained(checkpoint)
-    labels = LABELS if is_lesion(config) else CLASS_LABELS
-    columns = ("data", "split", "weights", *labels, *(() if is_lesion(config) else ("class",)))
+    table, labels, of_one, expected = table_of(EFPConfig.from_pretrained(checkpoint))
+    columns = ("data", "split", "weights", *labels, *((of_one,) if of_one else ()))
     try:
         rows = read_rows(scores)
     except ValueError:
         rows = [{}]
     if any(row.get(column) is None for row in rows for column in columns):
-        raise ValueError(
-            f"{scores} must hold the scores that `efp score` writes, got other columns. "
-            f"Pass its {SCORES if is_lesion(config) else CLASS_SCORES}."
-        )
+        raise ValueError(f"{scores} must hold the scores that `efp score` writes, got other columns. Pass its {table}.")
     rows = [row for row in rows if row["weights"] == digest and row["split"] == split]
     if not rows:
         raise ValueError(
             f"{scores}: no row of the {split} split for {checkpoint} ({digest}). "
             f"Make one: efp score --checkpoint {checkpoint} --split {split} --data …"
         )
-    if not is_lesion(config):
-        rows = rows[-config.num_labels :]
-        expected, found = [*class_names_of(config), MEAN], [row["class"] for row in rows]
+    if of_one:
+        rows = rows[-len(expected) :]
+        found = [row[of_one] for row in rows]
         if found != expected:
             raise ValueError(
                 f"{scores}: the rows must be of {', '.join(expected)}, got {', '.join(found)}. Score anew."
@@ -98,8 +113,8 @@ def is_number(text: str) -> bool:
 
 def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str | None]]:
     """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
-    of_class = row.get("class")
-    labels = CLASS_LABELS if of_class else LABELS
+    of_class = row.get("class") or row.get("structure")
+    labels = STRUCTURE_LABELS if "structure" in row else CLASS_LABELS if of_class else LABELS
     return [
         (
             name,
@@ -123,7 +138,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         license=license,
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        tags=[*(LESION_TAGS if classes == LESION else ()), *TAGS],
+        tags=[*(LESION_TAGS if classes == LESION or has_structures(config) else ()), *TAGS],
         metrics=["jaccard", "dice"],
         model_name=checkpoint.name,
         eval_results=[
@@ -146,6 +161,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         name=checkpoint.name,
         config=config,
         classes=() if classes == LESION else classes,
+        overlap=config.labels_overlap,
         processor=EFPImageProcessor.from_pretrained(checkpoint),
         row=row,
         scores=[score[1:] for score in scores],

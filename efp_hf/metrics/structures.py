@@ -19,13 +19,12 @@ from ..image_processing_efp import EFPImageProcessor, check_sizes
 from ..inference.checkpoint import segment_one_by_one
 from ..lesion.structures import LESION, MASK_NAME, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
-from .classes import class_scores, nan_mean
+from .classes import MEAN_OF_STRUCTURES, MICRO, class_scores, nan_mean
 from .scores import confusion_counts
 
 with needing("train", __name__):
     from datasets import Dataset
 
-MICRO, MEAN = "micro-average", "mean of the structures"
 SCORES = ("jaccard", "dice", "image_jaccard", "auc")  # those with an interval
 THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)  # those that are tried
 COLUMN_OF_LESION = "mask"  # of a dataset
@@ -83,7 +82,8 @@ def summarize_structures(
     seed: int = 0,
 ) -> list[dict[str, float | str]]:
     """
-    A row a structure, one of the micro-average (`MICRO`, the official score) and one of their `MEAN`.
+    A row a structure, one of the micro-average (`MICRO`, the official score) and one of their mean
+    (`MEAN_OF_STRUCTURES`).
 
     Args:
         counts: of [`structure_counts`], stacked, `(num_images, num_structures, 4)`.
@@ -125,7 +125,7 @@ def summarize_structures(
             columns = np.stack([*columns, nan_mean(np.stack(columns[: len(structures)], axis=1), 1)], axis=1)
             values[name] = columns if of_all else np.concatenate([values[name], columns])
 
-    rows = [{"structure": name} for name in (*structures, MICRO, MEAN)]
+    rows = [{"structure": name} for name in (*structures, MICRO, MEAN_OF_STRUCTURES)]
     numbers = [*is_there.sum(0).tolist(), *[int(is_there.any(1).sum())] * 2]
     tails = [(1 - confidence) / 2, (1 + confidence) / 2]
     for number, row in enumerate(rows):

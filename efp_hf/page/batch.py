@@ -11,9 +11,10 @@ from PIL import Image
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.folder import Prediction, predict_files, table_row, write_predictions
 from ..inference.prediction_table import COLUMNS, columns_for, table_text
-from ..inference.task import class_names_of, is_lesion
+from ..inference.task import class_names_of, is_lesion, labels_overlap
 from ..metrics.rows import write_rows
 from ..modeling_efp import EFPForSegmentation
+from .photo import with_lesion_threshold
 from .pictures import draw_thumbnail
 from .uploads import check_photo, collect_files, without_folder
 
@@ -48,8 +49,11 @@ def segment_batch(
     """
     # the same file chosen twice has one path
     uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
-    classes = () if is_lesion(model.config) else class_names_of(model.config)
-    columns = columns_for(classes)
+    classes, overlap = () if is_lesion(model.config) else class_names_of(model.config), labels_overlap(model.config)
+    columns = columns_for(classes, overlap)
+    post_processing = {"threshold": threshold, "largest_region": largest_region}
+    if overlap:
+        post_processing = {"threshold": with_lesion_threshold(processor, threshold)}
     with TemporaryDirectory(dir=folder) as unpacked, TemporaryDirectory(dir=folder) as output:
         files, refused, left_out = collect_files(uploads, Path(unpacked))
         rows, pictures = {path: error_row(path, error, columns) for path, error in refused.items()}, []
@@ -71,10 +75,8 @@ def segment_batch(
                     pictures.append(draw_thumbnail(prediction, classes))
                 progress(done, len(accepted))
 
-        predictions = predict_files(
-            accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
-        )
-        for prediction in write_predictions(watched(predictions), Path(output), classes=classes):
+        predictions = predict_files(accepted, model, processor, batch_size=BATCH_SIZE, **post_processing)
+        for prediction in write_predictions(watched(predictions), Path(output), classes=classes, overlap=overlap):
             error = prediction.error.replace(f"{output}/", "")
             for path in files:
                 error = without_folder(error, path)

@@ -3,9 +3,8 @@ import pytest
 from PIL import Image
 
 from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
+from efp_hf.metrics.classes import MEAN_OF_STRUCTURES, MICRO
 from efp_hf.metrics.structures import (
-    MEAN,
-    MICRO,
     aucs,
     best_thresholds,
     normalized,
@@ -41,7 +40,7 @@ def test_each_image_weighs_as_its_share_and_not_by_its_pixels():
     assert rows["network"]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1))  # of pixels it would be 402 / 406
     assert rows["streaks"]["jaccard"] == 0
     assert rows[MICRO]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1 + 1 / 8))
-    assert rows[MEAN]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1) / 2)
+    assert rows[MEAN_OF_STRUCTURES]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1) / 2)
     assert rows["network"]["dice"] == pytest.approx(2 * (2 / 8 + 1) / (2 * (2 / 8 + 1) + 4 / 8))
 
 
