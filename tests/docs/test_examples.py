@@ -58,7 +58,7 @@ def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
         extras = re.search(r"\[(.+?)\]", words[-1])
         assert set(extras[1].split(",") if extras else ()) <= set(EXTRAS), words
     else:  # what a contributor does: named here, so that a new kind of command is looked at
-        assert program in ("python3", "python", "git", "ruff", "mkdocs", ".ci/run"), words
+        assert program in ("python3", "python", "git", "ruff", "mkdocs", "hf", ".ci/run"), words
 
 
 SYBIL = Sybil([PythonCodeBlockParser(), CodeBlockParser("bash", run_commands), SkipParser()])
