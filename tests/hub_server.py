@@ -51,6 +51,7 @@ class HubServer:
         self.refused_metadata = "refused-by-the-hub"
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Handler,), {"hub": self}))
         self.url = f"http://127.0.0.1:{self.server.server_port}"
+        self.storage = f"http://localhost:{self.server.server_port}"  # another host, as where the Hub keeps large files
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
         return self
 
@@ -165,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
     def large_files(self, name: str) -> None:
         objects = []
         for asked in json.loads(self.content)["objects"]:
-            upload = {"upload": {"href": f"{self.hub.url}/large/{asked['oid']}"}}
+            upload = {"upload": {"href": f"{self.hub.storage}/large/{asked['oid']}"}}
             objects.append({**asked, **({} if asked["oid"] in self.hub.large else {"actions": upload})})
         if self.may_write():
             self.send({"transfer": "basic", "objects": objects})
@@ -224,7 +225,7 @@ class Handler(BaseHTTPRequestHandler):
         if not path.endswith(LARGE_FILES):
             return self.send(files[path], ETag=f'"{oid}"', X_Repo_Commit=identifier)
         linked = {"X_Linked_Etag": f'"{oid}"', "X_Linked_Size": str(len(files[path]))}
-        self.send(b"", 302, Location=f"{self.hub.url}/large/{oid}", X_Repo_Commit=identifier, **linked)
+        self.send(b"", 302, Location=f"{self.hub.storage}/large/{oid}", X_Repo_Commit=identifier, **linked)
 
 
 API = rf"/api/(?P<kind>models|spaces)/{REPOSITORY}"

@@ -17,6 +17,7 @@ from ..inference.checkpoint import TRAINING_IMAGES
 from ..inference.export import CARD, EXPORT_FORMATS
 from .folders import CODE_BLOCK, EVAL_RESULTS, PACKAGE, SPACE_FILES, files_of
 
+TASK = "image-segmentation"
 MAX_BYTES = 10**9  # of a folder: what a Space may hold, and a hundred times a checkpoint
 MODEL_FILES = (CARD, TRAINING_IMAGES, "config.json", "preprocessor_config.json", "model.safetensors")
 EXPORT_SUFFIXES = (".json", ".onnx", ".data", ".xml", ".bin", ".pte")
@@ -25,7 +26,7 @@ PICTURES = (".png", ".jpg", ".jpeg", ".webp", ".gif", ".bmp", ".tif", ".tiff", "
 PICTURE_BYTES = (b"\x89PNG", b"\xff\xd8\xff", b"GIF8", b"BM", b"II*\x00", b"MM\x00*", b"RIFF")
 PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".ckpt", ".joblib", ".npy", ".npz")
 TOKEN = re.compile(r"\bhf_[A-Za-z0-9]{30,}")
-PLACEHOLDER = re.compile(r"(?<![\w./-])(?:org|ORG|OWNER|owner|your-org|username)/[\w.-]+")
+PLACEHOLDER = re.compile(r"(?<![\w./-])(?:org|ORG|OWNER|your-org|username)/[\w.-]+")
 ADDRESS = re.compile(r"https?://\S+")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 COLORS = ("red", "yellow", "green", "blue", "indigo", "purple", "pink", "gray")
@@ -129,7 +130,7 @@ def card_problems(folder: Path, repo: str) -> Iterator[str]:
         yield f"{CARD}: the metadata cannot be read ({short(error)}). Mend the lines between `---`."
         return
     data = card.data
-    for field, value in (("pipeline_tag", "image-segmentation"), ("library_name", "transformers")):
+    for field, value in (("pipeline_tag", TASK), ("library_name", "transformers")):
         if data.get(field) != value:
             yield f"{CARD}: `{field}` must be {value}, got {data.get(field)}. Change it."
     yield from license_problems(data)
@@ -152,7 +153,7 @@ def card_problems(folder: Path, repo: str) -> Iterator[str]:
         yield f"{CARD}: `inference` must be true or false, got {data.get('inference')}. Change it."
     if not any(repo in block for block in CODE_BLOCK.findall(card.text)):
         yield f"{CARD}: no code loads {repo}. The code must name the checkpoint as `model-index` does."
-    yield from text_problems(folder, CARD, card.text)
+    yield from text_problems(folder, CARD, card.text, repo)
 
 
 def license_problems(data) -> Iterator[str]:
@@ -174,13 +175,15 @@ def result_problems(data) -> Iterator[str]:
         value = result.metric_value
         if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
             yield f"{name}: the value must be a number, got {value}. Score again."
-        if result.task_type != data.get("pipeline_tag"):
-            yield f"{name}: the task must be that of `pipeline_tag`, got {result.task_type}. Change it."
+        if result.task_type != TASK:
+            yield f"{name}: the task must be {TASK}, got {result.task_type}. Change it."
 
 
-def text_problems(folder: Path, name: str, text: str) -> Iterator[str]:
+def text_problems(folder: Path, name: str, text: str, repo: str) -> Iterator[str]:
     """Placeholders that were left, and links to files that are not in the folder."""
     for placeholder in sorted(set(PLACEHOLDER.findall(ADDRESS.sub("", text)))):
+        if placeholder.partition("/")[0] == repo.partition("/")[0]:
+            continue
         yield f"{name}: `{placeholder}` stands for a name. Write the name."
     for link in LINK.findall(CODE_BLOCK.sub("", text)):
         target = link.split("#")[0]
@@ -251,7 +254,7 @@ def space_card_problems(folder: Path, repo: str) -> Iterator[str]:
     if data.get("models") != [repo]:
         yield f"{CARD}: `models` must name {repo}, got {data.get('models')}. Change it."
     yield from license_problems(data)
-    yield from text_problems(folder, CARD, card.text)
+    yield from text_problems(folder, CARD, card.text, repo)
 
 
 def short(error: Exception) -> str:

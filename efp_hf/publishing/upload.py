@@ -1,9 +1,8 @@
 """The upload of a checked folder to its repository."""
 
-import os
 from pathlib import Path
 
-from huggingface_hub import HfApi, ModelCard, SpaceCard, get_token
+from huggingface_hub import HfApi, ModelCard, SpaceCard, constants, get_token
 
 from .. import __version__
 from ..inference.checkpoint import TRAINING_IMAGES
@@ -26,7 +25,7 @@ def check_token() -> None:
         raise PermissionError(
             "No token of the Hub was found. Run `hf auth login`, or set the variable HF_TOKEN to one that may write."
         )
-    if os.environ.get("HF_HUB_OFFLINE", "").lower() in ("1", "true", "yes", "on"):
+    if constants.HF_HUB_OFFLINE:
         raise PermissionError("HF_HUB_OFFLINE is set, so that nothing can be uploaded. Unset it.")
 
 

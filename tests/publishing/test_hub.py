@@ -1,4 +1,4 @@
-"""Uploads to a small Hub on this machine and what its users do: each in a process of its own, as HF_ENDPOINT is read once."""
+"""Uploads to a small Hub on this machine, and what its users do: in processes, as HF_ENDPOINT is read on import."""
 
 import json
 import os
@@ -91,6 +91,10 @@ def answer(process):
     return json.loads(process.stdout.splitlines()[-1])
 
 
+def contents(folder) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in files_of(folder)}
+
+
 def test_command_uploads_what_its_dry_run_writes(run, hub, mine, tmp_path):
     command = ("-m", "efp_hf", "publish", "--checkpoint", mine, "--repo", "me/mine")
     dry = run(*command, "--dry-run", tmp_path / "upload", token="")
@@ -166,8 +170,6 @@ def test_second_upload_is_a_commit_of_what_changed_and_users_can_name_either(run
     asked = len(hub.requests)
     assert answer(run("-c", WITH_THE_PACKAGE, image, tmp_path / "again", offline=True)) == own
     assert len(hub.requests) == asked
-    refused = run("-c", WITH_THE_PACKAGE, image, tmp_path / "private", token="", offline=False)
-    assert refused.returncode != 0 or len(hub.requests) > asked
 
 
 def test_space_is_uploaded_and_its_old_modules_go(run, hub, mine, tmp_path):
@@ -179,4 +181,4 @@ def test_space_is_uploaded_and_its_old_modules_go(run, hub, mine, tmp_path):
     assert process.returncode == 0, process.stderr
     (_, first), (_, second) = hub.repositories[SPACE].commits[1:]
     assert "efp_hf/old.py" in first
-    assert second == {name: (tmp_path / "second" / name).read_bytes() for name in files_of(tmp_path / "second")}
+    assert second == contents(tmp_path / "second")
