@@ -150,6 +150,11 @@ def test_no_module_names_a_file_of_before():
     assert {module: names for module, names in found.items() if names} == {}
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "model_card.md"])  # made by scripts/report.py
+def test_no_placeholder_stands_for_an_owner(page):
+    assert re.findall(r"(?<![\w./-])(?:org|ORG|your-org)/[\w-]+", (REPOSITORY / page).read_text()) == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_commands_are_fenced_so_that_they_are_run(page):
     assert re.findall(r"^ {4,}(?:efp|pip|python3?|[A-Z_]+=\S+) .*", (REPOSITORY / page).read_text(), re.MULTILINE) == []

@@ -140,7 +140,7 @@ def with_dependencies(names: set[str]) -> set[str]:
 
 
 def test_requirements_name_all_that_the_space_imports(space):
-    """Or what they bring. What only other commands need is in their extras, and may be missing: they say so themselves."""
+    """Or what they bring. What only other commands need is in their extras, and they say so where it is missing."""
     imported = set()
     for path in space.rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text())):
@@ -153,7 +153,7 @@ def test_requirements_name_all_that_the_space_imports(space):
     lines = (space / "requirements.txt").read_text().splitlines()
     required = with_dependencies(distribution_names(line for line in lines if not line.startswith("#")))
     others = {module for extra, modules in EXTRAS.items() if extra != "app" for module in modules}
-    others |= {"cv2", "pyarrow"}  # of albumentations and datasets
+    others |= {"cv2", "onnx_ir", "pyarrow"}  # what these bring
     found = packages_distributions()
     assert [
         name for name in sorted(imported - others) if not distribution_names(found.get(name, [name])) & required
