@@ -8,10 +8,13 @@ from pathlib import Path
 
 from huggingface_hub import ModelCard, SpaceCard
 
+from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import DEFAULT_CHECKPOINT, TRAINING_IMAGES, find_checkpoint
 from ..inference.export import CARD, EXPORT_FORMATS, export_model, save_for_hub
 from ..inference.runtimes import runtime_of
+from ..inference.task import class_names_of
+from ..metrics.card import LESION
 from ..modeling_efp import EFPForSegmentation
 
 PACKAGE = Path(__file__).parents[1]
@@ -124,9 +127,22 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
     if own_card.is_file():
         text = own_card.read_text(encoding="utf-8")
         write_card(own_card, name_repository(text, name_in_card(text) or name, repo))
+    write_card(folder / CARD, space_card(class_names_of(EFPConfig.from_pretrained(source)), repo))
+
+
+def space_card(classes: tuple[str, ...], repo: str) -> str:
+    """The card of a Space that shows the model `repo`, which finds these classes."""
     card = SpaceCard(name_repository((CLONE / SPACE_CARD).read_text(encoding="utf-8"), DEFAULT_CHECKPOINT, repo))
     card.data.models = [repo]
-    write_card(folder / CARD, str(card))
+    if classes != LESION:
+        card.data.title = "Segmentation with EFP"
+        card.data.short_description = f"Segments images into {len(classes) + 1} labels. Research use."
+        card.data.tags = ["image-segmentation", "mcp-server"]
+        card.text = (
+            f"\n# Segmentation with EFP\n\nFinds {', '.join(classes)} in an image, by the model "
+            f"[{repo}](https://huggingface.co/{repo}).\n**Research use, not a diagnosis.**\n"
+        )
+    return str(card)
 
 
 def copy(source: Path, target: Path) -> None:

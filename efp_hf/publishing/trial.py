@@ -18,7 +18,7 @@ from .folders import CLONE
 
 SEED = 26  # of the drawing that is segmented
 MOST_DIFFERENCE = 0.05  # of an export's probabilities, in the mean: int8 and 16 bits move them a little
-PATIENCE_SECONDS = 180
+PATIENCE_SECONDS = 600
 # the folder, the drawing, "" or the folder of the package
 LOADING = """
 import json, sys

@@ -12,6 +12,7 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from efp_hf.extras import EXTRAS
 from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.publishing.checks import space_problems
 from efp_hf.publishing.folders import files_of, name_repository, write_model_folder, write_space_folder
 
 CODE = ("configuration_efp.py", "image_processing_efp.py", "loss_efp.py", "modeling_efp.py")
@@ -114,6 +115,14 @@ def test_space_shows_the_checkpoint_and_its_card_names_the_model(space):
     text = (space / "README.md").read_text()
     assert yaml.safe_load(text.split("---")[1])["models"] == ["me/mine"]
     assert "--checkpoint me/mine " in text and "efp-isic" not in text.replace("efp_hf", "")
+
+
+def test_space_of_other_classes_says_nothing_of_skin(organs_checkpoint, tmp_path):
+    write_space_folder(organs_checkpoint, tmp_path / "space", "me/organs")
+    text = (tmp_path / "space" / "README.md").read_text()
+    assert "Finds liver, spleen, kidney in an image" in text and "into 4 labels" in text
+    assert not re.search("lesion|skin|derma", text)
+    assert space_problems(tmp_path / "space", "me/organs") == []
 
 
 def test_space_of_the_default_checkpoint_has_the_clones_own_app(tmp_path):

@@ -48,7 +48,7 @@ from efp_hf import EFPForSegmentation
 from efp_hf.__main__ import main
 image, output = sys.argv[1:]
 model = EFPForSegmentation.from_pretrained("me/mine")
-results = pipeline("image-segmentation", model="me/mine")(Image.open(image))
+results = pipeline("image-segmentation", model="me/mine", trust_remote_code=False)(Image.open(image))
 code = main(["predict", image, "--checkpoint", "me/mine", "--output", output])
 print(json.dumps([model.config.temperature, [result["label"] for result in results], code]))
 """
