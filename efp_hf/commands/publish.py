@@ -1,6 +1,6 @@
 """Upload a checkpoint to the Hub, and the web page as a Space.
 
-  efp publish --checkpoint runs/mine --repo me/mine --dry-run upload     writes what would be uploaded
+  efp publish --checkpoint runs/mine --repo me/mine --dry-run upload    writes the folder alone
   efp publish --checkpoint runs/mine --repo me/mine --private
   efp publish --repo me/efp-isic --exports onnx openvino --space me/efp
 
