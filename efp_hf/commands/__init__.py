@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "the challenge's scores of a checkpoint or of a folder of masks",
     "calibrate": "choose a checkpoint's temperature, threshold and input size on validation",
     "export": "a checkpoint for ONNX Runtime, OpenVINO, ExecuTorch or the Hub",
+    "publish": "a checkpoint to the Hub, and the page as a Space",
     "app": "the web page",
     "review": "from a folder of photos to a training set, the most doubtful masks first",
     "card": "a model card from a checkpoint's scores",
