@@ -9,8 +9,8 @@
 
 `robustness`: each change of `efp_hf/study/robustness.py` has one fixed strength, for images of at most 256 pixels, to
 which larger ones are reduced. `trust`: how well the expected Jaccard of a mask predicts the real one, calibration
-errors, and the bins of the reliability diagram (`reliability.csv`). `images`: a row an image in a file of `images/`: its
-pixels and expected Jaccard, the lesion's share, border, regions and contrast, the skin's ITA. `attention`: the area
+errors, and the bins of the reliability diagram (`reliability.csv`). `images`: a row an image in a file of `images/`,
+its pixels and expected Jaccard, the lesion's share, border, regions and contrast, the skin's ITA. `attention`: the area
 under the curve of each M_s for the lesion, J with each M_s at its mean and with equal weights of the pairs. `native`:
 mean J of the images of a folder at native size and of their copies, and what image, truth and rounding make of the
 difference. `runtimes`: J between the masks of both, the largest difference of logits, J with the truth.
