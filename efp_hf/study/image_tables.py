@@ -55,10 +55,11 @@ def group_cells(name: str, images: pd.DataFrame) -> list[str]:
     """Name, number of images, J with its interval, failures."""
     if images.empty:
         return [name, "0", "–", "–"]
-    low, high = bootstrap_interval(images["jaccard"].to_numpy())
-    failures = int((images["jaccard"] < JACCARD_THRESHOLD).sum())
-    interval = f"{images['jaccard'].mean():.3f} [{low:.3f} … {high:.3f}]"
-    return [name, str(len(images)), interval, f"{failures} ({failures / len(images):.0%})"]
+    mean, failures = f"{images['jaccard'].mean():.3f}", int((images["jaccard"] < JACCARD_THRESHOLD).sum())
+    if len(images) > 1:  # of one image an interval would say that nothing is unsure
+        low, high = bootstrap_interval(images["jaccard"].to_numpy())
+        mean += f" [{low:.3f} … {high:.3f}]"
+    return [name, str(len(images)), mean, f"{failures} ({failures / len(images):.0%})"]
 
 
 def distribution_table(images: pd.DataFrame) -> str:
@@ -99,8 +100,8 @@ def failures_sentence(images: pd.DataFrame) -> str:
     counts = ", ".join(f"{count} {what}" for what, count in faults.value_counts().items())
     is_unusual = np.any(list(unusual(images).values()), axis=0)
     return (
-        f"The {failed.sum()} masks that failed: {counts}. An unusual lesion, in a way of the next table, have "
-        f"{(is_unusual & failed).sum()} of them, and {(is_unusual & ~failed).sum()} of the {(~failed).sum()} others."
+        f"The {failed.sum()} masks that failed: {counts}. {(is_unusual & failed).sum()} of them have a lesion "
+        f"that is unusual in a way of the next table; {(is_unusual & ~failed).sum()} of the {(~failed).sum()} others do."
     )
 
 

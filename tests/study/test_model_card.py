@@ -144,8 +144,8 @@ def test_distribution_counts_each_image_once(images):
 def test_groups_and_the_worst_image_say_what_is_unusual(images):
     groups = groups_table(images)
     assert "| all images | 10 | 0.900 [" in groups and "| 1 (10%) |" in groups
-    assert "| lesion among the palest tenth | 1 | 0.000 [0.000 … 0.000] | 1 (100%) |" in groups
-    assert "| lesion leaves the picture | 1 | 1.000 [1.000 … 1.000] | 0 (0%) |" in groups
+    assert "| lesion among the palest tenth | 1 | 0.000 | 1 (100%) |" in groups
+    assert "| lesion leaves the picture | 1 | 1.000 | 0 (0%) |" in groups
     worst = worst_table(images).splitlines()[2]
     assert worst.startswith("| `i0` | 0.00 | 0.90 | 10.0% | misses the lesion | among the smallest tenth;")
     assert (fault(50, 20, 10), fault(50, 10, 20)) == ("too large", "too small")
