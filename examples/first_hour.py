@@ -1,6 +1,6 @@
 """A first hour with the package: a mask, a folder of masks, a corrected mask, a model of your own, its card, a Space.
 
-    pip install "efp_hf-0.2.0-py3-none-any.whl[train,app]"
+    pip install "efp_hf-VERSION-py3-none-any.whl[train,app]"
     python first_hour.py FOLDER                     # new or empty; a few minutes, no network, on drawn images
     python first_hour.py FOLDER --record first_hour.csv    # append the times to a table
 

@@ -99,9 +99,10 @@ def failures_sentence(images: pd.DataFrame) -> str:
     )
     counts = ", ".join(f"{count} {what}" for what, count in faults.value_counts().items())
     is_unusual = np.any(list(unusual(images).values()), axis=0)
+    with_one, others = (is_unusual & failed).sum(), (is_unusual & ~failed).sum()
     return (
-        f"The {failed.sum()} masks that failed: {counts}. {(is_unusual & failed).sum()} of them have a lesion "
-        f"that is unusual in a way of the next table; {(is_unusual & ~failed).sum()} of the {(~failed).sum()} others do."
+        f"The {failed.sum()} masks that failed: {counts}. {with_one} of them have a lesion that is unusual in a way of "
+        f"the next table, as {others} of the {(~failed).sum()} others."
     )
 
 
