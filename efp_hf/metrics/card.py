@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, Undefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
@@ -131,13 +131,14 @@ def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str 
     ]
 
 
-def render(template: Path, metadata: ModelCardData, **values) -> str:
+def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] = Undefined, **values) -> str:
     """
-    A card of a template, which may include those of this folder; all of its `values` must be given.
+    A card of a template, which may include those of this folder. A value that is not given is "", or an error where
+    `undefined` is jinja's `StrictUndefined`.
     """
     environment = Environment(
         loader=FileSystemLoader([template.parent, TEMPLATE.parent]),
-        undefined=StrictUndefined,
+        undefined=undefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
+from jinja2 import StrictUndefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
@@ -172,6 +173,7 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
     return render(
         TEMPLATE,
         metadata(results, checkpoint, runs[0]["encoder"]),
+        undefined=StrictUndefined,
         name=checkpoint.name,
         repo=repo,
         classes=(),
