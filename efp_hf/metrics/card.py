@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from jinja2 import Environment, FileSystemLoader, Undefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
@@ -12,6 +13,7 @@ from ..inference.task import class_names_of, has_structures, is_lesion
 from ..lesion.structures import STRUCTURES
 from .classes import MEAN, MEAN_OF_STRUCTURES, MICRO
 from .rows import read_rows
+from .scores import JACCARD_THRESHOLD
 
 SCORES, CLASS_SCORES, STRUCTURE_SCORES = "scores.csv", "class_scores.csv", "structure_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
@@ -30,6 +32,22 @@ LABELS = {
     "boundary_f1": "boundary F1",
     "failure_rate": "failures: share of images with J < 0.65 (lower is better)",
     "worst_decile_jaccard": "mean J of the worst tenth",
+}
+# what they mean, in a sentence
+DEFINITIONS = {
+    "jaccard": "pixels in both masks over pixels in one or the other; mean of the images",
+    "threshold_jaccard": f"J, but zero where it is below {JACCARD_THRESHOLD}; mean of the images",
+    "dice": "twice the pixels in both masks over the sum of their pixels; mean of the images",
+    "sensitivity": "share of the lesion's pixels that were found; mean of the images",
+    "specificity": "share of the skin's pixels that were left; mean of the images",
+    "accuracy": "share of the pixels that are right; mean of the images",
+    "pooled_iou": "J of the pixels of all images together, so that large lesions weigh more",
+    "pooled_dice": "Dice of the pixels of all images together",
+    "pooled_mean_iou": "mean of the pooled IoU of lesion and of skin; the skin is large and easy",
+    "hd95": "distance to the other outline that 95 % of the points of an outline keep; mean of the images",
+    "boundary_f1": "share of the outlines that lie close to each other; mean of the images",
+    "failure_rate": f"a J below {JACCARD_THRESHOLD}, where the challenge takes a mask for wrong",
+    "worst_decile_jaccard": "of the tenth of the images with the lowest J",
 }
 CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
 STRUCTURE_LABELS = {
@@ -128,6 +146,21 @@ def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str 
     ]
 
 
+def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] = Undefined, **values) -> str:
+    """
+    A card of a template, which may include those of this folder. A value that is not given is "", or an error where
+    `undefined` is jinja's `StrictUndefined`.
+    """
+    environment = Environment(
+        loader=FileSystemLoader([template.parent, TEMPLATE.parent]),
+        undefined=undefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template.name).render(card_data=metadata.to_yaml(), **values)
+
+
 def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
     """The README.md of a checkpoint's folder: metadata, how to use it, and the scores of [`newest_rows`]."""
     row = rows[-1]
@@ -155,9 +188,9 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         ],
     )
     training = checkpoint / "training.csv"
-    card = ModelCard.from_template(
+    text = render(
+        TEMPLATE,
         data,
-        template_path=TEMPLATE,
         name=checkpoint.name,
         config=config,
         classes=() if classes == LESION else classes,
@@ -169,4 +202,4 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         if training.is_file()
         else None,
     )
-    card.save(checkpoint / "README.md")
+    ModelCard(text).save(checkpoint / "README.md")

@@ -1,4 +1,4 @@
-"""What the shipped checkpoint for dermoscopic structures finds of them: a table and a figure of its newest scores."""
+"""What a checkpoint finds of the dermoscopic structures: a table and a figure of its newest scores."""
 
 from pathlib import Path
 
@@ -15,53 +15,60 @@ with needing("bench", __name__):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-SCORES = "structure_scores.csv"
+STRUCTURE_CHECKPOINT = "efp-isic-structures"  # the shipped one
+SCORES = "structure_scores.csv"  # of `efp score --task structures`
 
 
-def newest_scores(results: Path, checkpoint: Path, split: str = "test") -> pd.DataFrame:
-    """
-    The newest rows of these very weights on a split, by structure.
-
-    Raises:
-        FileNotFoundError: there are none.
-    """
+def newest_scores(results: Path, checkpoint: Path) -> pd.DataFrame:
+    """The newest rows of these very weights on the test split, by structure; none where there are none."""
+    if not (checkpoint / "model.safetensors").is_file():
+        return pd.DataFrame()
     rows = read_results(results / SCORES, missing_ok=True)
-    if (checkpoint / "model.safetensors").is_file():
-        rows = find_rows(rows, weights=weights_digest(checkpoint), split=split)
-    if rows.empty:
-        raise FileNotFoundError(
-            f"{results / SCORES}: no row about {checkpoint.name}. Run "
-            f"`efp score --data ISIC_FOLDER --task structures --checkpoint {checkpoint.name}`."
-        )
-    return rows.drop_duplicates("structure", keep="last").set_index("structure")
+    rows = find_rows(rows, split="test", weights=weights_digest(checkpoint))
+    return rows.drop_duplicates("structure", keep="last").set_index("structure") if len(rows) else rows
 
 
-def structure_table(results: Path, checkpoint: Path) -> str:
-    """A line a structure, one of the official micro-average and one of the mean, with 95 % intervals."""
+def structures_block(results: Path, checkpoint: Path) -> str:
+    """A line a structure, one of the official micro-average and one of the mean; "" where nothing is scored."""
     rows = newest_scores(results, checkpoint)
+    if rows.empty:
+        return ""
     lines = []
     for structure in (*STRUCTURES, MICRO, MEAN):
         row = rows.loc[structure]
         official, auc = (
-            f"{row[name]:.3f} [{row[f'{name}_low']:.3f} … {row[f'{name}_high']:.3f}]" if pd.notna(row[name]) else "–"
-            for name in ("jaccard", "auc")
+            with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("jaccard", "auc")
         )
         image_jaccard = f"{row['image_jaccard']:.3f}" if pd.notna(row["image_jaccard"]) else "–"
         name = structure.replace("_", " ")
         lines.append([name, str(row["images_with_it"]), official, f"{row['dice']:.3f}", image_jaccard, auc])
     note = (
         f"`{checkpoint.name}`, {row['images']} images of the test split (seed {row['split_seed']}) of {row['data']}, "
-        f"input {row['image_size']}. Weights `{row['weights']}`, {row['date']}, commit `{row['commit']}`, "
-        f"{row['hardware']}; 10,000 bootstrap resamples over the images."
+        f"ISIC 2018 Task 2; input {row['image_size']}. Weights `{row['weights']}`, {row['date']}, commit "
+        f"`{row['commit']}`, {row['hardware']}; 10,000 bootstrap resamples over the images."
     )
-    header = "structure | images with it | J, official [95 %] | Dice, official | J an image | AUC of presence [95 %]"
-    return f"{to_table(header, lines)}\n\n{note}"
+    header = "structure | images with it | official J [95 %] | official Dice | J an image | present: AUC [95 %]"
+    return f"{note}\n\n{to_table(header, lines)}"
+
+
+def with_interval(value: float, low: float, high: float) -> str:
+    return "–" if pd.isna(value) else f"{value:.3f} [{low:.3f} … {high:.3f}]"
 
 
 @rc_context(STYLE)
 def structure_figure(results: Path, checkpoint: Path) -> Figure:
-    """The official J of each structure beside the share of images that have it, and the AUC of its presence."""
+    """
+    The official J of each structure and the AUC of its presence.
+
+    Raises:
+        FileNotFoundError: the checkpoint has no row.
+    """
     rows = newest_scores(results, checkpoint)
+    if rows.empty:
+        raise FileNotFoundError(
+            f"{results / SCORES}: no row about {checkpoint.name}. Run "
+            f"`efp score --data ISIC_FOLDER --task structures --checkpoint {checkpoint.name}`."
+        )
     shown = [*STRUCTURES, MICRO]
     figure = Figure(figsize=(8, 3.2))
     panels = figure.subplots(1, 2, sharey=True)

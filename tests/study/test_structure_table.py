@@ -6,7 +6,7 @@ from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.lesion.structures import STRUCTURES
 from efp_hf.metrics.rows import append_row
 from efp_hf.metrics.structures import MEAN, MICRO
-from efp_hf.study.structure_table import newest_scores, structure_figure, structure_table
+from efp_hf.study.structure_table import structure_figure, structures_block
 
 
 @pytest.fixture
@@ -26,9 +26,9 @@ def results(tmp_path):
 
 
 def test_newest_rows_of_these_weights_are_shown(results):
-    lines = structure_table(results, results).splitlines()
-    assert lines[2] == "| globules | 1 | 0.300 [0.300 … 0.300] | 0.500 | 0.200 | 0.800 [0.800 … 0.800] |"
-    assert lines[7] == "| micro-average | 6 | 0.350 [0.350 … 0.350] | 0.500 | 0.200 | – |"
+    lines = structures_block(results, results).splitlines()
+    assert lines[4] == "| globules | 1 | 0.300 [0.300 … 0.300] | 0.500 | 0.200 | 0.800 [0.800 … 0.800] |"
+    assert lines[9] == "| micro-average | 6 | 0.350 [0.350 … 0.350] | 0.500 | 0.200 | – |"
     assert len(lines) == 2 + len(STRUCTURES) + 2 + 2
     figure = structure_figure(results, results)
     assert [bar.get_xdata()[0] for bar in figure.axes[0].lines[::3]] == pytest.approx(
@@ -36,7 +36,8 @@ def test_newest_rows_of_these_weights_are_shown(results):
     )
 
 
-def test_weights_that_were_not_scored_are_named(results):
+def test_weights_that_were_not_scored_have_no_table_and_the_figure_names_them(results):
     (results / "model.safetensors").write_bytes(b"others")
+    assert structures_block(results, results) == ""
     with pytest.raises(FileNotFoundError, match=r"no row about .* Run `efp score --data ISIC_FOLDER --task structures"):
-        newest_scores(results, results)
+        structure_figure(results, results)
