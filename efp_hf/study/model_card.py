@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import weights_digest
+from ..inference.checkpoint import SHIPPED, weights_digest
 from ..metrics.card import DEFINITIONS, LABELS, LESION_TAGS, TAGS, render
 from ..metrics.scores import JACCARD_THRESHOLD, bootstrap_interval
 from . import image_tables

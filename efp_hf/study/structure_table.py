@@ -7,7 +7,7 @@ import pandas as pd
 from ..extras import needing
 from ..inference.checkpoint import weights_digest
 from ..lesion.structures import STRUCTURES
-from ..metrics.structures import MEAN, MICRO
+from ..metrics.classes import MEAN_OF_STRUCTURES, MICRO
 from .figures import BLUE, STYLE
 from .tables import find_rows, read_results, to_table
 
@@ -34,7 +34,7 @@ def structures_block(results: Path, checkpoint: Path) -> str:
     if rows.empty:
         return ""
     lines = []
-    for structure in (*STRUCTURES, MICRO, MEAN):
+    for structure in (*STRUCTURES, MICRO, MEAN_OF_STRUCTURES):
         row = rows.loc[structure]
         official, auc = (
             with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("jaccard", "auc")
