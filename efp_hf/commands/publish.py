@@ -91,7 +91,10 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def check_new_folder(folder: Path) -> None:
-    check_output(folder)
+    try:
+        check_output(folder)
+    except InputError as error:
+        raise InputError(str(error).replace("--output", "--dry-run")) from error
     if folder.exists() and any(folder.iterdir()):
         raise InputError(f"{folder} is not empty. Choose another --dry-run.")
 

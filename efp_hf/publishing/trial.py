@@ -50,7 +50,7 @@ image, settings = Image.open(sys.argv[2]), []
 probabilities = []
 for folder in sys.argv[3:]:
     model, processor = load_checkpoint(folder, allow_overlap=True)
-    settings.append(processor.to_dict())
+    settings.append({name: value for name, value in processor.to_dict().items() if name != "auto_map"})
     inputs = processor([image], return_tensors="pt").to(model.device, model.dtype)
     with torch.inference_mode():
         probabilities.append(model(**inputs).logits.float().cpu().softmax(1))
@@ -126,6 +126,7 @@ def start(empty: str, code: str, *arguments: str | Path) -> subprocess.Popen:
         [sys.executable, "-s", "-B", "-P", "-c", code, *map(str, arguments)],
         cwd=empty,
         env=offline(empty),
+        stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

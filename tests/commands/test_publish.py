@@ -16,6 +16,7 @@ from efp_hf.publishing.folders import EVAL_RESULTS
         (("--repo", "me/mine", "--checkpoint", "me/mine"), "me/mine: no such folder. What is published must be on"),
         (("--repo", "me/mine", "--checkpoint", "./none"), "./none: no checkpoint there"),
         (("--repo", "me/mine", "--dry-run", "."), ". is not empty. Choose another --dry-run."),
+        (("--repo", "me/mine", "--dry-run", "something"), "something is a file. Choose another --dry-run."),
         (("--repo", "me/mine", "--dry-run", "new", "--exports", "coreml"), "folders of `efp export`, got coreml"),
     ],
 )
