@@ -172,6 +172,10 @@ def test_exported_folder_gives_the_same_masks(efp, tmp_path, structure_root, tin
             np.asarray(Image.open(folder / path.name)) for folder in (path.parent, tmp_path / "of-exported")
         )
         assert (mine != theirs).mean() < 1e-3
+    models = [load_checkpoint(folder, allow_overlap=True)[0] for folder in ("structures", "exported")]
+    with torch.inference_mode():  # of the very size at which PyTorch leaves out an interpolation
+        mine, theirs = (model(pixel_values=torch.ones(1, 3, 32, 32)).logits for model in models)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
     rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
     for mine, theirs in zip(rows[:7], rows[7:], strict=True):
         assert float(mine["jaccard"]) == pytest.approx(float(theirs["jaccard"]), abs=1e-3)
