@@ -138,8 +138,8 @@ class EFPConfig(PreTrainedConfig):
             learns later, while what it makes of the others stays as it is.
         num_added_levels (`int`, defaults to 0):
             The first of F1..F4 that the added labels have from an encoder of their own, made like the beginning of the
-            other one: fine textures that the other labels did not need. Of the paper's encoder, or of a timm backbone
-            in stages, as EfficientNet's.
+            other one, or like all of it: fine textures that the other labels did not need. Fewer than four: of the
+            paper's encoder, or of a timm backbone in stages, as EfficientNet's.
         shared_size (`int`, defaults to 0):
             Sides at which the encoder that all labels share reads the image, where the added labels have levels of
             their own: these may come from a larger image than the one that the other labels were trained with. A
@@ -271,9 +271,9 @@ class EFPConfig(PreTrainedConfig):
                 f"`num_added_labels` must be fewer than `num_labels`, and 0 where problem_type is not {MULTI_LABEL!r}, "
                 f"got {self.num_added_labels} of {self.num_labels}."
             )
-        if not 0 <= self.num_added_levels <= (NUM_LEVELS - 1 if self.num_added_labels else 0):
+        if not 0 <= self.num_added_levels <= (NUM_LEVELS if self.num_added_labels else 0):
             raise ValueError(
-                f"`num_added_levels` must be from 0 to {NUM_LEVELS - 1}, and 0 without added labels, "
+                f"`num_added_levels` must be from 0 to {NUM_LEVELS}, and 0 without added labels, "
                 f"got {self.num_added_levels}."
             )
         largest = MAX_SIZE if self.num_added_levels else 0

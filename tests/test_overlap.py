@@ -57,7 +57,7 @@ def test_two_labels_that_overlap_are_not_lesion_and_background():
         ({**OVERLAP, "num_added_labels": 3}, "`num_added_labels` must be fewer than `num_labels`.*got 3 of 3"),
         (
             {**OVERLAP, "num_added_levels": 1},
-            "`num_added_levels` must be from 0 to 3, and 0 without .*, got 1",
+            "`num_added_levels` must be from 0 to 4, and 0 without .*, got 1",
         ),
         (
             {**OVERLAP, "shared_size": 64},

@@ -243,7 +243,7 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
     from ..metrics.calibration import JACCARD_TEMPERATURES
     from ..metrics.rows import append_row, checkpoint_columns
     from ..metrics.scores import jaccard
-    from ..metrics.structures import THRESHOLDS, best_thresholds, segment_structures, structure_counts
+    from ..metrics.structures import THRESHOLDS, best_thresholds, pooled_jaccard, segment_structures, structure_counts
     from ..training.fingerprint import chosen_on, read_fingerprint, write_fingerprint
 
     folder = own_checkpoint(arguments.checkpoint)
@@ -267,7 +267,8 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
             probabilities = result["probabilities"].cpu().numpy()[1:]
             counts.append([structure_counts(probabilities > threshold, truths[1:]) for threshold in THRESHOLDS])
             progress.update()
-        thresholds, jaccards = best_thresholds(np.array(counts))
+        thresholds, shares = best_thresholds(np.array(counts))
+        jaccards = pooled_jaccard(shares)
         processor.threshold = [value_of_each("threshold", processor.threshold, len(LABELS))[0], *thresholds]
         expected, real = [], []
         for _, result, truths in segment_structures(validation, model, processor):

@@ -15,7 +15,7 @@ from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rg
 from ..inference.task import class_names_of, is_lesion
 from ..lesion.structures import LABELS, LESION, STRUCTURES
 from ..metrics.scores import jaccard
-from ..metrics.structures import COLUMN_OF_LESION, THRESHOLDS, best_thresholds, normalized, pooled_jaccard
+from ..metrics.structures import COLUMN_OF_LESION, THRESHOLDS, best_thresholds, pooled_jaccard, structure_score
 from ..modeling_efp import EFPForSegmentation
 from .trainer import LesionTrainer, counts_of
 from .transform import LesionTransform, decoded
@@ -144,9 +144,8 @@ class RareStructures(Sampler):
 
 class StructureScore:
     """
-    For `compute_metrics`, from counts at each of `THRESHOLDS`: the official Jaccard of each structure at its best
-    threshold, their mean, the micro-average at the same thresholds, the mean of these two, `structure_score`, and the
-    lesion's J at 0.5.
+    For `compute_metrics`, from counts at each of `THRESHOLDS`: at the thresholds of [`best_thresholds`] the official
+    Jaccard of each structure, their mean, the micro-average and `structure_score`; and the lesion's J at 0.5.
     """
 
     def __init__(self, classes: tuple[str, ...] = LABELS):
@@ -158,15 +157,14 @@ class StructureScore:
             return {}
         counts, self.batches = np.concatenate(self.batches), []  # (num_images, num_thresholds, num_labels, 4)
         of_lesion, of_structures = counts[:, :, 0], counts[:, :, 1:]
-        thresholds, jaccards = best_thresholds(of_structures)
-        numbers = [THRESHOLDS.index(threshold) for threshold in thresholds]
-        sums = normalized(of_structures).sum(0)[numbers, range(len(STRUCTURES))]
+        thresholds, shares = best_thresholds(of_structures)
+        jaccards = pooled_jaccard(shares)
         return {
             "jaccard": float(jaccard(of_lesion[:, THRESHOLDS.index(0.5)]).mean()),
-            "micro_jaccard": float(pooled_jaccard(sums.sum(0))),
-            "mean_jaccard": float(np.mean(jaccards)),
-            "structure_score": float(pooled_jaccard(sums.sum(0)) + np.mean(jaccards)) / 2,
-            **{f"jaccard_{name}": value for name, value in zip(STRUCTURES, jaccards, strict=True)},
+            "micro_jaccard": float(pooled_jaccard(shares.sum(0))),
+            "mean_jaccard": float(jaccards.mean()),
+            "structure_score": structure_score(shares),
+            **{f"jaccard_{name}": float(value) for name, value in zip(STRUCTURES, jaccards, strict=True)},
             **{f"threshold_{name}": value for name, value in zip(STRUCTURES, thresholds, strict=True)},
         }
 

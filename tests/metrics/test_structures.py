@@ -11,6 +11,7 @@ from efp_hf.metrics.structures import (
     pooled_dice,
     pooled_jaccard,
     structure_counts,
+    structure_score,
     summarize_structures,
 )
 
@@ -89,9 +90,15 @@ def test_intervals_hold_the_score_and_narrow_with_more_images():
     assert widths[1] < 0.7 * widths[0]
 
 
-def test_the_best_threshold_of_each_label_is_chosen_alone():
-    counts = np.array([[[[1, 0, 1, 8], [1, 5, 0, 4]], [[2, 0, 0, 8], [1, 6, 0, 3]], [[2, 4, 0, 4], [1, 1, 0, 8]]]])
-    assert best_thresholds(counts, (0.2, 0.5, 0.7)) == ([0.5, 0.7], [1, 0.5])
+def test_a_rare_label_moves_to_the_threshold_where_it_spoils_the_micro_average_less():
+    frequent = [[50, 10, 10, 130], [40, 40, 20, 100]]
+    rare = [[2, 18, 0, 180], [0, 0, 2, 198]]  # alone 0.1 is better than nothing
+    counts = np.array([[[frequent[0], rare[0]], [frequent[0], rare[1]], [frequent[1], rare[1]]]])
+    thresholds, shares = best_thresholds(counts, (0.2, 0.5, 0.7))
+    assert thresholds == [0.2, 0.5]
+    assert shares == pytest.approx(np.array([frequent[0], rare[1]]) / 200)
+    assert structure_score(shares) == pytest.approx((50 / 72 + (50 / 70 + 0) / 2) / 2)
+    assert structure_score(shares) > structure_score(np.array([frequent[0], rare[0]]) / 200)
 
 
 def test_counts_of_another_number_of_structures_are_refused():
