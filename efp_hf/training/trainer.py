@@ -26,7 +26,7 @@ from ..inference.task import class_names_of
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from ..metrics.classes import class_scores, mean_of_classes, nan_mean
-from .checkpoints import damage, keep_whole_best, numbered_checkpoints
+from .checkpoints import damage, is_of_training, keep_whole_best, numbered_checkpoints
 from .fingerprint import write_fingerprint
 from .memory import keep_freed_memory
 from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
@@ -256,8 +256,9 @@ class LesionTrainer(Trainer):
         output, step = Path(self.args.output_dir), self.state.global_step
         checkpoint = output / f"checkpoint-{step}"
         if self.args.should_save:  # an earlier run's: nothing of theirs may complete this one, or be resumed after it
-            for later in [folder for number, folder in numbered_checkpoints(output).items() if number >= step]:
-                shutil.rmtree(later)
+            for number, folder in numbered_checkpoints(output).items():
+                if number >= step and is_of_training(folder):
+                    shutil.rmtree(folder)
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)
