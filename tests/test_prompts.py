@@ -272,8 +272,12 @@ def test_images_with_fewer_points_are_filled_up_and_one_object_may_have_its_leve
         ({"input_points": [["a", "b"]], "input_labels": [1]}, "must be numbers"),
         ({"input_boxes": [[1, 2, 3, 4]] * 2}, "of each image, got 2 for 1"),
         ({"input_boxes": [1, 2, 3]}, r"must be \(left, top, right, bottom\)"),
+        ({"input_points": [[40, 5]], "input_labels": [1]}, r"in the photo of 30×20 pixels, got \(40, 5\)"),
+        ({"input_points": [[5, float("nan")]], "input_labels": [0]}, r"photo of 30×20 pixels, got \(5, nan\)"),
+        ({"input_boxes": [7, 7, 7, 7]}, r"photo of 30×20 pixels, with an area, got \(7, 7, 7, 7\)"),
+        ({"input_boxes": [0, 0, 31, 20]}, r"got \(0, 0, 31, 20\)"),
     ],
 )
 def test_prompts_of_the_processor_that_cannot_be_are_named(prompts, message):
     with pytest.raises(ValueError, match=message):
-        PROCESSOR(Image.new("RGB", (20, 20)), return_tensors="pt", **prompts)
+        PROCESSOR(Image.new("RGB", (30, 20)), return_tensors="pt", **prompts)

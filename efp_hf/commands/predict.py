@@ -44,7 +44,7 @@ from .interruption import interrupted_by_termination
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse takes "-5,20" for an option; a point or box outside of the photo shall be named as one
-    parser._negative_number_matcher = re.compile(r"-[\d.][\d.,e+-]*$")
+    parser._negative_number_matcher = re.compile(r"-([\d.]|inf|nan)[\w.,+-]*$", re.IGNORECASE)
     parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER|GLOB")
     parser.add_argument(
         "--data", metavar="DATASET", help="folder of Parquet or WebDataset shards, or a Hub id: streamed"
@@ -79,7 +79,8 @@ def click(text: str) -> tuple[float, float, int]:
     """Of `--points`: "x,y" or "x,y,1" on the lesion, "x,y,0" on skin, in pixels."""
     numbers = finite_numbers(text)
     if len(numbers) not in (2, 3) or numbers[2:] not in ((), (0,), (1,)):
-        raise argparse.ArgumentTypeError(f"a click is X,Y or X,Y,0 (skin), got {text!r}")
+        hint = "" if re.match(r"[-+.\d]", text) else ". A photo goes before --points"
+        raise argparse.ArgumentTypeError(f"a click is X,Y, or X,Y,0 for background, got {text!r}{hint}")
     return numbers[0], numbers[1], int(numbers[2]) if len(numbers) == 3 else 1
 
 

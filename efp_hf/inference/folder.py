@@ -22,7 +22,7 @@ from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomic
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..modeling_efp import EFPForSegmentation
-from .correction import NO_LESION_IN_BOX, Correction
+from .correction import NO_LESION_IN_BOX, Correction, expected_after
 from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
     COLUMNS,
@@ -253,8 +253,10 @@ def correct_file(
         return Prediction(path, error=f"{path}: {error}")
     prompted = bool(points or box)
     prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
-    if box is not None and prediction.error is None and not prediction.mask.any():
-        prediction.add_note(NO_LESION_IN_BOX)
+    if prediction.error is None:
+        prediction.expected_jaccard = expected_after(prediction.expected_jaccard, prediction.mask, points, box)
+        if box is not None and not prediction.mask.any():
+            prediction.add_note(NO_LESION_IN_BOX)
     return prediction
 
 

@@ -3,6 +3,8 @@
 import math
 from dataclasses import dataclass
 
+from ..inference.correction import check_prompts
+
 MAX_POINTS = 20  # each holds the logits of the step before it in memory
 KINDS = ("skin", "lesion")  # by label
 
@@ -72,21 +74,12 @@ class Marks:
             ValueError: too many points, one outside the photo of this (height, width), a label that is not 0 or 1, a
                 box outside of it or without area.
         """
-        height, width = size
         if len(self.points) > MAX_POINTS:
             raise ValueError(f"There must be at most {MAX_POINTS} points, got {len(self.points)}. Take some away.")
-        for x, y, label in self.points:
+        for *_, label in self.points:
             if label not in (0, 1):
                 raise ValueError(f"`labels` must be 1 (lesion) or 0 (skin), got {label}.")
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise ValueError(f"`points` must lie in the photo of {width}×{height} pixels, got ({x:g}, {y:g}).")
-        if self.box is not None:
-            left, top, right, bottom = self.box
-            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-                raise ValueError(
-                    f"`box` must be (left, top, right, bottom) in the photo of {width}×{height} pixels, with an area, "
-                    f"got ({left:g}, {top:g}, {right:g}, {bottom:g})."
-                )
+        check_prompts(self.points, self.box, size)
 
 
 def read_marks(points, labels, box) -> Marks:

@@ -11,7 +11,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import REPAIRED, read_image
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.correction import Correction
+from ..inference.correction import Correction, expected_after
 from ..inference.folder import read_for_model
 from ..inference.task import class_names_of, is_lesion
 from ..modeling_efp import EFPForSegmentation
@@ -129,11 +129,15 @@ def post_process(
     logits, marks = photo.logits, photo.marks
     if marks.box is not None:
         logits = photo.correction.fill(logits, marks.points, marks.box, threshold)
-    return processor.post_process_semantic_segmentation(
+    (result,) = processor.post_process_semantic_segmentation(
         SimpleNamespace(logits=logits),
         target_sizes=[photo.size if size is None else size],
         threshold=threshold,
         largest_region=False if marks.points else largest_region,
         return_probabilities=True,
         prompted=bool(marks),
-    )[0]
+    )
+    if marks:
+        expected = expected_after(result["expected_jaccard"], result["segmentation"], marks.points, marks.box)
+        result["expected_jaccard"] = expected
+    return result
