@@ -234,14 +234,21 @@ class LesionTrainer(Trainer):
     def check_labels(cls, model: PreTrainedModel, data: DatasetDict | IterableDatasetDict) -> None:
         """
         Raises:
-            ValueError: a model with labels for other classes than the data's.
+            ValueError: a model with labels for other classes than the data's, or a class that no mask holds.
         """
         classes, own = class_names(data), class_names_of(model.config)
         if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
             raise ValueError(
-                f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one lesion'}, got "
+                f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one class'}, got "
                 f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
             )
+        if len(classes) > 1 and isinstance(data, DatasetDict):
+            held = {label for rows in data.values() for labels in rows["classes"] for label in labels}
+            absent = [name for label, name in enumerate(classes, start=1) if label not in held]
+            if absent:
+                raise ValueError(
+                    f"No mask holds {', '.join(absent)}. Take the name out of the classes, and number the others anew."
+                )
 
     def finish(self, scores: dict[str, float]) -> None:
         """What the scores of the trained model choose of its processor. Of a lesion `efp calibrate` does it."""

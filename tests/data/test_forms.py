@@ -290,6 +290,38 @@ def no_form(root: Path, pairs):
     write(root, pairs, "photos/{}.png", "lesions/{}.png")
 
 
+def other_name_of_the_masks(root: Path, pairs):
+    write(root, pairs, mask="labels/{}.png")
+
+
+def folders_of_splits(root: Path, pairs):
+    for split in ("train", "val"):
+        write(root, pairs, f"images/{split}/{{}}.png", f"masks/{split}/{{}}.png")
+
+
+def deeper_folders(root: Path, pairs):
+    for split in ("train", "test"):
+        write(root, pairs, f"{split}/images/{{}}.png", f"{split}/masks/{{}}.png")
+
+
+def labelme(root: Path, pairs):
+    root.mkdir()
+    pairs["mole_0"][0].save(root / "mole_0.jpg")
+    (root / "mole_0.json").write_text(json.dumps({"shapes": [], "imagePath": "mole_0.jpg"}))
+
+
+def volumes(root: Path, pairs):
+    root.mkdir()
+    for name in ("mole_0", "mole_0_mask"):
+        (root / f"{name}.nii.gz").write_bytes(b"")
+
+
+def table_of_other_columns(root: Path, pairs):
+    write(root, pairs, "a/{}.png", "b/{}.png")
+    pairs["mole_0"][0].save(root / "cover.png")
+    write_table(root / "pairs.csv", [{"photo": "a/mole_0.png", "label": "b/mole_0.png"}])
+
+
 def images_alone(root: Path, pairs):
     write(root, pairs, "{}.png", "../elsewhere/{}.png")
 
@@ -408,7 +440,14 @@ def no_height(content):
 
 
 FAULTS = {
-    no_form: "no form of images and masks, got lesions, photos",
+    no_form: r"no form .*, got lesions, photos. If lesions/ \(mole_0.png, …\) and photos/ \(mole_0.png, …\) are photos and "
+    "masks, call these folders images/ and masks/. The mask of mole_0 would be mole_0.png, ",
+    other_name_of_the_masks: "masks: no such folder.* the masks of images. If labels/ does, call it masks/",
+    folders_of_splits: r"images: no image in the folder .*, got train/, val/. .* in a CSV of image, mask and split",
+    deeper_folders: r"Images are in test/images/ \(mole_0.png, …\), test/masks/ .* list the pairs in a CSV",
+    labelme: r"JSON files are not COCO: mole_0.json. Export them as COCO, of LabelMe with its labelme2coco.py",
+    volumes: r"volumes are not read: mole_0.nii.gz, mole_0_mask.nii.gz. Save each slice as an 8-bit PNG in images/",
+    table_of_other_columns: r"must have the columns image and mask, got pairs.csv \(photo, label\). Rename them",
     images_alone: "10 images have no mask in .*The mask of mole_0 would be mole_0_segmentation.png, .*mask_mole_0.png",
     other_names: "would be mole_0.png, mole_0_segmentation.png, .* and there is mole_0-lesion.png, mole_1-lesion.png",
     mask_of_two: "mole_0_mask.png may be the mask of mole_0_mask or of mole_0. Rename it",
@@ -426,7 +465,7 @@ FAULTS = {
     two_points: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     code_of_another_size: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     not_annotated: "1 images have no annotation: mole_2.png",
-    unknown_file: "1 images have no file: other/mole_2.png",
+    unknown_file: "1 images have no file: other/mole_2.png, and there is mole_0.png, mole_1.png, mole_2.png",
     annotation_of_no_image: "annotations are of images that are not in it: 2",
     other_size: "mole_2: image is 32×40, mask 33×40",
     no_height: "the file is damaged .*height.*Export it again",
