@@ -293,7 +293,7 @@ def scaled_prompts(
                 )
             if not np.isin(values, (0, 1, PADDING)).all():
                 wrong = values[~np.isin(values, (0, 1, PADDING))][0]
-                raise ValueError(f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), got {wrong}.")
+                raise ValueError(f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), got {wrong}.")
             given = values != PADDING
             inside = ((clicks >= 0) & (clicks <= size)).all(-1)  # NaN is nowhere
             if (given & ~inside).any():

@@ -1,4 +1,4 @@
-"""Segment the lesions, or the classes of a checkpoint, in image files.
+"""Segment the lesions, or what else a checkpoint finds, in image files.
 
   efp predict photo.jpg
   efp predict FOLDER 'more/*.png' --output masks --overlays
@@ -54,9 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
     parser.add_argument("--bf16", action="store_true", help="OpenVINO: compute in bfloat16, on processors that can")
-    parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
+    parser.add_argument("--overlays", action="store_true", help="also write the images with the outline of what is found")
     parser.add_argument(
-        "--threshold", metavar="P", type=float, help="lesion above this probability (default: the checkpoint's)"
+        "--threshold", metavar="P", type=float, help="in the mask above this probability (default: the checkpoint's)"
     )
     parser.add_argument(
         "--largest-region",
@@ -64,10 +64,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     parser.add_argument(
-        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo: its lesion, or skin (0)"
+        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo, before them: what is to be found, or background (0)"
     )
     parser.add_argument(
-        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom of its lesion"
+        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom around what is to be found"
     )
     add_batch_size_argument(parser)
     filled = parser.add_mutually_exclusive_group()

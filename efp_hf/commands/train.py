@@ -254,7 +254,7 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
         model = without_prompt_encoder(model)
     if arguments.checkpoint and has_new_head(model, classes) and is_told:
         print(
-            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one lesion'}: "
+            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one class'}: "
             "its encoder and pyramid are kept, its head starts anew."
         )
     elif arguments.checkpoint and classes and own != classes and is_told:

@@ -17,7 +17,7 @@ THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 # exact boxes 0.05 and 0 would bring 0.002 more. With `efp-isic`, by hand.
 AWAY = 0.1  # intersection over union with the box that a threshold must gain for each 1 that it is away
 GROWTH = 0.1  # of a box's sides, by which a mask may reach beyond them
-NO_LESION_IN_BOX = "no lesion found in the box"  # a note on an empty mask
+NOTHING_IN_BOX = "no {} found in the box"  # a note on an empty mask, with the name of the class
 SKIN = -20.0  # logit that no threshold above 1e-8 takes for lesion
 
 

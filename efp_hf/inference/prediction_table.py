@@ -38,11 +38,14 @@ FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginni
 
 def columns_for(classes: tuple[str, ...] = (), overlap: bool = False) -> tuple[str, ...]:
     """
-    The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each; of those that overlap
-    also the highest probability, and the Jaccard that the mask is expected to have.
+    The columns of a table: `COLUMNS`, with the name of another class than the lesion; or with several classes the
+    pixels and the share of each; of those that overlap also the highest probability, and the Jaccard that the mask is
+    expected to have.
     """
     if len(classes) < 2 and not overlap:
-        return COLUMNS
+        (name,) = classes or (LESION,)
+        of_class = {f"{LESION}_{unit}": f"{name}_{unit}" for unit in ("pixels", "share")}
+        return tuple(of_class.get(column, column) for column in COLUMNS)
     units = ("pixels", "share", "probability", "expected_jaccard") if overlap else ("pixels", "share")
     return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *LAST_COLUMNS)
 

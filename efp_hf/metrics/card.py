@@ -22,8 +22,8 @@ LABELS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "accuracy": "pixel accuracy",
-    "pooled_iou": "lesion IoU, pooled over all pixels",
-    "pooled_dice": "lesion Dice, pooled over all pixels",
+    "pooled_iou": "{} IoU, pooled over all pixels",
+    "pooled_dice": "{} Dice, pooled over all pixels",
     "pooled_mean_iou": "mean IoU of the two classes, pooled",
     "hd95": "HD95, share of the image's diagonal (lower is better)",
     "boundary_f1": "boundary F1",
@@ -31,8 +31,8 @@ LABELS = {
     "worst_decile_jaccard": "mean J of the worst tenth",
 }
 CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
-TAGS = ["medical", "efp"]
-LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy"]
+TAGS = ["efp"]
+LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy", "medical"]
 LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
 
 
@@ -96,14 +96,14 @@ def is_number(text: str) -> bool:
         return False
 
 
-def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str | None]]:
-    """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
+def scores_of(row: dict[str, str], name_of_class: str = LESION[0]) -> list[tuple[str, str, str, str | None, str | None]]:
+    """Metric, its name in the card (with that of the one class), value, and the ends of its interval, of all that a row has."""
     of_class = row.get("class")
     labels = CLASS_LABELS if of_class else LABELS
     return [
         (
             name,
-            f"{of_class}: {label}" if of_class else label,
+            f"{of_class}: {label}" if of_class else label.format(name_of_class),
             row[name],
             row.get(f"{name}_low"),
             row.get(f"{name}_high"),
@@ -118,7 +118,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
     row = rows[-1]
     config = EFPConfig.from_pretrained(checkpoint)
     classes = class_names_of(config)
-    scores = [score for row in rows for score in scores_of(row)]
+    scores = [score for row in rows for score in scores_of(row, classes[0])]
     data = ModelCardData(
         license=license,
         library_name="transformers",

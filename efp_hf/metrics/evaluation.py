@@ -107,7 +107,7 @@ def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> Non
     classes, own = class_names(dataset), class_names_of(model.config)
     if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
         raise ValueError(
-            f"{name} must segment the classes of the data, {', '.join(classes) or 'one lesion'}, "
+            f"{name} must segment the classes of the data, {', '.join(classes) or 'one class'}, "
             f"got {', '.join(own)}. Train it on such data, or pass another --checkpoint."
         )
 

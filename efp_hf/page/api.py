@@ -2,7 +2,7 @@
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import is_lesion
+from ..inference.task import is_lesion, shows_lesions
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .correction import correct_photo
@@ -159,8 +159,10 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
         (endpoints.segment_many, [files, *settings], [data, file], many_photos),
     )
     of_lesion = is_lesion(endpoints.model.config)
-    of_lesions_alone = (endpoints.measure, endpoints.trust, endpoints.compare)
+    of_one_class = (endpoints.trust, endpoints.compare)
     for function, inputs, outputs, limits in endpoints_of_all:
-        if function in of_lesions_alone and not of_lesion:
+        if function in of_one_class and not of_lesion:
+            continue
+        if function == endpoints.measure and not shows_lesions(endpoints.model.config):
             continue
         trigger.click(function, inputs, outputs, api_name=function.__name__, **limits)

@@ -14,6 +14,7 @@ from ..image_processing_efp import EFPImageProcessor
 from ..inference.correction import Correction, expected_after
 from ..inference.folder import read_for_model
 from ..inference.task import class_names_of, is_lesion
+from ..lesion.structures import LESION
 from ..modeling_efp import EFPForSegmentation
 from .marks import Marks
 from .uploads import check_photo, without_folder
@@ -43,6 +44,7 @@ class SegmentedPhoto:
     maps: dict[str, np.ndarray]
     note: str = ""
     classes: tuple[str, ...] = ()
+    name: str = LESION  # of the one class, where there are not several
     correction: Correction | None = None
     marks: Marks = field(default_factory=Marks)
     past: tuple[Marks, ...] = ()
@@ -81,6 +83,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
         note=image.info.get(REPAIRED, ""),
         classes=() if is_lesion(model.config) else class_names_of(model.config),
+        name=class_names_of(model.config)[0],
         correction=correction,
     )
 

@@ -120,9 +120,9 @@ def test_score_of_other_classes_is_refused(efp, organs_root, synthetic_root, tin
     ran = efp("score", "--data", organs_root, "--checkpoint", tiny_checkpoint)
     assert ran.code == 2 and "must segment the classes of the data, liver, spleen, kidney, got lesion." in ran.err
     ran = efp("score", "--data", synthetic_root, "--checkpoint", "mine")
-    assert ran.code == 2 and "mine must segment the classes of the data, one lesion, got liver" in ran.err
+    assert ran.code == 2 and "mine must segment the classes of the data, one class, got liver" in ran.err
     ran = efp("calibrate", "--data", synthetic_root, "--checkpoint", "mine")
-    assert ran.code == 2 and "mine must segment the classes of the data, one lesion, got liver" in ran.err
+    assert ran.code == 2 and "mine must segment the classes of the data, one class, got liver" in ran.err
 
 
 def test_predict_writes_labels_in_colours_and_their_areas(efp, tmp_path, organs_root, mine, rows_of):

@@ -190,7 +190,7 @@ def test_one_named_class_is_a_mask_of_0_and_255(tmp_path):
 
 def test_numbers_without_names_are_refused_and_the_way_is_named(tmp_path):
     (write(tmp_path) / "classes.txt").unlink()
-    with pytest.raises(ValueError, match=r"must hold 0 \(skin\) and 255 .*or name several classes in classes.txt"):
+    with pytest.raises(ValueError, match=r"must hold 0 \(background\) and 255 .*or name several classes in classes.txt"):
         load_lesions(tmp_path)
 
 

@@ -205,7 +205,7 @@ def test_dataset_without_a_train_split_is_refused(pairs):
 @pytest.mark.parametrize("max_side", [512, None])
 def test_row_of_a_dataset_that_cannot_be_used_is_named(pairs, max_side):
     rows = rows_of(pairs, lambda mask: grey(mask, 2 if mask.sum() == pairs["mole_4"][1].sum() else 255))
-    with pytest.raises(ValueError, match=r"mole_4: a mask must hold 0 \(skin\) and 255 \(lesion\), got 2"):
+    with pytest.raises(ValueError, match=r"mole_4: a mask must hold 0 \(background\) and 255 \(foreground\), got 2"):
         load_lesions(rows, max_side=max_side)
 
 
@@ -453,7 +453,7 @@ FAULTS = {
     mask_of_two: "mole_0_mask.png may be the mask of mole_0_mask or of mole_0. Rename it",
     mask_beside_of_no_image: "1 files are named as masks of no image: mole_3_mask.png",
     image_beside_without_mask: "1 images have no mask in .*: mole_3",
-    strange_palette: r"10 of 10 pairs cannot be used: .* a mask must hold 0 \(skin\) and 255 \(lesion\), got ",
+    strange_palette: r"10 of 10 pairs cannot be used: .* a mask must hold 0 \(background\) and 255 \(foreground\), got ",
     labels_of_two_classes: r"10 of 10 pairs cannot be used: .*got 2",
     row_without_mask: "9 rows have no image or no mask: mole_1.png, ",
     table_of_a_missing_file: "mole_2_lesion.png: no such file",

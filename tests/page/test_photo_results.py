@@ -135,7 +135,7 @@ def test_truth_of_another_size_is_refused(tmp_path, loaded):
 def test_truth_that_is_a_photo_is_refused(tmp_path, loaded):
     _, processor = loaded
     Image.new("RGB", (8, 8), (10, 20, 30)).save(tmp_path / "truth.png")
-    with pytest.raises(ValueError, match=r"^truth.png: a mask must hold 0 \(skin\) and 255"):
+    with pytest.raises(ValueError, match=r"^truth.png: a mask must hold 0 \(background\) and 255"):
         compare_photo(square_photo(tmp_path), processor, tmp_path / "truth.png")
 
 
