@@ -293,7 +293,9 @@ def scaled_prompts(
                 )
             if not np.isin(values, (0, 1, PADDING)).all():
                 wrong = values[~np.isin(values, (0, 1, PADDING))][0]
-                raise ValueError(f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), got {wrong}.")
+                raise ValueError(
+                    f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), got {wrong}."
+                )
             given = values != PADDING
             inside = ((clicks >= 0) & (clicks <= size)).all(-1)  # NaN is nowhere
             if (given & ~inside).any():
@@ -518,8 +520,8 @@ class EFPImageProcessor(TorchvisionBackend):
             -10, and with boxes `input_boxes` `(batch_size, 4)`, all in pixels of `pixel_values`.
 
         Raises:
-            ValueError: clicks without labels, prompts for another number of images or not nested as above, or outside of
-                their image; masks of another number or size than the images, floats in [0, 1] that would be scaled
+            ValueError: clicks without labels, prompts for another number of images, not nested as above, or outside
+                of their image; masks of another number or size than the images, floats in [0, 1] that would be scaled
                 twice, integers outside 0..255, or `do_reduce_labels`.
         """
         if kwargs.pop("do_reduce_labels", False):

@@ -174,7 +174,10 @@ def test_a_box_may_end_at_the_border():
     ("prompts", "message"),
     [
         ({"input_points": POINTS}, "must come together"),
-        ({"input_points": POINTS, "input_labels": LABELS + 1}, r"1 \(foreground\), 0 \(background\) or -10 \(no point\), got 2"),
+        (
+            {"input_points": POINTS, "input_labels": LABELS + 1},
+            r"1 \(foreground\), 0 \(background\) or -10 \(no point\), got 2",
+        ),
         ({"input_points": POINTS, "input_labels": LABELS == 1}, r"a type that holds -10 \(no point\), got torch.bool"),
         ({"input_points": 3 * POINTS, "input_labels": LABELS}, r"in the image of 64×64 pixels, got \(150.0, 90.0\)"),
         ({"input_points": POINTS[:1], "input_labels": LABELS[:1]}, r"\(2, any, 2\) for 2 images, got \(1, 2, 2\)"),

@@ -54,7 +54,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
     parser.add_argument("--bf16", action="store_true", help="OpenVINO: compute in bfloat16, on processors that can")
-    parser.add_argument("--overlays", action="store_true", help="also write the images with the outline of what is found")
+    parser.add_argument(
+        "--overlays", action="store_true", help="also write the images with the outline of what is found"
+    )
     parser.add_argument(
         "--threshold", metavar="P", type=float, help="in the mask above this probability (default: the checkpoint's)"
     )
@@ -64,7 +66,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     parser.add_argument(
-        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo, before them: what is to be found, or background (0)"
+        "--points",
+        metavar="X,Y[,0]",
+        nargs="+",
+        type=click,
+        default=(),
+        help="of one photo, before them: what is to be found, or background (0)",
     )
     parser.add_argument(
         "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom around what is to be found"

@@ -259,7 +259,9 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
         )
     elif arguments.checkpoint and classes and own != classes and is_told:
         called = "label" if len(own) == 1 else "labels"
-        print(f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}.")
+        print(
+            f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}."
+        )
     return with_classes(model, classes)
 
 
@@ -370,7 +372,10 @@ def run(arguments: argparse.Namespace) -> int:
         known = class_names(data) in ((), class_names_of(model.config)) and not new_head
         choose_rates(arguments, training_arguments, fine_tuning and known)
         if not for_structures:
+            before = class_names_of(model.config)
             model = model_for(class_names(data), model, arguments, is_told=training_arguments.process_index == 0)
+            if processor.largest_region and class_names_of(model.config) != before:
+                processor.largest_region = False  # a lesion is one region, but what else there is?
         if resume is not None:
             check_network(resume, model)
     model.to(memory_format=torch.channels_last)

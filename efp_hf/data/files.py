@@ -217,7 +217,8 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     if strange.size:
         raise ValueError(
             f"{name}: a mask must hold 0 (background) and 255 (foreground), got {strange.flat[0]}. "
-            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt (of a dataset in the column `classes`)."
+            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt; of a dataset in the "
+            "column `classes`."
         )
     return lesion
 

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 from ..extras import needing
 from .coco import coco_files, find_coco
-from .folders import FOLDERS, OWN_FOLDERS, find_folders, find_pairs_of_folders
 from .files import is_image_file
+from .folders import FOLDERS, OWN_FOLDERS, find_folders, find_pairs_of_folders
 from .found import Found
 from .hub import holds_shards, load_splits
 from .names import has_side_by_side, listed, mask_names, match_side_by_side
@@ -135,9 +135,8 @@ def way_of(root: Path) -> str:
         return f"A CSV of paths must have the columns image and mask, got {listed(tables, 3)}. Rename them."
     listings = [path for path in paths if path.suffix == ".json"]
     if listings:
-        return (
-            f"Its JSON files are not COCO: {listed([path.name for path in listings], 3)}. Export them as COCO"
-            + (", of LabelMe with its labelme2coco.py." if is_labelme(listings[0]) else ".")
+        return f"Its JSON files are not COCO: {listed([path.name for path in listings], 3)}. Export them as COCO" + (
+            ", of LabelMe with its labelme2coco.py." if is_labelme(listings[0]) else "."
         )
     if len(folders) > 1:
         return (

@@ -73,9 +73,7 @@ def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tupl
     return numbers, values
 
 
-def palette_colors(
-    path: str | Path, labels: np.ndarray, num_classes: int, content: bytes | None = None
-) -> list[str]:
+def palette_colors(path: str | Path, labels: np.ndarray, num_classes: int, content: bytes | None = None) -> list[str]:
     """
     Of each class the colour that the palette of a mask file gives it, #rrggbb; "" of those that the mask does not hold,
     and of a file without a palette. `content` as in `open_image`.

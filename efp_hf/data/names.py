@@ -31,9 +31,9 @@ def match_folders(image_folder: Path, mask_folder: Path) -> Matched:
     """
     images, masks = files_by_stem(image_folder), files_by_stem(mask_folder)
     if not images:
-        there = sorted(path.name + "/" * path.is_dir() for path in image_folder.iterdir())
+        there = listed(sorted(path.name + "/" * path.is_dir() for path in image_folder.iterdir()), 3) or "nothing"
         raise FileNotFoundError(
-            f"{image_folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}), got {listed(there, 3) or 'nothing'}. "
+            f"{image_folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}), got {there}. "
             "Put them there as PNG or JPEG, or list those of other folders in a CSV of image, mask and split."
         )
     found, strays = match(images, masks, MASK_NAMES, mask_folder)

@@ -92,7 +92,7 @@ def check_points(points) -> None:
     for point in points:
         if not are_numbers(point, 3) or point[2] not in (0, 1):
             raise ValueError(
-                "`points` must be of (x, y, label) in pixels of the photo, with label 1 (foreground) or 0 (background), "
+                "`points` must be of (x, y, label) in pixels of the photo, label 1 (foreground) or 0 (background), "
                 f"got {point!r:.80}."
             )
 

@@ -30,8 +30,8 @@ def lesion_polygons(mask: np.ndarray) -> tuple[list[list[float]], list[list[floa
 
 def coco_contour(mask: np.ndarray, file_name: str, name: str = LESION) -> dict:
     """
-    A COCO data set of one image, of the class `name`; where there is none of it there is no annotation. `area` counts the mask's pixels. COCO has no
-    holes in polygons: they are named beside, in `holes`, and are not part of `area`.
+    A COCO data set of one image, of the class `name`; where there is none of it there is no annotation. `area` counts
+    the mask's pixels. COCO has no holes in polygons: they are named beside, in `holes`, and are not part of `area`.
     """
     annotations = []
     if mask.any():

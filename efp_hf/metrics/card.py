@@ -3,11 +3,16 @@
 import math
 from pathlib import Path
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from PIL import Image, ImageDraw
+from PIL.PngImagePlugin import PngInfo
 
 from ..configuration_efp import EFPConfig
+from ..data.files import write_atomically
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import weights_digest
+from ..inference.checkpoint import FIGURE, weights_digest
+from ..inference.drawing import add_legend, draw_agreement, resize_mask, tint_classes
 from ..inference.task import class_names_of, is_lesion
 from .classes import MEAN
 from .rows import read_rows
@@ -34,6 +39,60 @@ CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, po
 TAGS = ["efp"]
 LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy", "medical"]
 LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
+SHOWN = 4  # of the best masks in the figure, and as many of the worst
+TILE = 240  # pixels
+
+
+class Extremes:
+    """The masks of a split with the lowest and the highest J, in this order; those between are let go as they come."""
+
+    def __init__(self):
+        self.found: list[tuple[float, int, np.ndarray, np.ndarray]] = []  # J, row of the split, mask, truth
+
+    def add(self, jaccard: float, row: int, mask: np.ndarray, truth: np.ndarray) -> None:
+        self.found.append((jaccard, row, mask, truth))
+        self.found.sort(key=lambda found: found[:2])
+        if len(self.found) > 2 * SHOWN:
+            del self.found[SHOWN]
+
+
+def draw_extremes(extremes: Extremes, dataset, classes: tuple[str, ...]) -> Image.Image:
+    """
+    The worst masks over the best ones, on the images of the split: of one class the pixels that are found, missed and
+    false; of several the drawn classes and, to their right, those that were found.
+    """
+    found, columns = extremes.found, -(-len(extremes.found) // 2)
+    width, height = TILE * (1 if len(classes) < 2 else 2), TILE + 16  # with a line of text
+    sheet = Image.new("RGB", (columns * width, 2 * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (jaccard, row, mask, truth) in enumerate(found):
+        left, top = place % columns * width, place // columns * height
+        image = dataset[row]["image"].convert("RGB")
+        image.thumbnail((TILE - 4, TILE - 4))
+        pictures = [draw_agreement(image, mask, truth)] if len(classes) < 2 else []
+        for labels in (truth, mask) if len(classes) > 1 else ():
+            pictures.append(tint_classes(image, resize_mask(labels.astype(np.uint8), image.size), len(classes)))
+        for number, picture in enumerate(pictures):
+            sheet.paste(picture, (left + number * TILE + 2, top + 2))
+        draw.text((left + 2, top + TILE), f"{dataset[row]['image_id'][-24:]}  J {jaccard:.2f}", fill="black")
+    return add_legend(sheet, classes) if len(classes) > 1 else sheet
+
+
+def save_figure(picture: Image.Image, checkpoint: Path, split: str) -> None:
+    """The picture of [`draw_extremes`] beside the card, with the weights and the split that it is of."""
+    facts = PngInfo()
+    facts.add_text("weights", weights_digest(checkpoint))
+    facts.add_text("split", split)
+    write_atomically(checkpoint / FIGURE, lambda path: picture.save(path, "PNG", pnginfo=facts))
+
+
+def figure_of(checkpoint: Path) -> tuple[str, str] | None:
+    """Weights and split of the figure in a checkpoint's folder; `None` without one, or of a file of somebody else."""
+    try:
+        with Image.open(checkpoint / FIGURE, formats=("PNG",)) as picture:
+            return picture.text["weights"], picture.text["split"]
+    except (OSError, KeyError, SyntaxError, ValueError):
+        return None
 
 
 def scores_for(checkpoint: str | Path) -> str:
@@ -96,8 +155,10 @@ def is_number(text: str) -> bool:
         return False
 
 
-def scores_of(row: dict[str, str], name_of_class: str = LESION[0]) -> list[tuple[str, str, str, str | None, str | None]]:
-    """Metric, its name in the card (with that of the one class), value, and the ends of its interval, of all that a row has."""
+def scores_of(
+    row: dict[str, str], name_of_class: str = LESION[0]
+) -> list[tuple[str, str, str, str | None, str | None]]:
+    """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
     of_class = row.get("class")
     labels = CLASS_LABELS if of_class else LABELS
     return [
@@ -114,7 +175,10 @@ def scores_of(row: dict[str, str], name_of_class: str = LESION[0]) -> list[tuple
 
 
 def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
-    """The README.md of a checkpoint's folder: metadata, how to use it, and the scores of [`newest_rows`]."""
+    """
+    The README.md of a checkpoint's folder: metadata, how to use it, the scores of [`newest_rows`], and the figure of
+    these weights and this split where there is one.
+    """
     row = rows[-1]
     config = EFPConfig.from_pretrained(checkpoint)
     classes = class_names_of(config)
@@ -147,6 +211,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         config=config,
         classes=() if classes == LESION else classes,
         processor=EFPImageProcessor.from_pretrained(checkpoint),
+        figure=FIGURE if figure_of(checkpoint) == (row["weights"], row["split"]) else None,
         row=row,
         scores=[score[1:] for score in scores],
         training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)

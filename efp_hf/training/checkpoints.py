@@ -38,7 +38,7 @@ def numbered_checkpoints(output: Path) -> dict[int, Path]:
 
 
 def is_of_training(checkpoint: Path) -> bool:
-    """Whether a training made a folder: its state is there, or, where it was killed, no file that it would not write."""
+    """Whether a training made a folder: its state is there or, where it was killed, none but the files of one."""
     own = (CONFIG, WEIGHTS, *PICKLED, *OPTIONAL, *OTHER_FILES)
     return (checkpoint / STATE).is_file() or all(
         any(path.match(name) for name in own) and not path.is_dir() for path in checkpoint.iterdir()

@@ -190,7 +190,9 @@ def test_one_named_class_is_a_mask_of_0_and_255(tmp_path):
 
 def test_numbers_without_names_are_refused_and_the_way_is_named(tmp_path):
     (write(tmp_path) / "classes.txt").unlink()
-    with pytest.raises(ValueError, match=r"must hold 0 \(background\) and 255 .*or name several classes in classes.txt"):
+    with pytest.raises(
+        ValueError, match=r"must hold 0 \(background\) and 255 .*or name several classes in classes.txt"
+    ):
         load_lesions(tmp_path)
 
 
@@ -265,7 +267,9 @@ def test_palettes_that_number_the_classes_in_other_orders_are_refused(tmp_path, 
 
 def test_black_and_white_masks_of_several_classes_are_refused(tmp_path):
     write(tmp_path, lambda labels: numbers(np.where(labels == 1, IGNORED, 0).astype(np.uint8)))
-    with pytest.raises(ValueError, match=r"No mask holds one of the 3 classes, but 0 \(background\) or 255 \(ignored\)"):
+    with pytest.raises(
+        ValueError, match=r"No mask holds one of the 3 classes, but 0 \(background\) or 255 \(ignored\)"
+    ):
         load_lesions(tmp_path)
     assert any("No mask holds one of the 3 classes" in problem for problem in survey_lesions(tmp_path).problems)
 

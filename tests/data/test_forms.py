@@ -440,8 +440,8 @@ def no_height(content):
 
 
 FAULTS = {
-    no_form: r"no form .*, got lesions, photos. If lesions/ \(mole_0.png, …\) and photos/ \(mole_0.png, …\) are photos and "
-    "masks, call these folders images/ and masks/. The mask of mole_0 would be mole_0.png, ",
+    no_form: r"no form .*, got lesions, photos. If lesions/ \(mole_0.png, …\) and photos/ \(mole_0.png, …\) are photos "
+    "and masks, call these folders images/ and masks/. The mask of mole_0 would be mole_0.png, ",
     other_name_of_the_masks: "masks: no such folder.* the masks of images. If labels/ does, call it masks/",
     folders_of_splits: r"images: no image in the folder .*, got train/, val/. .* in a CSV of image, mask and split",
     deeper_folders: r"Images are in test/images/ \(mole_0.png, …\), test/masks/ .* list the pairs in a CSV",
@@ -453,7 +453,7 @@ FAULTS = {
     mask_of_two: "mole_0_mask.png may be the mask of mole_0_mask or of mole_0. Rename it",
     mask_beside_of_no_image: "1 files are named as masks of no image: mole_3_mask.png",
     image_beside_without_mask: "1 images have no mask in .*: mole_3",
-    strange_palette: r"10 of 10 pairs cannot be used: .* a mask must hold 0 \(background\) and 255 \(foreground\), got ",
+    strange_palette: r"10 of 10 pairs cannot be used: .* must hold 0 \(background\) and 255 \(foreground\), got ",
     labels_of_two_classes: r"10 of 10 pairs cannot be used: .*got 2",
     row_without_mask: "9 rows have no image or no mask: mole_1.png, ",
     table_of_a_missing_file: "mole_2_lesion.png: no such file",

@@ -82,6 +82,14 @@ def test_unreadable_images_are_named_and_skipped(make_queue, folder):
     assert len(queue.expected) == 6
 
 
+def test_names_that_the_table_could_not_tell_apart_are_refused(tmp_path):
+    for name in ("=x.jpg", "'=x.jpg", "'y.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    photos, refused = find_photos(tmp_path)
+    assert sorted(path.name for path in photos) == ["'y.jpg", "=x.jpg"]
+    assert list(refused.values()) == [f"{tmp_path}/'=x.jpg: the set could not tell it from a =x.jpg. Rename it."]
+
+
 def test_second_file_of_a_decided_id_is_named_and_the_others_are_reviewed(make_queue, folder, tmp_path):
     store = Decisions(tmp_path / "set")
     for name in ("p0.png", "p2.jpg"):  # of another folder
