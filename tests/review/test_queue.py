@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from efp_hf.inference.folder import predict_files
 from efp_hf.review.decisions import Decisions
