@@ -140,7 +140,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
             )
         with gr.Column(visible=False) as parts.results:
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
-            parts.corrector = None if model.prompt_encoder is None else add_corrector()
+            parts.corrector = None if model.prompt_encoder is None else add_corrector(class_names_of(model.config)[0])
             if parts.corrector is None and of_lesion:
                 gr.Markdown(why_uncorrected(model))
             with gr.Row():

@@ -4,9 +4,15 @@ import math
 from dataclasses import dataclass
 
 from ..inference.correction import check_prompts
+from ..lesion.structures import LESION
 
 MAX_POINTS = 20  # each holds the logits of the step before it in memory
 KINDS = ("skin", "lesion")  # by label
+
+
+def words_of(name: str) -> dict[str, str]:
+    """What each of `KINDS` is called where the class has this name."""
+    return {"lesion": name, "skin": "skin" if name == LESION else "background"}
 
 
 @dataclass(frozen=True)
@@ -23,9 +29,10 @@ class Marks:
     def __bool__(self) -> bool:
         return bool(self.points or self.box)
 
-    def names(self) -> list[str]:
-        """A line for each of them, as a person reads it."""
-        names = [f"{k}: {KINDS[label]} ({x:.0f}, {y:.0f})" for k, (x, y, label) in enumerate(self.points, start=1)]
+    def names(self, name: str = LESION) -> list[str]:
+        """A line for each of them, as a person reads it; `name` is that of the class."""
+        words = [words_of(name)[KINDS[label]] for *_, label in self.points]
+        names = [f"{k}: {words[k - 1]} ({x:.0f}, {y:.0f})" for k, (x, y, _) in enumerate(self.points, start=1)]
         if self.box is not None:
             left, top, right, bottom = self.box
             names.append(f"box ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})")
@@ -33,9 +40,9 @@ class Marks:
             names.append(f"corner of a box ({self.corner[0]:.0f}, {self.corner[1]:.0f})")
         return names
 
-    def only(self, names: list[str]) -> "Marks":
+    def only(self, names: list[str], of_class: str = LESION) -> "Marks":
         """Those of them whose names are given."""
-        kept = [name in names for name in self.names()]
+        kept = [name in names for name in self.names(of_class)]
         points = tuple(point for point, is_kept in zip(self.points, kept, strict=False) if is_kept)
         others = iter(kept[len(self.points) :])
         box = self.box if self.box is not None and next(others) else None
