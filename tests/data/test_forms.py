@@ -223,6 +223,13 @@ def test_split_column_of_a_table_is_kept(tmp_path, pairs):
     assert "drawn" not in found_line(data)
 
 
+def test_paths_of_windows_are_read(tmp_path, pairs):
+    write_paths(tmp_path, pairs)
+    table = tmp_path / "pairs.csv"
+    table.write_text(table.read_text().replace("/", "\\"))
+    check_rows(load_lesions(tmp_path), pairs)
+
+
 def test_split_of_another_name_and_an_empty_one_are_refused(tmp_path, pairs):
     for wrong in ("holdout", ""):
         write_paths(tmp_path, pairs, split=["train"] * 9 + [wrong])
