@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ..configuration_efp import EFPConfig
@@ -67,8 +67,7 @@ def draw_extremes(extremes: Extremes, dataset, classes: tuple[str, ...]) -> Imag
     draw = ImageDraw.Draw(sheet)
     for place, (jaccard, row, mask, truth) in enumerate(found):
         left, top = place % columns * width, place // columns * height
-        image = dataset[row]["image"].convert("RGB")
-        image.thumbnail((TILE - 4, TILE - 4))
+        image = ImageOps.contain(dataset[row]["image"].convert("RGB"), (TILE - 4, TILE - 4))
         pictures = [draw_agreement(image, mask, truth)] if len(classes) < 2 else []
         for labels in (truth, mask) if len(classes) > 1 else ():
             pictures.append(tint_classes(image, resize_mask(labels.astype(np.uint8), image.size), len(classes)))

@@ -22,10 +22,10 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *lengths] if pixels[0] else lengths
 
 
-def write_coco(decisions: Decisions, path: Path, name: str = LESION) -> int:
+def write_coco(decisions: Decisions, path: Path, category: str = LESION) -> int:
     """
     A JSON file of the decided images and masks in the set, a lesion an annotation with its exact mask as run lengths;
-    an image without lesion has none → the number of images. `name` is that of the class.
+    an image without lesion has none → the number of images. `category` is the name of the class.
 
     Raises:
         FileExistsError: the file is there.
@@ -55,7 +55,7 @@ def write_coco(decisions: Decisions, path: Path, name: str = LESION) -> int:
                     "iscrowd": 0,
                 }
             )
-    content = json.dumps({"images": images, "annotations": annotations, "categories": [{"id": CATEGORY, "name": name}]})
+    content = json.dumps({"images": images, "annotations": annotations, "categories": [{"id": CATEGORY, "name": category}]})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: partial.write_text(content, encoding="utf-8"))
     return len(images)

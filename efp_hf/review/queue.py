@@ -26,7 +26,7 @@ def find_photos(folder: Path) -> tuple[list[Path], dict[Path, str]]:
         if any("\udc80" <= sign <= "\udcff" for sign in path.name):  # bytes that are no UTF-8
             refused[path] = f"{path}: its name must be UTF-8. Rename it."
         elif path.name.startswith(tuple(f"'{sign}" for sign in FORMULA_SIGNS)):
-            refused[path] = f"{path}: the set could not tell it from a {path.name[1:]}. Rename it."
+            refused[path] = f"{path}: the set could not tell it from {path.name[1:]}. Rename it."
         elif (other := photos.setdefault(Path(table_text(path.name)).stem, path)) != path:
             refused[path] = f"{path}: the set could not tell it from {other.name}. Rename one of them."
     return list(photos.values()), refused

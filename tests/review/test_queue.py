@@ -88,7 +88,7 @@ def test_names_that_the_table_could_not_tell_apart_are_refused(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     photos, refused = find_photos(tmp_path)
     assert sorted(path.name for path in photos) == ["'y.jpg", "=x.jpg"]
-    assert list(refused.values()) == [f"{tmp_path}/'=x.jpg: the set could not tell it from a =x.jpg. Rename it."]
+    assert list(refused.values()) == [f"{tmp_path}/'=x.jpg: the set could not tell it from =x.jpg. Rename it."]
 
 
 def test_second_file_of_a_decided_id_is_named_and_the_others_are_reviewed(make_queue, folder, tmp_path):
