@@ -162,7 +162,7 @@ class Handlers:
     @with_messages
     def compare_upload(self, photo, truth, threshold, largest_region):
         if photo is None:
-            raise ValueError("There is no lesion yet. Choose a photo, then compare.")
+            raise ValueError("There is no mask yet. Choose a photo, then compare.")
         return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
 
     @with_messages
