@@ -55,7 +55,8 @@ def write_coco(decisions: Decisions, path: Path, category: str = LESION) -> int:
                     "iscrowd": 0,
                 }
             )
-    content = json.dumps({"images": images, "annotations": annotations, "categories": [{"id": CATEGORY, "name": category}]})
+    categories = [{"id": CATEGORY, "name": category}]
+    content = json.dumps({"images": images, "annotations": annotations, "categories": categories})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: partial.write_text(content, encoding="utf-8"))
     return len(images)
