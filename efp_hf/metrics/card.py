@@ -27,8 +27,8 @@ LABELS = {
     "sensitivity": "sensitivity",
     "specificity": "specificity",
     "accuracy": "pixel accuracy",
-    "pooled_iou": "{} IoU, pooled over all pixels",
-    "pooled_dice": "{} Dice, pooled over all pixels",
+    "pooled_iou": "lesion IoU, pooled over all pixels",
+    "pooled_dice": "lesion Dice, pooled over all pixels",
     "pooled_mean_iou": "mean IoU of the two classes, pooled",
     "hd95": "HD95, share of the image's diagonal (lower is better)",
     "boundary_f1": "boundary F1",
@@ -163,7 +163,7 @@ def scores_of(
     return [
         (
             name,
-            f"{of_class}: {label}" if of_class else label.format(name_of_class),
+            f"{of_class}: {label}" if of_class else label.replace(LESION[0], name_of_class),
             row[name],
             row.get(f"{name}_low"),
             row.get(f"{name}_high"),
