@@ -268,8 +268,18 @@ def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray
         raise ValueError(f"`{name}` must be numbers, got {values!r:.80}.") from error
 
 
-def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, float]]) -> dict[str, torch.Tensor]:
-    """The prompts of [`EFPImageProcessor.preprocess`] in pixels of the resized images, by the factors of x and y."""
+def scaled_prompts(
+    prompts: dict[str, list | None], scales: list[tuple[float, float]], sizes: list[tuple[int, int]]
+) -> dict[str, torch.Tensor]:
+    """
+    The prompts of [`EFPImageProcessor.preprocess`] in pixels of the resized images, by the factors of x and y.
+
+    Args:
+        sizes: (width, height) of the images that the prompts count pixels of.
+
+    Raises:
+        ValueError: as there.
+    """
     scaled = {}
     if prompts["input_points"] is not None:
         points = per_image("input_points", prompts["input_points"], 2, len(scales))
@@ -277,7 +287,7 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         most = max(map(len, points))
         scaled["input_points"] = torch.full((len(scales), most, 2), float(PADDING))
         scaled["input_labels"] = torch.full((len(scales), most), PADDING)
-        for number, (clicks, values, scale) in enumerate(zip(points, labels, scales, strict=True)):
+        for number, (clicks, values, scale, size) in enumerate(zip(points, labels, scales, sizes, strict=True)):
             clicks = clicks if clicks.size else clicks.reshape(0, 2)
             if clicks.shape != (len(values), 2):
                 raise ValueError(
@@ -285,8 +295,16 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
                 )
             if not np.isin(values, (0, 1, PADDING)).all():
                 wrong = values[~np.isin(values, (0, 1, PADDING))][0]
-                raise ValueError(f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), got {wrong}.")
+                raise ValueError(
+                    f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), got {wrong}."
+                )
             given = values != PADDING
+            inside = ((clicks >= 0) & (clicks <= size)).all(-1)  # NaN is nowhere
+            if (given & ~inside).any():
+                x, y = clicks[given & ~inside][0]
+                raise ValueError(
+                    f"`input_points` must lie in the photo of {size[0]}×{size[1]} pixels, got ({x:g}, {y:g})."
+                )
             scaled["input_points"][number, : len(clicks)] = torch.from_numpy(
                 np.where(given[:, None], clicks * scale, PADDING)
             )
@@ -295,6 +313,14 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         boxes = per_image("input_boxes", prompts["input_boxes"], 1, len(scales))
         if any(box.shape != (4,) for box in boxes):
             raise ValueError("`input_boxes` must be (left, top, right, bottom) of each image.")
+        for box, size in zip(boxes, sizes, strict=True):
+            (left, top, right, bottom), (width, height) = box, size
+            is_inside = 0 <= left < right <= width and 0 <= top < bottom <= height
+            if not is_inside and not (box == PADDING).all():
+                raise ValueError(
+                    f"`input_boxes` must be (left, top, right, bottom) in the photo of {width}×{height} pixels, with "
+                    f"an area, got ({left:g}, {top:g}, {right:g}, {bottom:g}). Give two opposite corners."
+                )
         scaled["input_boxes"] = torch.from_numpy(
             np.stack(
                 [
@@ -496,8 +522,8 @@ class EFPImageProcessor(TorchvisionBackend):
             -10, and with boxes `input_boxes` `(batch_size, 4)`, all in pixels of `pixel_values`.
 
         Raises:
-            ValueError: clicks without labels, or prompts for another number of images or not nested as above; masks of
-                another number or size than the images, floats in [0, 1] that would be scaled
+            ValueError: clicks without labels, prompts for another number of images, not nested as above, or outside
+                of their image; masks of another number or size than the images, floats in [0, 1] that would be scaled
                 twice, integers outside 0..255, or `do_reduce_labels`.
         """
         if kwargs.pop("do_reduce_labels", False):
@@ -547,7 +573,7 @@ class EFPImageProcessor(TorchvisionBackend):
                 (pixels.shape[-1] / image.shape[-1], pixels.shape[-2] / image.shape[-2])
                 for pixels, image in zip(data["pixel_values"], images, strict=True)
             ]
-            data |= scaled_prompts(prompts, scales)
+            data |= scaled_prompts(prompts, scales, [(image.shape[-1], image.shape[-2]) for image in images])
 
         if segmentation_maps is not None:
             if self.labels_overlap:

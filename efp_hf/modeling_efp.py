@@ -248,7 +248,7 @@ class Prompts:
             unknown = ~torch.isin(self.input_labels, self.input_labels.new_tensor([0, 1, PADDING]))
             if unknown.any():
                 raise ValueError(
-                    f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), "
+                    f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), "
                     f"got {self.input_labels[unknown][0].item()}."
                 )
             outside = (

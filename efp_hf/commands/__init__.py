@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="efp",
         usage="efp COMMAND [options]",
-        description="Segment skin lesions in dermoscopy images.",
+        description="Segment skin lesions in dermoscopy images, or what else a checkpoint of yours finds.",
         epilog="\n".join(["commands:", *(f"  {name:10} {does}" for name, does in COMMANDS.items()), "", EXAMPLE]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -1,4 +1,4 @@
-"""Segment the lesions, or the classes of a checkpoint, in image files.
+"""Segment the lesions, or what else a checkpoint finds, in image files.
 
   efp predict photo.jpg
   efp predict FOLDER 'more/*.png' --output masks --overlays
@@ -44,7 +44,7 @@ from .interruption import interrupted_by_termination
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse takes "-5,20" for an option; a point or box outside of the photo shall be named as one
-    parser._negative_number_matcher = re.compile(r"-[\d.][\d.,e+-]*$")
+    parser._negative_number_matcher = re.compile(r"-([\d.]|inf|nan)[\w.,+-]*$", re.IGNORECASE)
     parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER|GLOB")
     parser.add_argument(
         "--data", metavar="DATASET", help="folder of Parquet or WebDataset shards, or a Hub id: streamed"
@@ -54,9 +54,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
     parser.add_argument("--bf16", action="store_true", help="OpenVINO: compute in bfloat16, on processors that can")
-    parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
     parser.add_argument(
-        "--threshold", metavar="P", type=float, help="lesion above this probability (default: the checkpoint's)"
+        "--overlays", action="store_true", help="also write the images with the outline of what is found"
+    )
+    parser.add_argument(
+        "--threshold", metavar="P", type=float, help="in the mask above this probability (default: the checkpoint's)"
     )
     parser.add_argument(
         "--largest-region",
@@ -64,10 +66,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     parser.add_argument(
-        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo: its lesion, or skin (0)"
+        "--points",
+        metavar="X,Y[,0]",
+        nargs="+",
+        type=click,
+        default=(),
+        help="of one photo, before them: what is to be found, or background (0)",
     )
     parser.add_argument(
-        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom of its lesion"
+        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom around what is to be found"
     )
     add_batch_size_argument(parser)
     filled = parser.add_mutually_exclusive_group()
@@ -79,7 +86,8 @@ def click(text: str) -> tuple[float, float, int]:
     """Of `--points`: "x,y" or "x,y,1" on the lesion, "x,y,0" on skin, in pixels."""
     numbers = finite_numbers(text)
     if len(numbers) not in (2, 3) or numbers[2:] not in ((), (0,), (1,)):
-        raise argparse.ArgumentTypeError(f"a click is X,Y or X,Y,0 (skin), got {text!r}")
+        hint = "" if re.match(r"[-+.\d]", text) else ". A photo goes before --points"
+        raise argparse.ArgumentTypeError(f"a click is X,Y, or X,Y,0 for background, got {text!r}{hint}")
     return numbers[0], numbers[1], int(numbers[2]) if len(numbers) == 3 else 1
 
 

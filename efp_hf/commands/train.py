@@ -232,7 +232,7 @@ def load_model(arguments: argparse.Namespace):
 def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is_told: bool):
     """
     The model with a head for the classes of the data. Without `--prompts` a checkpoint loses what it has for them. The
-    first process of a run that begins `is_told` to say what is not kept.
+    first process `is_told` to say what is not kept.
 
     Raises:
         InputError: prompts for several classes.
@@ -254,11 +254,14 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
         model = without_prompt_encoder(model)
     if arguments.checkpoint and has_new_head(model, classes) and is_told:
         print(
-            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one lesion'}: "
+            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one class'}: "
             "its encoder and pyramid are kept, its head starts anew."
         )
-    elif arguments.checkpoint and len(own) > 1 and own != classes and is_told:
-        print(f"{arguments.checkpoint} calls its labels {', '.join(own)}; its head is kept, for {', '.join(classes)}.")
+    elif arguments.checkpoint and classes and own != classes and is_told:
+        called = "label" if len(own) == 1 else "labels"
+        print(
+            f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}."
+        )
     return with_classes(model, classes)
 
 
@@ -313,8 +316,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.output_folder import only_writer
     from ..inference.task import class_names_of
     from ..metrics.rows import shorten
-    from ..training.checkpoints import check_image_size, check_network
-    from ..training.fingerprint import read_fingerprint
+    from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints
+    from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
     from ..training.prompts import PromptedLesionTrainer
     from ..training.structures import StructureTrainer
@@ -347,6 +350,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_new_output(arguments.output, arguments.overwrite, "go on with --resume, ")
     else:
         check_output(arguments.output)
+    with one_line_errors():
+        check_own_checkpoints(arguments.output)
     row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
 
@@ -361,12 +366,16 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
+        if resume is not None and not arguments.streaming:
+            check_same_split(resume, arguments.checkpoint, data)
         new_head = not for_structures and has_new_head(model, class_names(data))
         known = class_names(data) in ((), class_names_of(model.config)) and not new_head
         choose_rates(arguments, training_arguments, fine_tuning and known)
-        is_told = training_arguments.process_index == 0 and resume is None
         if not for_structures:
-            model = model_for(class_names(data), model, arguments, is_told)
+            before = class_names_of(model.config)
+            model = model_for(class_names(data), model, arguments, is_told=training_arguments.process_index == 0)
+            if processor.largest_region and class_names_of(model.config) != before:
+                processor.largest_region = False  # a lesion is one region, but what else there is?
         if resume is not None:
             check_network(resume, model)
     model.to(memory_format=torch.channels_last)

@@ -216,8 +216,9 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     strange = grey[~lesion & (grey != 0)]
     if strange.size:
         raise ValueError(
-            f"{name}: a mask must hold 0 (skin) and 255 (lesion), got {strange.flat[0]}. "
-            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt."
+            f"{name}: a mask must hold 0 (background) and 255 (foreground), got {strange.flat[0]}. "
+            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt; of a dataset in the "
+            "column `classes`."
         )
     return lesion
 
@@ -225,7 +226,7 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
 def check_mask_mode(mask: Image.Image, name: str | Path) -> None:
     """Refuses transparency, and more than 8 bits."""
     if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
-        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
+        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG of 0 and 255.")
     if mask.mode.startswith(("I", "F")):
         raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..extras import needing
 from .duplicates import SAME_IMAGE_BITS, near_duplicates
+from .labels import IGNORED
 from .names import Matched, Pair, listed
 from .pairs import check_and_cache, to_dataset
 from .split import SPLITS, draw_split
@@ -65,6 +66,8 @@ def load_found(
         split: check_and_cache(pairs, max_side, cache, found.num_classes) for split, pairs in found.pairs.items()
     }
     warn_of_copies(entries)
+    if problems := problems_of_classes([entry for rows in entries.values() for entry in rows], found.classes):
+        raise ValueError(f"{name}: {problems[0]}")
     masks = masks_line([entry["values"] for rows in entries.values() for entry in rows], found.classes)
     missing = [split for split in SPLITS if split not in entries]
     if missing:
@@ -86,6 +89,27 @@ def problems_of_ids(found: Found) -> list[str]:
     doubled = [image_id for (_, image_id), count in counts.items() if count > 1]
     if doubled:
         problems.append(f"Images must have different names, got two of {listed(doubled)}. Rename one of each.")
+    return problems
+
+
+def problems_of_classes(entries: list[dict], classes: tuple[str, ...]) -> list[str]:
+    """Of several classes: masks that hold none of them, and palettes whose indices are not the numbers of classes."""
+    if len(classes) < 2 or not entries:
+        return []
+    problems = []
+    if not any(entry["share"] for entry in entries):
+        problems.append(
+            f"No mask holds one of the {len(classes)} classes, but 0 (background) or {IGNORED} (ignored) alone. Number "
+            "them from 1 on; of one class leave one name in classes.txt."
+        )
+    for place, name in enumerate(classes):
+        colors = {entry["colors"][place]: entry["image_id"] for entry in reversed(entries) if entry["colors"][place]}
+        if len(colors) > 1:
+            shown = [f"{color} in {image_id}" for color, image_id in colors.items()]
+            problems.append(
+                f"The index of {name} must have one colour in all palettes, got {listed(shown, 3)}: these indices are "
+                "not the numbers of the classes. Save the masks as grey PNG that holds the numbers."
+            )
     return problems
 
 

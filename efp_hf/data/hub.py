@@ -16,8 +16,8 @@ from ..image_processing_efp import check_sizes
 from .classes import COLUMN, class_names, features_with_classes
 from .duplicates import perceptual_hash
 from .files import read_sized_image
-from .found import masks_line, warn_of_copies, with_line
-from .labels import labels_picture, read_labels, values_of_rows
+from .found import masks_line, problems_of_classes, warn_of_copies, with_line
+from .labels import labels_picture, palette_colors, read_labels, values_of_rows
 from .pairs import FEATURES, facts_of, labels_in, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split
 from .tables import METADATA
@@ -92,6 +92,8 @@ def convert_dataset(
         rows = cast_images(rows, ImageFeature())
         splits[split] = with_column_of_classes(rows, facts[split], classes)
     warn_of_copies(facts)
+    if problems := problems_of_classes([fact for split_facts in facts.values() for fact in split_facts], classes):
+        raise ValueError(f"{name}: {problems[0]}")
 
     missing = [split for split in SPLITS if split not in splits]
     if missing:
@@ -216,7 +218,10 @@ def find_columns(
     mask_column = mask_column or next((column for column in MASK_COLUMNS if column in there), MASK_COLUMNS[0])
     for column in (image_column, mask_column):
         if column not in there:
-            raise ValueError(f"{name}: no column {column!r}, got {there}. Pass image_column and mask_column.")
+            raise ValueError(
+                f"{name}: no column {column!r}, got {there}. Rename them to image and mask, or pass image_column and "
+                "mask_column to `load_hub_lesions`."
+            )
     return image_column, mask_column, next((column for column in ID_COLUMNS if column in there), None)
 
 
@@ -238,6 +243,9 @@ def check_row(row: dict, num_classes: int = 1) -> dict:
     """The entry of a row with both images as files, as `check_pairs` gives it."""
     image, labels, values = read_pair(row, num_classes)
     facts = {**facts_of(labels, num_classes), "values": values}
+    if num_classes > 1:
+        mask = row["mask"]
+        facts["colors"] = palette_colors(mask["path"] or row["image_id"], labels, num_classes, mask["bytes"])
     return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
 
 

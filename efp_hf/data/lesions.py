@@ -57,6 +57,8 @@ def find_lesions(
     """
     if isinstance(source, Dataset | DatasetDict):
         return "data", "a dataset", source, class_names(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"`source` must be a path, a Hub id or a dataset, got a {type(source).__name__}. Pass one.")
     path = local_path(source)
     if path is None:
         loaded = load_splits(str(source))

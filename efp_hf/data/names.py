@@ -31,7 +31,11 @@ def match_folders(image_folder: Path, mask_folder: Path) -> Matched:
     """
     images, masks = files_by_stem(image_folder), files_by_stem(mask_folder)
     if not images:
-        raise FileNotFoundError(f"{image_folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}).")
+        there = listed(sorted(path.name + "/" * path.is_dir() for path in image_folder.iterdir()), 3) or "nothing"
+        raise FileNotFoundError(
+            f"{image_folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}), got {there}. "
+            "Put them there as PNG or JPEG, or list those of other folders in a CSV of image, mask and split."
+        )
     found, strays = match(images, masks, MASK_NAMES, mask_folder)
     if strays:
         found.notes.append(
@@ -88,14 +92,19 @@ def match(images: Files, masks: Files, names: tuple[str, ...], mask_folder: Path
             problems.append(f"{doubled[0]}: two {kind}, {first.name} and {second.name}. Remove one.{others}")
     without_mask = [name for name in images if name not in masks_of]
     if without_mask:
-        *others, last = (f"{name.format(without_mask[0])}.png" for name in names)
         problems.append(
             f"{len(without_mask)} images have no mask in {mask_folder}: {listed(without_mask)}. Add the masks or "
-            f"remove the images. The mask of {without_mask[0]} would be {', '.join(others)} or {last}"
+            f"remove the images. The mask of {without_mask[0]} would be {mask_names(without_mask[0], names)}"
             + (f", and there is {listed(strays, 3)}." if strays else ".")
         )
     pairs = [(name, images[name][0], masks_of[name][0]) for name in images if name in masks_of]
     return Matched(pairs, problems, []), strays
+
+
+def mask_names(image_id: str, names: tuple[str, ...] = MASK_NAMES) -> str:
+    """What the mask of an image may be called, in words."""
+    *others, last = (f"{name.format(image_id)}.png" for name in names)
+    return f"{', '.join(others)} or {last}"
 
 
 def deeper_images(folder: Path) -> list[str]:

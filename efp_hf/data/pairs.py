@@ -15,7 +15,7 @@ from ..image_processing_efp import check_sizes
 from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
-from .labels import class_shares, labels_picture, read_labels, values_of_rows
+from .labels import class_shares, labels_picture, palette_colors, read_labels, values_of_rows
 from .names import Pair, listed
 
 with needing("train", __name__):
@@ -53,7 +53,8 @@ def check_pairs(
     """
     An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `mask` (files at most
     `max_side` large), `hash`, and of the original: `size` (height, width), `share` of all that is not background,
-    `values` of the mask ([`read_labels`]), `repaired`; of several classes also their `shares`.
+    `values` of the mask ([`read_labels`]), `repaired`; of several classes also their `shares` and `colors`
+    ([`palette_colors`]).
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -65,7 +66,7 @@ def check_pairs(
     def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
         image_id, image_path, mask_path = pair
         try:
-            facts = [*map(file_state, pair[1:]), max_side, "v5", *([num_classes] if num_classes > 1 else [])]
+            facts = [*map(file_state, pair[1:]), max_side, "v5", *([num_classes, "colors"] if num_classes > 1 else [])]
             key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
@@ -133,6 +134,8 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
         # hashed from one decoding whatever `max_side` is: training and scoring have to draw the same split
         image = read_image(image_path, min_size=HASHED_SIDE)
     facts = facts_of(labels, num_classes) | {"values": values}
+    if num_classes > 1:
+        facts["colors"] = palette_colors(mask_path, labels, num_classes)
     return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
 
 

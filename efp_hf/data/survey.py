@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw
 from ..extras import needing
 from ..inference.drawing import resize_mask, tint_classes
 from .files import read_image
-from .found import Found, cache_folder, find_copies, problems_of_ids, split_sizes
+from .found import Found, cache_folder, find_copies, problems_of_classes, problems_of_ids, split_sizes
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
@@ -70,8 +70,9 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
         if image_ids:
             survey.notes.append(f"{len(image_ids)} {words}: {listed(image_ids)}.")
     survey.notes += notes_of_copies(survey.rows)
+    survey.problems += problems_of_classes(entries, survey.classes)
     absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
-    if absent and entries:
+    if absent and any(entry["share"] for entry in entries):
         survey.problems.append(
             f"No mask holds {listed(absent)}. Take the name out of the classes, and number the others anew."
         )

@@ -94,9 +94,11 @@ def find_paths(root: Path, tables: list[Path]) -> Found:
 
 
 def paths_beside(table: Path, row: dict) -> dict[str, str]:
-    """`image` and `mask` of a row, from the folder of its table."""
+    """`image` and `mask` of a row, from the folder of its table; where there is no such file, with Windows' folders."""
     written = {name: next((row[column] for column in columns if row.get(column)), "") for name, columns in COLUMNS}
-    return {name: str(table.parent / path) if path else "" for name, path in written.items()}
+    paths = {name: table.parent / path for name, path in written.items() if path}
+    paths = {name: path if path.exists() else Path(str(path).replace("\\", "/")) for name, path in paths.items()}
+    return {name: str(paths.get(name, "")) for name in written}
 
 
 def add_rows(found: Found, table: Path, rows) -> None:

@@ -22,6 +22,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
 TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
+FIGURE = "masks.png"  # of a card, beside it
 NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration
 # of both configurations, that count where they are set: a folder of masks that an earlier version began can be resumed
 LATER_SETTINGS = ("num_added_labels", "num_added_levels", "shared_size", "labels_overlap")

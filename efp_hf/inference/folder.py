@@ -21,12 +21,11 @@ from transformers.image_processing_utils import BatchFeature
 from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import EFPImageProcessor
 from ..lesion.contour import bounding_box
-from ..lesion.structures import LABELS, structure_variety
+from ..lesion.structures import LABELS, LESION, structure_variety
 from ..modeling_efp import EFPForSegmentation
-from .correction import NO_LESION_IN_BOX, Correction
+from .correction import NOTHING_IN_BOX, Correction, expected_after
 from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
-    COLUMNS,
     PredictionTable,
     columns_for,
     made_from,
@@ -38,6 +37,7 @@ from .prediction_table import (
     table_path,
     table_text,
 )
+from .task import class_names_of
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 STRUCTURE_MASK = re.compile(r"_attribute_[a-z_]+$")  # the end of a name of Task 2
@@ -254,14 +254,16 @@ def correct_file(
         return Prediction(path, error=f"{path}: {error}")
     prompted = bool(points or box)
     prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
-    if box is not None and prediction.error is None and not prediction.mask.any():
-        prediction.add_note(NO_LESION_IN_BOX)
+    if prediction.error is None:
+        prediction.expected_jaccard = expected_after(prediction.expected_jaccard, prediction.mask, points, box)
+        if box is not None and not prediction.mask.any():
+            prediction.add_note(NOTHING_IN_BOX.format(*class_names_of(model.config)))
     return prediction
 
 
 def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str, str | int | float]:
     """
-    The row of [`columns_for`] of a prediction: lesion area in pixels and as a share of the image, bounding box
+    The row of [`columns_for`] of a prediction: the area in pixels and as a share of the image, bounding box
     (half-open: rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that
     the mask is expected to have. Without a lesion box and confidence are empty. Of several classes the area of each,
     and where they overlap the highest probability and the expected Jaccard, too.
@@ -285,20 +287,21 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
         for name, pixels in zip(classes, counts, strict=True):
             row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / mask.size, 6)}
         return {column: row.get(column, "") for column in columns_for(classes)}
-    lesion_pixels = int(np.count_nonzero(mask))
+    (name,) = classes or (LESION,)
+    pixels = int(np.count_nonzero(mask))
     row = {
         "image": prediction.path.name,
         "note": prediction.note,
         "height": mask.shape[0],
         "width": mask.shape[1],
-        "lesion_pixels": lesion_pixels,
-        "lesion_share": round(lesion_pixels / mask.size, 6),
+        f"{name}_pixels": pixels,
+        f"{name}_share": round(pixels / mask.size, 6),
     }
-    if lesion_pixels:
+    if pixels:
         row["top"], row["left"], row["bottom"], row["right"] = bounding_box(mask)
         row["mean_confidence"] = round(float(prediction.probabilities[mask].mean()), 4)
     row["expected_jaccard"] = round(prediction.expected_jaccard, 4)
-    return {column: row.get(column, "") for column in COLUMNS}
+    return {column: row.get(column, "") for column in columns_for(classes)}
 
 
 def write_mask(mask: np.ndarray, path: Path) -> None:

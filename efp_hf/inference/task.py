@@ -1,9 +1,9 @@
-"""What a checkpoint's labels are: the lesion against skin, or several classes of which each pixel has one."""
+"""What a checkpoint's labels are: one class, as a lesion, or several of which each pixel has one."""
 
 from transformers import PreTrainedConfig
 
 from ..configuration_efp import MULTI_LABEL
-from ..lesion.structures import LABELS
+from ..lesion.structures import LABELS, LESION
 
 
 def is_lesion(config: PreTrainedConfig) -> bool:
@@ -29,6 +29,11 @@ def class_names_of(config: PreTrainedConfig) -> tuple[str, ...]:
     if labels_overlap(config):
         return tuple(config.id2label[label] for label in range(config.num_labels))
     return tuple(config.id2label[label] for label in range(1, config.num_labels))
+
+
+def shows_lesions(config: PreTrainedConfig) -> bool:
+    """Whether the one class is the lesion, which has measures that others have not."""
+    return is_lesion(config) and class_names_of(config) == (LESION,)
 
 
 def check_lesion(config: PreTrainedConfig, what: str) -> None:

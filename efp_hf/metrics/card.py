@@ -3,12 +3,17 @@
 import math
 from pathlib import Path
 
+import numpy as np
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from jinja2 import Environment, FileSystemLoader, Undefined
+from PIL import Image, ImageDraw, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from ..configuration_efp import EFPConfig
+from ..data.files import write_atomically
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import weights_digest
+from ..inference.checkpoint import FIGURE, weights_digest
+from ..inference.drawing import add_legend, draw_agreement, resize_mask, tint_classes
 from ..inference.task import class_names_of, has_structures, is_lesion
 from ..lesion.structures import STRUCTURES
 from .classes import MEAN, MEAN_OF_STRUCTURES, MICRO
@@ -56,9 +61,62 @@ STRUCTURE_LABELS = {
     "image_jaccard": "mean J of the images with it",
     "auc": "whether it is there: AUC",
 }
-TAGS = ["medical", "efp"]
-LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy"]
+TAGS = ["efp"]
+LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy", "medical"]
 LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
+SHOWN = 4  # of the best masks in the figure, and as many of the worst
+TILE = 240  # pixels
+
+
+class Extremes:
+    """The masks of a split with the lowest and the highest J, in this order; those between are let go as they come."""
+
+    def __init__(self):
+        self.found: list[tuple[float, int, np.ndarray, np.ndarray]] = []  # J, row of the split, mask, truth
+
+    def add(self, jaccard: float, row: int, mask: np.ndarray, truth: np.ndarray) -> None:
+        self.found.append((jaccard, row, mask, truth))
+        self.found.sort(key=lambda found: found[:2])
+        if len(self.found) > 2 * SHOWN:
+            del self.found[SHOWN]
+
+
+def draw_extremes(extremes: Extremes, dataset, classes: tuple[str, ...]) -> Image.Image:
+    """
+    The worst masks over the best ones, on the images of the split: of one class the pixels that are found, missed and
+    false; of several the drawn classes and, to their right, those that were found.
+    """
+    found, columns = extremes.found, -(-len(extremes.found) // 2)
+    width, height = TILE * (1 if len(classes) < 2 else 2), TILE + 16  # with a line of text
+    sheet = Image.new("RGB", (columns * width, 2 * height), "white")
+    draw = ImageDraw.Draw(sheet)
+    for place, (jaccard, row, mask, truth) in enumerate(found):
+        left, top = place % columns * width, place // columns * height
+        image = ImageOps.contain(dataset[row]["image"].convert("RGB"), (TILE - 4, TILE - 4))
+        pictures = [draw_agreement(image, mask, truth)] if len(classes) < 2 else []
+        for labels in (truth, mask) if len(classes) > 1 else ():
+            pictures.append(tint_classes(image, resize_mask(labels.astype(np.uint8), image.size), len(classes)))
+        for number, picture in enumerate(pictures):
+            sheet.paste(picture, (left + number * TILE + 2, top + 2))
+        draw.text((left + 2, top + TILE), f"{dataset[row]['image_id'][-24:]}  J {jaccard:.2f}", fill="black")
+    return add_legend(sheet, classes) if len(classes) > 1 else sheet
+
+
+def save_figure(picture: Image.Image, checkpoint: Path, split: str) -> None:
+    """The picture of [`draw_extremes`] beside the card, with the weights and the split that it is of."""
+    facts = PngInfo()
+    facts.add_text("weights", weights_digest(checkpoint))
+    facts.add_text("split", split)
+    write_atomically(checkpoint / FIGURE, lambda path: picture.save(path, "PNG", pnginfo=facts))
+
+
+def figure_of(checkpoint: Path) -> tuple[str, str] | None:
+    """Weights and split of the figure in a checkpoint's folder; `None` without one, or of a file of somebody else."""
+    try:
+        with Image.open(checkpoint / FIGURE, formats=("PNG",)) as picture:
+            return picture.text["weights"], picture.text["split"]
+    except (OSError, KeyError, SyntaxError, ValueError):
+        return None
 
 
 def scores_for(checkpoint: str | Path) -> str:
@@ -129,14 +187,16 @@ def is_number(text: str) -> bool:
         return False
 
 
-def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str | None]]:
+def scores_of(
+    row: dict[str, str], name_of_class: str = LESION[0]
+) -> list[tuple[str, str, str, str | None, str | None]]:
     """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
     of_class = row.get("class") or row.get("structure")
     labels = STRUCTURE_LABELS if "structure" in row else CLASS_LABELS if of_class else LABELS
     return [
         (
             name,
-            f"{of_class}: {label}" if of_class else label,
+            f"{of_class}: {label}" if of_class else label.replace(LESION[0], name_of_class),
             row[name],
             row.get(f"{name}_low"),
             row.get(f"{name}_high"),
@@ -162,11 +222,14 @@ def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] =
 
 
 def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
-    """The README.md of a checkpoint's folder: metadata, how to use it, and the scores of [`newest_rows`]."""
+    """
+    The README.md of a checkpoint's folder: metadata, how to use it, the scores of [`newest_rows`], and the figure of
+    these weights and this split where there is one.
+    """
     row = rows[-1]
     config = EFPConfig.from_pretrained(checkpoint)
     classes = class_names_of(config)
-    scores = [score for row in rows for score in scores_of(row)]
+    scores = [score for row in rows for score in scores_of(row, classes[0])]
     data = ModelCardData(
         license=license,
         library_name="transformers",
@@ -196,6 +259,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         classes=() if classes == LESION else classes,
         overlap=config.labels_overlap,
         processor=EFPImageProcessor.from_pretrained(checkpoint),
+        figure=FIGURE if figure_of(checkpoint) == (row["weights"], row["split"]) else None,
         row=row,
         scores=[score[1:] for score in scores],
         training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)

@@ -1,5 +1,6 @@
 """A model or a folder of masks against the truth, image by image, at the masks' own size."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from .classes import class_counts, class_scores, mean_of_classes
 with needing("train", __name__):
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
 
 
@@ -107,9 +109,11 @@ def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> Non
     classes, own = class_names(dataset), class_names_of(model.config)
     if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
         raise ValueError(
-            f"{name} must segment the classes of the data, {', '.join(classes) or 'one lesion'}, "
+            f"{name} must segment the classes of the data, {', '.join(classes) or 'one class'}, "
             f"got {', '.join(own)}. Train it on such data, or pass another --checkpoint."
         )
+    if classes and classes != own:
+        logger.warning("%s calls its label %s, the data %s.", name, *own, *classes)
 
 
 def grid_jaccards(

@@ -2,7 +2,7 @@
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import has_structures, is_lesion
+from ..inference.task import has_structures, is_lesion, shows_lesions
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .correction import correct_photo
@@ -189,10 +189,13 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
         (endpoints.look_inside, [image], data, one_photo),
         (endpoints.segment_many, [files, *settings], [data, file], many_photos),
     )
-    with_structures = has_structures(endpoints.model.config)
+    config = endpoints.model.config
+    with_structures = has_structures(config)
     left_out = () if with_structures else (endpoints.structures,)
-    if not with_structures and not is_lesion(endpoints.model.config):
-        left_out += (endpoints.measure, endpoints.trust, endpoints.compare)
+    if not with_structures and not is_lesion(config):
+        left_out += (endpoints.trust, endpoints.compare)
+    if not with_structures and not shows_lesions(config):
+        left_out += (endpoints.measure,)
     for function, inputs, outputs, limits in endpoints_of_all:
         if function in left_out:
             continue

@@ -108,7 +108,7 @@ class Handlers:
         view = draw_view(photo, self.processor, threshold, largest_region)
         if not takes_prompts:
             return (view_html(view),)
-        marks = show_marks(photo.marks.names(), bool(photo.past), bool(photo.future))
+        marks = show_marks(photo.marks.names(photo.name), bool(photo.past), bool(photo.future))
         return status_html(view), view.after, *marks
 
     @with_messages
@@ -169,7 +169,7 @@ class Handlers:
     @with_messages
     def compare_upload(self, photo, truth, threshold, largest_region):
         if photo is None:
-            raise ValueError("There is no lesion yet. Choose a photo, then compare.")
+            raise ValueError("There is no mask yet. Choose a photo, then compare.")
         return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
 
     @with_messages
@@ -196,7 +196,7 @@ class Handlers:
             "undo": self.corrector(lambda photo, _: undo(photo)),
             "redo": self.corrector(lambda photo, _: redo(photo)),
             "reset": self.corrector(lambda photo, _: correct_photo(photo, Marks())),
-            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names))),
+            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names, photo.name))),
         }
 
     def writer(self, write_file: Callable[..., Path]) -> Callable:

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import class_names_of, has_structures, is_lesion
+from ..inference.task import class_names_of, has_structures, is_lesion, shows_lesions
 from ..lesion.structures import LABELS
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
@@ -55,15 +55,15 @@ def build_page(
     examples = sorted(examples.glob("*.jpg")) if examples is not None else []
     takes_prompts, with_structures = model.prompt_encoder is not None, has_structures(model.config)
     of_lesion = is_lesion(model.config) or with_structures  # then structures are layers over it
-    classes = () if of_lesion else class_names_of(model.config)
+    classes = () if shows_lesions(model.config) or with_structures else class_names_of(model.config)
     handlers = Handlers(model, processor, evidence, examples)
     with Page(
-        title="Skin-lesion segmentation" if of_lesion else f"Segmentation: {', '.join(classes)}",
+        title=f"Segmentation: {', '.join(classes)}" if classes else "Skin-lesion segmentation",
         analytics_enabled=False,
         delete_cache=(CLEAN_SECONDS, KEEP_SECONDS),
     ) as page:
         gr.Markdown(render("header.md", classes=classes, with_structures=with_structures))
-        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
+        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60, of_lesion=not classes), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 parts = add_photo_column(processor, takes_prompts, of_lesion)
@@ -72,8 +72,8 @@ def build_page(
                     add_photo_tabs(parts, examples, model, of_lesion)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        words = {"takes_prompts": takes_prompts, "classes": classes, "url": url}
-                        words["with_structures"] = with_structures
+                        words = {"takes_prompts": takes_prompts, "classes": () if of_lesion else classes, "url": url}
+                        words |= {"name": class_names_of(model.config)[0], "with_structures": with_structures}
                         gr.Markdown(render("api.md", **words, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
@@ -117,7 +117,7 @@ def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool, of_lesio
         step=0.01,
         label="Threshold",
         elem_id="threshold",
-        info="A pixel is lesion above this probability." + " Structures have their own." * with_structures,
+        info="Above this probability a pixel is in the mask." + " Structures have their own." * with_structures,
         visible=of_lesion,
     )
     region = gr.Checkbox(
@@ -135,7 +135,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
     layers = LABELS if has_structures(model.config) else ()
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
-            gr.Markdown(render("welcome.md", of_lesion=of_lesion))
+            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config)))
             parts.examples = gr.Gallery(
                 [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
                 label="Examples (drawings, not patients)",
@@ -155,7 +155,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
                 elem_id="layers",
             )
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
-            parts.corrector = None if model.prompt_encoder is None else add_corrector()
+            parts.corrector = None if model.prompt_encoder is None else add_corrector(class_names_of(model.config)[0])
             if parts.corrector is None and of_lesion:
                 gr.Markdown(why_uncorrected(model))
             with gr.Row():
@@ -169,7 +169,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
                     for id, (name, _) in DOWNLOADS.items()
                 }
             parts.probabilities = gr.HTML(elem_id="probabilities")
-    with gr.Tab("Measure", visible=of_lesion):
+    with gr.Tab("Measure", visible=shows_lesions(model.config)):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
         )

@@ -48,7 +48,7 @@ SCORE_NAMES = {
     "specificity": "specificity",
 }
 AGREEMENT_NAMES = {
-    "hit": "hit (lesion in both)",
+    "hit": "hit (in both masks)",
     "missed": "missed (in the true mask alone)",
     "false": "false (in the found mask alone)",
 }
@@ -160,9 +160,10 @@ def batch_html(batch: Batch) -> str:
         rows = [(row["image"], *class_cells(row, batch.classes)) for row in batch.rows]
         numbers = tuple(range(1, len(batch.classes) + 2))
         return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "What was found in a photo")
-    header = ("file", "width × height", "lesion", "mean probability inside", "note")
-    rows = [(row["image"], *batch_cells(row)) for row in batch.rows]
-    return table_html(caption, header, rows, numbers=(1, 2, 3)) + grid_html(batch.pictures, "The lesion in a photo")
+    header = ("file", "width × height", batch.name, "mean probability inside", "note")
+    rows = [(row["image"], *batch_cells(row, batch.name)) for row in batch.rows]
+    pictures = grid_html(batch.pictures, f"The {batch.name} in a photo")
+    return table_html(caption, header, rows, numbers=(1, 2, 3)) + pictures
 
 
 def class_cells(row: dict, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -173,15 +174,15 @@ def class_cells(row: dict, classes: tuple[str, ...]) -> tuple[str, ...]:
     return (f"{row['width']} × {row['height']}", *shares, row["note"])
 
 
-def batch_cells(row: dict) -> tuple[str, str, str, str]:
+def batch_cells(row: dict, name: str) -> tuple[str, str, str, str]:
     """A row of a batch as text, without the file's name."""
     if row["error"]:
         return "", "", "", row["error"]
-    size, share = f"{row['width']} × {row['height']}", f"{row['lesion_share']:.1%}"
+    size, share = f"{row['width']} × {row['height']}", f"{row[f'{name}_share']:.1%}"
     return (
         (size, share, f"{row['mean_confidence']:.2f}", "")
-        if row["lesion_pixels"]
-        else (size, share, "", "no lesion found")
+        if row[f"{name}_pixels"]
+        else (size, share, "", f"no {name} found")
     )
 
 

@@ -14,10 +14,10 @@ from transformers.image_processing_utils import BatchFeature
 from ..configuration_efp import NUM_LEVELS
 from ..data.files import REPAIRED, read_image
 from ..image_processing_efp import EFPImageProcessor, value_of_each
-from ..inference.correction import Correction
+from ..inference.correction import Correction, expected_after
 from ..inference.folder import read_for_model
 from ..inference.task import class_names_of, has_structures, is_lesion
-from ..lesion.structures import LABELS
+from ..lesion.structures import LABELS, LESION
 from ..modeling_efp import EFPForSegmentation, with_background
 from .marks import Marks
 from .uploads import check_photo, without_folder
@@ -95,6 +95,7 @@ class SegmentedPhoto:
     note: str = ""
     classes: tuple[str, ...] = ()
     layers: Layers | None = None
+    name: str = LESION  # of the one class, where there are not several
     correction: Correction | None = None
     marks: Marks = field(default_factory=Marks)
     past: tuple[Marks, ...] = ()
@@ -139,6 +140,7 @@ def segment_photo(path: str | Path | None, model: EFPForSegmentation, processor:
         maps={name: values[0].float().cpu().numpy() for name, values in maps.items()},
         note=image.info.get(REPAIRED, ""),
         classes=() if is_lesion(model.config) or layers is not None else class_names_of(model.config),
+        name=class_names_of(model.config)[0],
         layers=layers,
         correction=correction,
     )
@@ -195,11 +197,15 @@ def post_process(
     logits, marks = photo.logits, photo.marks
     if marks.box is not None:
         logits = photo.correction.fill(logits, marks.points, marks.box, threshold)
-    return processor.post_process_semantic_segmentation(
+    (result,) = processor.post_process_semantic_segmentation(
         SimpleNamespace(logits=logits),
         target_sizes=[photo.size if size is None else size],
         threshold=threshold,
         largest_region=False if marks.points else largest_region,
         return_probabilities=True,
         prompted=bool(marks),
-    )[0]
+    )
+    if marks:
+        expected = expected_after(result["expected_jaccard"], result["segmentation"], marks.points, marks.box)
+        result["expected_jaccard"] = expected
+    return result

@@ -12,7 +12,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
-from ..inference.correction import NO_LESION_IN_BOX
+from ..inference.correction import NOTHING_IN_BOX
 from ..inference.drawing import (
     TINT,
     add_legend,
@@ -30,6 +30,7 @@ from ..inference.prediction_table import mask_paths
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
+from ..lesion.structures import LESION
 from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
 from .photo import Layers, SegmentedPhoto, find_lesion, post_process
 from .pictures import draw_marks, outline_at_once
@@ -50,6 +51,7 @@ class View:
     after: Image.Image
     summary: str
     expected_jaccard: float | None = None
+    name: str = LESION  # of the one class
     legend: tuple[dict, ...] = ()  # `color` and `words` of each class
     layers: tuple[dict, ...] = ()  # `color`, `name`, `share`, `probability` and `expected_jaccard` of each label
 
@@ -73,11 +75,11 @@ def draw_view(
     marks = photo.marks.scaled(photo.size, mask.shape)
     height, width = photo.size
     if mask.any():
-        summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
+        summary = f"The {photo.name} covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
     else:
-        summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
+        summary = f"No {photo.name} found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
         if photo.marks.box is not None:
-            summary = f"No lesion found in the box on {photo.path.name}. Draw another, or click."
+            summary = f"No {photo.name} found in the box on {photo.path.name}. Draw another, or click."
     if layers is not None:
         after = draw_layers(photo.preview, layers, photo.layers)
     else:
@@ -88,6 +90,7 @@ def draw_view(
         after=after,
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
+        name=photo.name,
         layers=rows,
     )
 
@@ -185,7 +188,7 @@ def write_contour_file(photo, processor, folder: Path, threshold=None, largest_r
     """`<id>_contour.json`: the lesion as a COCO data set of one image."""
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     path = Path(folder) / f"{photo.path.stem}_contour.json"
-    text = json.dumps(coco_contour(mask, photo.path.name))
+    text = json.dumps(coco_contour(mask, photo.path.name, photo.name))
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return path
 
@@ -211,8 +214,8 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     if photo.classes:
         return {name: None if value == "" else value for name, value in table_row(prediction, photo.classes).items()}
     if photo.marks.box is not None and not prediction.mask.any():
-        prediction.add_note(NO_LESION_IN_BOX)
-    row = table_row(prediction)
+        prediction.add_note(NOTHING_IN_BOX.format(photo.name))
+    row = table_row(prediction, (photo.name,))
     if largest_region is None:
         largest_region = processor.largest_region
     return {
@@ -220,7 +223,7 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
         "threshold": processor.threshold if threshold is None else threshold,
         "largest_region": largest_region and not photo.marks.points,
         **(photo.marks.data() if photo.marks else {}),
-        "contour": coco_contour(prediction.mask, photo.path.name),
+        "contour": coco_contour(prediction.mask, photo.path.name, photo.name),
     }
 
 
@@ -244,10 +247,10 @@ def trust_photo(photo, processor, threshold=None, largest_region=None) -> dict:
     """`expected_jaccard` of this mask, and `notes` on what speaks against trusting it."""
     check_photo(photo.path)
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
-    return {
-        "expected_jaccard": prediction.expected_jaccard,
-        "notes": image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities),
-    }
+    notes = []
+    if photo.name == LESION:  # they are about lesions and skin
+        notes = image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities)
+    return {"expected_jaccard": prediction.expected_jaccard, "notes": notes}
 
 
 @dataclass

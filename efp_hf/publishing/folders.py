@@ -26,6 +26,7 @@ LEFT_OUT = ("study", "checkpoints")  # folders of the package: numbers of the pr
 PACKAGE_SUFFIXES = (".py", ".css", ".js", ".html", ".md", ".jinja")
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", CARD, TRAINING_IMAGES)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+IMAGES_OF_DATA = re.compile(r"<!-- images of the data -->.*?<!-- /images of the data -->\n", re.DOTALL)
 DRAWING = re.compile(r"!\[[^\]]*\]\(([\w./-]+\.svg)\)")
 
 
@@ -58,7 +59,8 @@ def write_model_folder(
     fingerprint = source / TRAINING_IMAGES if with_fingerprint and (source / TRAINING_IMAGES).is_file() else None
     save_for_hub(model, processor, folder, fingerprint=fingerprint)
     if (source / CARD).is_file():
-        text = (source / CARD).read_text(encoding="utf-8")
+        # the figure shows images of the data, which are not published
+        text = IMAGES_OF_DATA.sub("", (source / CARD).read_text(encoding="utf-8"))
         write_card(folder / CARD, name_repository(text, name_in_card(text) or source.name, repo))
         for name in DRAWING.findall(text):
             if (source / name).is_file() and (source / name).resolve().is_relative_to(source.resolve()):
@@ -125,7 +127,7 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
             copy(source / file, folder / PACKAGE.name / "checkpoints" / name / file)
     own_card = folder / PACKAGE.name / "checkpoints" / name / CARD
     if own_card.is_file():
-        text = own_card.read_text(encoding="utf-8")
+        text = IMAGES_OF_DATA.sub("", own_card.read_text(encoding="utf-8"))
         write_card(own_card, name_repository(text, name_in_card(text) or name, repo))
     write_card(folder / CARD, space_card(class_names_of(EFPConfig.from_pretrained(source)), repo))
 

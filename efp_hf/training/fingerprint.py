@@ -19,6 +19,7 @@ from transformers.utils.hub import cached_file
 from ..data.duplicates import HASHED_SIDE, SAME_IMAGE_BITS, bits_between, hash_words, perceptual_hash
 from ..data.files import IMAGE_FORMATS, read_image, write_atomically
 from ..data.lesions import load_lesions
+from ..data.names import listed
 from ..extras import needing
 from ..image_processing_efp import to_upright_rgb
 from ..inference.checkpoint import TRAINING_IMAGES, find_checkpoint
@@ -116,6 +117,24 @@ def shared_images(hashes: list[str], fingerprint: set[tuple[str, str]]) -> list[
         for position, words in enumerate(hash_words(hashes))
         if len(seen) and bits_between(seen, words).min() <= SAME_IMAGE_BITS
     ]
+
+
+def check_same_split(resumed: Path, base: str | Path | None, data: DatasetDict) -> None:
+    """
+    Raises:
+        ValueError: `validation` holds images that the resumed checkpoint was trained on, and not its `base` before it:
+            their scores would choose the epoch.
+    """
+    seen = (read_fingerprint(resumed) or set()) - ((base and read_fingerprint(base)) or set())
+    trained = {value for value, split in seen if split == "train"}  # the data itself may have copies on both sides
+    trained -= {value for value, split in seen if split == "validation"}
+    hashes = image_hashes(data["validation"]) if trained else []
+    shared = [data["validation"]["image_id"][place] for place, value in enumerate(hashes) if value in trained]
+    if shared:
+        raise ValueError(
+            f"{resumed} must not be trained on images of `validation`, got {len(shared)} of {len(hashes)} "
+            f"({listed(shared, 3)}). Resume with the --split-seed and the data that it was started with."
+        )
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ efp score --checkpoint runs/mine --data mine-too
 ```python
 load_checkpoint("mine")
 ```
+
+<!-- images of the data -->
+![The worst masks over the best ones](masks.png)
+<!-- /images of the data -->
 """
 
 
@@ -48,6 +52,7 @@ def mine(tiny_checkpoint, tmp_path_factory) -> Path:
     shutil.copytree(tiny_checkpoint, folder)
     (folder / "README.md").write_text(CARD)
     (folder / "training_images.csv").write_text(f"hash,split\n{'0' * 64},train\n")
+    (folder / "masks.png").write_bytes(b"\x89PNG photos of patients")
     (folder / "trainer_state.json").write_text("{}")  # of the training; it is nobody else's business
     return folder
 

@@ -29,6 +29,7 @@ def test_card_names_the_repository_in_its_code_and_its_address(model_folder):
     assert "efp predict photo.jpg --checkpoint me/mine\n" in text and 'load_checkpoint("me/mine")' in text
     assert "https://huggingface.co/me/mine)" in text
     assert "--checkpoint runs/mine --data mine-too" in text  # what was run stays as it was run
+    assert "masks.png" not in text and "images of the data" not in text
     assert "- name: mine\n" in text and "# mine\n\n`mine` is at" in text
 
 
