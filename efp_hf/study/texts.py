@@ -6,7 +6,7 @@ from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOI
 from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
-from .first_hour_table import first_hour_block
+from .first_hour_table import first_hour_table
 from .frontier_table import frontier_table
 from .model_card import render_card
 from .prompt_tables import prompts_block
@@ -31,7 +31,7 @@ def blocks(results: Path) -> dict[str, str]:
         "prompts": prompts_block(results, checkpoints),
         "review": review_block(results, SHIPPED / DEFAULT_CHECKPOINT),
         "frontier": frontier_table(results),
-        "first-hour": first_hour_block(results),
+        "first-hour": first_hour_table(results),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),
         "trials": trials_table(results),
