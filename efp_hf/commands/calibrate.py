@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(settings_table, [*row, *SETTING_COLUMNS])
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
-        model, processor = load_checkpoint(folder, runtime="torch")
+        model, processor = load_checkpoint(folder, runtime="torch", allow_channels=True)
         for image_size in arguments.image_sizes or ():
             check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)

@@ -191,7 +191,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
         if arguments.masks is None:
-            model, processor = load_checkpoint(arguments.checkpoint)
+            model, processor = load_checkpoint(arguments.checkpoint, allow_channels=True)
             fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_data(arguments), arguments.split)
         classes = class_names(dataset)

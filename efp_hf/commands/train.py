@@ -222,7 +222,12 @@ def load_model(arguments: argparse.Namespace):
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
         for_structures = arguments.task == "structures"
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=for_structures)
+        model, processor = load_checkpoint(
+            arguments.checkpoint,
+            runtime="torch",
+            allow_overlap=for_structures,
+            allow_channels=not (for_structures or arguments.prompts),
+        )
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
@@ -275,6 +280,27 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
     return with_classes(model, classes)
 
 
+def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told: bool):
+    """
+    Model and processor for the channels of the training images.
+
+    Raises:
+        ValueError: `--prompts` with other channels than three colours, or a checkpoint of other ones than the data's.
+    """
+    from ..data.channels import channels_of
+    from ..training.channels import with_channels, with_statistics
+
+    channels, own = channels_of(rows), model.config.num_channels
+    if channels == own:
+        return model, processor
+    if arguments.prompts:
+        raise ValueError(f"`--prompts` must have images of three colours, got {channels} channels. Leave it out.")
+    model = with_channels(model, channels)
+    if is_told:
+        print(f"The images have {channels} channels: the first layer is adapted from that of {own}.")
+    return model, with_statistics(processor, rows)
+
+
 def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> Path | None:
     """The folder of the checkpoint to continue from; what is wrong with newer ones goes to standard error."""
     from ..training.checkpoints import damage, newest_whole
@@ -322,6 +348,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..data.classes import class_names
+    from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..inference.task import class_names_of
@@ -385,6 +412,11 @@ def run(arguments: argparse.Namespace) -> int:
         is_told = training_arguments.process_index == 0 and resume is None
         if not for_structures:
             model = model_for(class_names(data), model, arguments, is_told)
+        if not arguments.streaming and not for_structures:
+            model, processor = for_channels(model, processor, data["train"], arguments, is_told)
+            if resume is not None and processor.num_channels != NUM_COLOURS:  # as its weights learnt them
+                saved = EFPImageProcessor.from_pretrained(resume)
+                processor.image_mean, processor.image_std = saved.image_mean, saved.image_std
         if resume is not None:
             check_network(resume, model)
         unet = unet_like(model, training_arguments.seed) if arguments.compare else None
