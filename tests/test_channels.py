@@ -293,8 +293,9 @@ def test_what_takes_photos_alone_says_so(tmp_path, monkeypatch, capsys, tiny_fou
     monkeypatch.chdir(tmp_path)
     first, *more = command.split()
     if first == "review":
-        more = ["photo.png", "--output", "review"]
-        Image.fromarray(draw(0)[0]).save("photo.png")
+        more = ["photos", "--output", "review"]
+        (tmp_path / "photos").mkdir()
+        Image.fromarray(draw(0)[0]).save("photos/photo.png")
     if first == "train":
         more += ["--data", str(two_files), "--output", "run", *STEPS]
     assert main([first, *more, "--checkpoint", str(tiny_four)]) == 2

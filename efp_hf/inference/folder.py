@@ -59,7 +59,7 @@ class StreamedImage:
     content: bytes
 
 
-@dataclass
+@dataclass(frozen=True)
 class ImageFiles:
     """An image in several files, by the name of the first one."""
 
@@ -114,9 +114,9 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
             raise FileNotFoundError("An image's name must not be empty. Pass image files, folders or globs.")
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
-            files = sorted(file for file in path.iterdir() if not is_mask_name(file))
-            arrays = [file for file in files if file.suffix == ARRAY_SUFFIX and not file.name.startswith(".")]
-            found = [file for file in files if is_image_file(file)] or arrays
+            inside = sorted(file for file in path.iterdir() if not is_mask_name(file))
+            arrays = [file for file in inside if file.suffix == ARRAY_SUFFIX and not file.name.startswith(".")]
+            found = [file for file in inside if is_image_file(file)] or arrays
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
         elif glob.has_magic(str(name)) and not os.path.exists(path):
