@@ -285,7 +285,8 @@ def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told:
     Model and processor for the channels of the training images.
 
     Raises:
-        ValueError: `--prompts` with other channels than three colours, or a checkpoint of other ones than the data's.
+        ValueError: `--prompts` or `--task structures` with other channels than three colours, or a checkpoint of other
+            ones than the data's.
     """
     from ..data.channels import channels_of
     from ..training.channels import with_channels, with_statistics
@@ -293,8 +294,9 @@ def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told:
     channels, own = channels_of(rows), model.config.num_channels
     if channels == own:
         return model, processor
-    if arguments.prompts:
-        raise ValueError(f"`--prompts` must have images of three colours, got {channels} channels. Leave it out.")
+    if arguments.prompts or arguments.task == "structures":
+        option = "--prompts" if arguments.prompts else "--task structures"
+        raise ValueError(f"`{option}` must have images of three colours, got {channels} channels. Leave it out.")
     model = with_channels(model, channels)
     if is_told:
         print(f"The images have {channels} channels: the first layer is adapted from that of {own}.")
@@ -412,7 +414,7 @@ def run(arguments: argparse.Namespace) -> int:
         is_told = training_arguments.process_index == 0 and resume is None
         if not for_structures:
             model = model_for(class_names(data), model, arguments, is_told)
-        if not arguments.streaming and not for_structures:
+        if not arguments.streaming:
             model, processor = for_channels(model, processor, data["train"], arguments, is_told)
             if resume is not None and processor.num_channels != NUM_COLOURS:  # as its weights learnt them
                 saved = EFPImageProcessor.from_pretrained(resume)

@@ -150,6 +150,6 @@ def join_files(stems: Iterable[str]) -> dict[str, list[str]]:
 
 
 def channels_of(rows) -> int:
-    """Of the images of a dataset of [`load_lesions`], of its first row."""
-    image = rows[0]["image"]
-    return image.shape[2] if isinstance(image, np.ndarray) else NUM_COLOURS
+    """Of the images of a dataset of [`load_lesions`], of its first row where they are lists of files."""
+    is_list = hasattr(rows.features["image"], "feature")
+    return rows[0]["image"].shape[2] if is_list and len(rows) else NUM_COLOURS

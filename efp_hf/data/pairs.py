@@ -162,8 +162,10 @@ def check_channels(files: list[Path], mask_path: Path, max_side: int | None, cac
         mask = f"{cached}.png"
         picture = labels_picture(labels, num_classes).resize(size[::-1], Image.Resampling.NEAREST)
         write_atomically(Path(mask), lambda path: picture.save(path, "PNG"))
+    # of a photo as in [`check_pair`]: with and without further files the same split is drawn
+    seen = picture_of(array) if is_array(files[0]) else read_image(files[0], min_size=HASHED_SIDE)
     facts = facts_of(labels, num_classes) | {"values": values, "channels": array.shape[2], "repaired": ""}
-    return {"image": paths, "mask": mask, **facts, "hash": perceptual_hash(picture_of(array))}
+    return {"image": paths, "mask": mask, **facts, "hash": perceptual_hash(seen)}
 
 
 def channels_problem(entries: list[dict]) -> str | None:

@@ -100,10 +100,10 @@ def mean_class_jaccard(
     return mean_of_classes(class_scores(np.array([class_counts(mask, truth, num_classes) for _, mask, truth in masks])))
 
 
-def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
+def check_channels(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
     """
     Raises:
-        ValueError: a model, by the name of its checkpoint, that was not made for the classes or channels of the data.
+        ValueError: a model, by the name of its checkpoint, for images of other channels than the data's.
     """
     channels = channels_of(dataset)
     if channels != model.config.num_channels:
@@ -111,6 +111,14 @@ def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> Non
             f"{name} must take the channels of the data, {channels}, got one of {model.config.num_channels}. "
             "Train it on such data, or pass another --checkpoint."
         )
+
+
+def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
+    """
+    Raises:
+        ValueError: a model, by the name of its checkpoint, that was not made for the classes or channels of the data.
+    """
+    check_channels(dataset, model, name)
     classes, own = class_names(dataset), class_names_of(model.config)
     if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
         raise ValueError(
