@@ -245,6 +245,10 @@ def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, ti
         photo, found, _ = draw(number)
         write_two_files(np.dstack([photo, found]), tmp_path / f"a{number}")
     call = ["--checkpoint", str(tiny_four)]
+    write_bands(np.dstack([photo, found]), tmp_path / "b")
+    write_npy(np.dstack([photo, found]), tmp_path / "b_2")  # named so, but each has all channels
+    assert main(["predict", "b.tif", "b_2.npy", *call, "--output", "whole"]) == 0
+    assert len(list((tmp_path / "whole").glob("*.png"))) == 2
     assert main(["predict", "a0.png", "a0_2.png", "a1.png", "a1_2.png", *call, "--output", "named"]) == 0
     (tmp_path / "table.csv").write_text("image,image_2\na0.png,a0_2.png\na1.png,a1_2.png\n")
     assert main(["predict", "table.csv", *call, "--output", "listed"]) == 0

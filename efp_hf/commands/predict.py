@@ -217,7 +217,7 @@ def prepare(
         check_own_folder(output, files and [path_of(file) for file in files], arguments.data)
         model, processor = load_any(arguments)
         if files is not None and processor.num_channels != NUM_COLOURS:
-            files = join_image_files(files)
+            files = join_image_files(files, processor.num_channels)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
         columns = columns_for(classes, overlap)
         check_options(arguments, model)

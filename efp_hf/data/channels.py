@@ -26,9 +26,23 @@ def is_array(path: Path) -> bool:
     if path.suffix.lower() == ARRAY_SUFFIX:
         return True
     layout = tiff_layout(path)
-    if layout is None or layout.pages > MAX_CHANNELS or (layout.is_photo and not layout.has_alpha):
+    if layout is None or layout.pages > MAX_CHANNELS or min(layout.pages, layout.samples) > 1:
+        return False  # no image that can be read: Pillow says what is wrong
+    if layout.is_photo and not layout.has_alpha:
         return False
     return not layout.is_photo or not is_opaque(path)
+
+
+def channels_in(path: Path) -> int:
+    """Of one file, by its header; three of a picture, and of what cannot be read."""
+    if path.suffix.lower() == ARRAY_SUFFIX:
+        try:
+            shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
+        except (OSError, ValueError, EOFError):
+            return NUM_COLOURS
+        return shape[2] if len(shape) == 3 else 1
+    layout = tiff_layout(path)
+    return NUM_COLOURS if layout is None or layout.is_photo else layout.pages * layout.samples
 
 
 def is_opaque(path: Path) -> bool:

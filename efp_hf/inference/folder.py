@@ -19,7 +19,7 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
-from ..data.channels import ARRAY_SUFFIX, further_columns, is_array, join_files, picture_of, read_channels
+from ..data.channels import ARRAY_SUFFIX, channels_in, further_columns, is_array, join_files, picture_of, read_channels
 from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..lesion.contour import bounding_box
@@ -134,9 +134,12 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     return list(files)
 
 
-def join_image_files(files: list[Path | ImageFiles]) -> list[Path | ImageFiles]:
-    """The files with what is named as a further one of another, in the same folder, put to it."""
-    paths = [file for file in files if isinstance(file, Path)]
+def join_image_files(files: list[Path | ImageFiles], num_channels: int) -> list[Path | ImageFiles]:
+    """
+    The files with what is named as a further one of another, in the same folder, put to it. A file that has all
+    channels is joined with none.
+    """
+    paths = [file for file in files if isinstance(file, Path) and channels_in(file) != num_channels]
     by_name = {str(path.with_suffix("")): path for path in paths}
     if len(by_name) < len(paths):  # two of a name: none is another's
         return files
