@@ -355,7 +355,8 @@ class EFPImageProcessor(TorchvisionBackend):
     normalises them with ImageNet's mean and standard deviation; turns logits into masks of the image's own size.
 
     Images are PIL images, arrays or tensors of 0..255. PIL images are made upright 8-bit RGB first
-    ([`to_upright_rgb`]).
+    ([`to_upright_rgb`]). Of a network with other channels than three, `image_mean` and `image_std` have a number each,
+    `do_convert_rgb` is false, and images are arrays or tensors.
 
     Args:
         labels_overlap (`bool`, defaults to `False`): each label has a mask of its own, as of a model with
@@ -412,7 +413,9 @@ class EFPImageProcessor(TorchvisionBackend):
             if not numbers or not all(least <= number <= most for number in numbers):
                 raise ValueError(f"`{name}` must be from {least} to {most}, got {value}.")
             if len(numbers) not in (1, NUM_COLOURS) and self.do_convert_rgb:
-                raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
+                raise ValueError(
+                    f"`{name}` must be of {NUM_COLOURS} channels where `do_convert_rgb` is true, got {len(numbers)}."
+                )
         self.check_threshold(self.threshold)
         self.check_region(self.largest_region)
         self.check_list("threshold", self.threshold)
@@ -422,6 +425,22 @@ class EFPImageProcessor(TorchvisionBackend):
             check_temperature(value, "jaccard_temperature")
         if self.prompted_jaccard_temperature is not None:
             check_temperature(self.prompted_jaccard_temperature, "prompted_jaccard_temperature")
+
+    @property
+    def num_channels(self) -> int:
+        """Of the images: as many as `image_mean` has numbers."""
+        return len(self.image_mean) if isinstance(self.image_mean, list | tuple) else NUM_COLOURS
+
+    def check_channels(self, num_channels: int):
+        """
+        Raises:
+            ValueError: an image of other channels than the processor's.
+        """
+        if num_channels != self.num_channels:
+            raise ValueError(
+                f"`images` must have the {self.num_channels} channels of the training, got {num_channels}. "
+                "Pass arrays (height, width, channels) of these, or take another processor."
+            )
 
     @staticmethod
     def check_threshold(threshold: float | list[float] | tuple[float, ...]):
@@ -539,7 +558,17 @@ class EFPImageProcessor(TorchvisionBackend):
     def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, **kwargs) -> torch.Tensor:
         if isinstance(image, Image.Image):
             image = to_upright_rgb(image) if do_convert_rgb else ImageOps.exif_transpose(image)
+        elif kwargs.get("input_data_format") is None and self.num_channels != NUM_COLOURS and image.ndim == 3:
+            # Transformers guesses it of one and of three channels alone
+            is_last = image.shape[-1] == self.num_channels or image.shape[0] != self.num_channels
+            kwargs["input_data_format"] = ChannelDimension.LAST if is_last else ChannelDimension.FIRST
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+    def convert_to_rgb(self, image: torch.Tensor, **kwargs) -> torch.Tensor:
+        """As in Transformers, which would take a fourth channel for transparency: it is refused."""
+        if image.shape[0] > NUM_COLOURS:
+            self.check_channels(image.shape[0])
+        return super().convert_to_rgb(image, **kwargs)
 
     def _preprocess_image_like_inputs(
         self,
@@ -555,7 +584,10 @@ class EFPImageProcessor(TorchvisionBackend):
         images = self._prepare_image_like_inputs(
             images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )
-        if kwargs["do_rescale"] and any(image.is_floating_point() and image.max() <= 1 for image in images):
+        if kwargs["do_normalize"]:
+            for image in images:
+                self.check_channels(image.shape[0])
+        if kwargs["do_rescale"] and any(image.is_floating_point() and 0 < image.max() <= 1 for image in images):
             raise ValueError("`images` must hold 0..255, got floats in [0, 1]. Pass do_rescale=False for those.")
         for image in images:
             if (

@@ -121,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(settings_table, [*row, *SETTING_COLUMNS])
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
-        model, processor = load_checkpoint(folder, runtime="torch")
+        model, processor = load_checkpoint(folder, runtime="torch", allow_channels=True)
         for image_size in arguments.image_sizes or ():
             check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)
@@ -241,6 +241,7 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
     from ..inference.task import class_names_of
     from ..lesion.structures import LABELS, STRUCTURES
     from ..metrics.calibration import JACCARD_TEMPERATURES
+    from ..metrics.evaluation import check_channels
     from ..metrics.rows import append_row, checkpoint_columns
     from ..metrics.scores import jaccard
     from ..metrics.structures import THRESHOLDS, best_thresholds, pooled_jaccard, segment_structures, structure_counts
@@ -261,6 +262,7 @@ def calibrate_structures(arguments: argparse.Namespace) -> int:
         check_table(table, [*row, "images", *STRUCTURE_COLUMNS])
         fingerprint = read_fingerprint(folder)
         validation = load_data(arguments)["validation"]
+        check_channels(validation, model, arguments.checkpoint)
         progress = tqdm(total=2 * len(validation), unit="image", disable=None)
         counts = []
         for _, result, truths in segment_structures(validation, model, processor):

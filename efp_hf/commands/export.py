@@ -66,7 +66,9 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         if arguments.int8:
             require("train", "--int8")
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=True)
+        model, processor = load_checkpoint(
+            arguments.checkpoint, runtime="torch", allow_overlap=True, allow_channels=True
+        )
         if labels_overlap(model.config) and (arguments.int8 or arguments.to not in (HUB, "onnx", "openvino")):
             raise InputError(
                 f"{arguments.checkpoint} has labels that overlap: it is exported to hub, onnx or openvino, without "

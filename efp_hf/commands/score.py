@@ -130,6 +130,7 @@ def score_prompts(arguments: argparse.Namespace) -> int:
     """The masks of simulated clicks and boxes → a row a kind of prompts, and a row a target of J."""
     from ..data.split import SPLITS, get_split
     from ..metrics.correction import PERFECT, correct_images, summarize_corrections
+    from ..metrics.evaluation import check_channels
     from ..metrics.rows import append_row, checkpoint_columns, split_columns
     from ..training.fingerprint import read_fingerprint
 
@@ -144,6 +145,7 @@ def score_prompts(arguments: argparse.Namespace) -> int:
             )
         fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_data(arguments), arguments.split)
+        check_channels(dataset, model, arguments.checkpoint)
         row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
         row["training_images"] = count_training_images(arguments, dataset, fingerprint)
         row |= checkpoint_columns(arguments.checkpoint, model, processor)
@@ -197,7 +199,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
         if arguments.masks is None:
-            model, processor = load_checkpoint(arguments.checkpoint)
+            model, processor = load_checkpoint(arguments.checkpoint, allow_channels=True)
             fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_data(arguments), arguments.split)
         classes = class_names(dataset)
@@ -301,6 +303,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
     from ..inference.task import class_names_of
     from ..lesion.structures import LABELS, STRUCTURES
     from ..metrics.card import STRUCTURE_SCORES
+    from ..metrics.evaluation import check_channels
     from ..metrics.rows import append_row, shorten, split_columns
     from ..metrics.scores import jaccard
     from ..metrics.structures import (
@@ -336,6 +339,7 @@ def score_structures(arguments: argparse.Namespace) -> int:
         dataset = get_split(load_data(arguments), arguments.split)
         row["images"] = len(dataset)
         if arguments.masks is None:
+            check_channels(dataset, model, arguments.checkpoint)
             row["weights"] = weights_digest(arguments.checkpoint)
             row["image_size"] = f"{processor.size['height']}x{processor.size['width']}"
             row["training_images"] = count_training_images(arguments, dataset, fingerprint)

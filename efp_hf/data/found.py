@@ -10,7 +10,7 @@ from ..extras import needing
 from .duplicates import SAME_IMAGE_BITS, near_duplicates
 from .labels import IGNORED
 from .names import Matched, Pair, listed
-from .pairs import check_and_cache, to_dataset
+from .pairs import channels_problem, check_and_cache, to_dataset
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -65,6 +65,9 @@ def load_found(
     entries = {
         split: check_and_cache(pairs, max_side, cache, found.num_classes) for split, pairs in found.pairs.items()
     }
+    different = channels_problem([entry for rows in entries.values() for entry in rows])
+    if different:
+        raise ValueError(different)
     warn_of_copies(entries)
     if problems := problems_of_classes([entry for rows in entries.values() for entry in rows], found.classes):
         raise ValueError(f"{name}: {problems[0]}")
@@ -85,7 +88,7 @@ def problems_of_ids(found: Found) -> list[str]:
     problems = []
     if not found.pairs.get("train") and not found.problems:
         problems.append(f"A `train` split is needed, got {' and '.join(found.pairs) or 'no pair'}. Name one so.")
-    counts = Counter((split, image_id) for split, pairs in found.pairs.items() for image_id, _, _ in pairs)
+    counts = Counter((split, image_id) for split, pairs in found.pairs.items() for image_id, *_ in pairs)
     doubled = [image_id for (_, image_id), count in counts.items() if count > 1]
     if doubled:
         problems.append(f"Images must have different names, got two of {listed(doubled)}. Rename one of each.")

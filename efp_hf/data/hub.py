@@ -13,10 +13,11 @@ from PIL import Image
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .channels import further_columns
 from .classes import COLUMN, class_names, features_with_classes
 from .duplicates import perceptual_hash
-from .files import read_sized_image
-from .found import masks_line, problems_of_classes, warn_of_copies, with_line
+from .files import read_sized_image, write_atomically
+from .found import Found, cache_folder, masks_line, problems_of_classes, warn_of_copies, with_line
 from .labels import labels_picture, palette_colors, read_labels, values_of_rows
 from .pairs import FEATURES, facts_of, labels_in, reduce_pair, reduced_size
 from .split import GROUP_COLUMNS, SPLITS, draw_split
@@ -107,6 +108,43 @@ def convert_dataset(
     return with_line(data, f"{name}: {form}; {masks}", missing)
 
 
+def find_rows_of_files(loaded: Dataset | DatasetDict, name: str, form: str, classes: tuple[str, ...]) -> Found | None:
+    """
+    The files of a dataset with the columns `image_2`, …, of which an image has several; those without a file of their
+    own are written to the cache. `None` for a dataset without such columns.
+
+    Raises:
+        ValueError: as [`convert_dataset`]; a row without one of its images.
+    """
+    splits = {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    further = further_columns(next(iter(splits.values())).column_names)
+    if not further:
+        return None
+    found = Found(form, {}, classes=classes)
+    for split, rows in named_splits(loaded, name).items():
+        for column in further:
+            rows = rows.cast_column(column, ImageFeature(decode=False))
+        found.groups |= groups_of(rows)
+        columns = ("image", "mask", *further)
+        found.pairs[split] = [(row["image_id"], *(file_of(row, column) for column in columns)) for row in rows]
+    return found
+
+
+def file_of(row: dict, column: str) -> Path:
+    """Of an undecoded image of a row."""
+    file = row[column]
+    if file is None:
+        raise ValueError(f"{row['image_id']}: the row must have `{column}`, got none. Add it or remove the row.")
+    if file["bytes"] is None:
+        return Path(file["path"])
+    folder = cache_folder() / "files"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(file['bytes']).hexdigest()[:24]}.png"  # Pillow looks at the content
+    if not path.exists():
+        write_atomically(path, lambda partial: partial.write_bytes(file["bytes"]))
+    return path
+
+
 def with_column_of_classes(rows: Dataset, facts: list[dict], classes: tuple[str, ...]) -> Dataset:
     """The rows with the labels that their masks hold, in place of what the column held; none without names."""
     if not classes:
@@ -163,6 +201,8 @@ def stream_lesions(
     streams = {}
     classes = class_names(loaded, name) or classes
     for split in [split for split in SPLITS if split in loaded]:
+        if further := further_columns(loaded[split].column_names or ()):
+            raise ValueError(f"{name}: a stream must have one image a row, got {', '.join(further)}. Do not stream it.")
         dataset = loaded[split] if loaded[split].column_names else loaded[split]._resolve_features()
         image_column, mask_column, id_column = find_columns(dataset.column_names, name, image_column, mask_column)
         for column in (image_column, mask_column):  # `datasets` would decode, and encode again with some loss

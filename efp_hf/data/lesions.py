@@ -7,7 +7,7 @@ from ..extras import needing
 from .classes import class_names, read_classes
 from .forms import find_form
 from .found import Found, load_found
-from .hub import convert_dataset, holds_shards, load_splits, stream_lesions
+from .hub import convert_dataset, find_rows_of_files, holds_shards, load_splits, stream_lesions
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, IterableDatasetDict
@@ -19,6 +19,9 @@ def load_lesions(
     """
     The splits train, validation and test of `image` (RGB), `mask` (grey, 0 and 255) and `image_id`, from a folder or
     file in one of `FORMS`, a dataset of the Hub, or a `Dataset` or `DatasetDict`. `found_line` says what was found.
+
+    Where an image is a `.npy` file, a TIFF of several bands or pages, or several files (the columns `image_2`, …, or
+    files `<id>_2.png`), `image` is an array `(height, width, channels)` of them all: uint8, or float32 of 0..255.
 
     Splits that are not there are drawn from `train`: 70/10/20, seeded, with no patient, lesion or near-duplicate image
     on two sides. Every file is read and checked once.
@@ -55,6 +58,14 @@ def find_lesions(
     A name for messages, the form, what is there, before its images are read, and the names of its classes; errors as of
     [`load_lesions`].
     """
+    name, form, found, classes = find_any(source)
+    if not isinstance(found, Found):
+        found = find_rows_of_files(found, name, form, classes) or found
+    return name, form, found, classes
+
+
+def find_any(source: str | Path | Dataset | DatasetDict) -> tuple[str, str, Found | Dataset | DatasetDict, tuple]:
+    """As [`find_lesions`]; a dataset is one."""
     if isinstance(source, Dataset | DatasetDict):
         return "data", "a dataset", source, class_names(source)
     if not isinstance(source, str | os.PathLike):

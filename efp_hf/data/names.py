@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from .channels import ARRAY_SUFFIX, join_files
 from .files import IMAGE_SUFFIXES, is_image_file
 
 # of a mask, where the image is `<id>.jpg`
 MASK_NAMES = ("{}", "{}_segmentation", "{}_mask", "{}_gt", "mask_{}")
 NAMES_BESIDE = MASK_NAMES[1:]  # in the same folder
-Pair = tuple[str, Path, Path]  # image_id, image file, mask file
+Pair = tuple  # image_id, image file, mask file, and further files of the image
 Files = dict[str, list[Path]]  # by their names without ending
 
 
@@ -84,20 +85,27 @@ def match(images: Files, masks: Files, names: tuple[str, ...], mask_folder: Path
             masks_of.setdefault(ids[0], []).extend(paths)
         else:
             strays += [path.name for path in paths]
+    # an image without a mask that is called as a further one of another image is a further one
+    further = {name: [stem for stem in stems if stem not in masks_of] for name, stems in join_files(images).items()}
+    further = {name: stems for name, stems in further.items() if name in masks_of}
+    images_of = {name: [path for stem in stems for path in images[stem]] for name, stems in further.items()}
+    joined = {stem for stems in further.values() for stem in stems}
     for kind, files in (("images", images), ("masks", masks_of)):
         doubled = [name for name, paths in files.items() if len(paths) > 1]
         if doubled:
             first, second, *_ = files[doubled[0]]
             others = f" So it is with {listed(doubled[1:])}." if doubled[1:] else ""
             problems.append(f"{doubled[0]}: two {kind}, {first.name} and {second.name}. Remove one.{others}")
-    without_mask = [name for name in images if name not in masks_of]
+    without_mask = [name for name in images if name not in masks_of and name not in joined]
     if without_mask:
         problems.append(
             f"{len(without_mask)} images have no mask in {mask_folder}: {listed(without_mask)}. Add the masks or "
             f"remove the images. The mask of {without_mask[0]} would be {mask_names(without_mask[0], names)}"
             + (f", and there is {listed(strays, 3)}." if strays else ".")
         )
-    pairs = [(name, images[name][0], masks_of[name][0]) for name in images if name in masks_of]
+    pairs = [
+        (name, images[name][0], masks_of[name][0], *images_of.get(name, ())) for name in images if name in masks_of
+    ]
     return Matched(pairs, problems, []), strays
 
 
@@ -124,14 +132,21 @@ def possible_ids(stem: str, names: tuple[str, ...]) -> list[str]:
 
 
 def files_by_stem(folder: Path) -> Files:
-    """The image files of a folder, sorted, by their names without ending."""
+    """The image files of a folder, sorted, by their names without ending; arrays where there are none."""
     files = {}
-    for path in sorted(path for path in folder.iterdir() if is_image_file(path) and not path.is_dir()):
+    for path in images_in(folder):
         files.setdefault(path.stem, []).append(path)
     unreadable = [ascii(paths[0].name) for paths in files.values() if not is_utf8(paths[0])]
     if unreadable:
         raise ValueError(f"{folder}: file names must be UTF-8, got {listed(unreadable)}. Rename them.")
     return files
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; `.npy` files where there are none."""
+    paths = sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
+    arrays = [path for path in paths if path.suffix.lower() == ARRAY_SUFFIX]
+    return [path for path in paths if is_image_file(path)] or arrays
 
 
 def holds_images(folder: Path) -> bool:

@@ -12,6 +12,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .channels import is_array, picture_of, read_channels, resize_channels, write_channels
 from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
@@ -19,7 +20,7 @@ from .labels import class_shares, labels_picture, palette_colors, read_labels, v
 from .names import Pair, listed
 
 with needing("train", __name__):
-    from datasets import Dataset, Features, Value
+    from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageFeature
 
 logger = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ def check_pairs(
     An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `mask` (files at most
     `max_side` large), `hash`, and of the original: `size` (height, width), `share` of all that is not background,
     `values` of the mask ([`read_labels`]), `repaired`; of several classes also their `shares` and `colors`
-    ([`palette_colors`]).
+    ([`palette_colors`]). Of what is no photo `image` is a list of files, and `channels` their number.
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -64,14 +65,20 @@ def check_pairs(
     """
 
     def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
-        image_id, image_path, mask_path = pair
+        image_id, image_path, mask_path, *further = pair
         try:
             facts = [*map(file_state, pair[1:]), max_side, "v5", *([num_classes, "colors"] if num_classes > 1 else [])]
+            if image_path.suffix.lower() in (".tif", ".tiff"):
+                facts.append("channels")
             key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
-                entry = check_pair(image_path, mask_path, max_side, cache / key, num_classes)
-                entry["bytes"] = [os.stat(entry[name]).st_size for name in ("image", "mask")]
+                if further or is_array(image_path):
+                    files = [image_path, *further]
+                    entry = check_channels(files, mask_path, max_side, cache / key, num_classes)
+                else:
+                    entry = check_pair(image_path, mask_path, max_side, cache / key, num_classes)
+                entry["bytes"] = [os.stat(path).st_size for path in files_of(entry)]
                 write_atomically(cache / f"{key}.json", lambda path: path.write_text(json.dumps(entry)))
         except (FileNotFoundError, ValueError) as error:
             return error
@@ -105,11 +112,15 @@ def read_entry(path: Path) -> dict | None:
     """An entry that was kept, if it is whole and its files are as they were."""
     try:
         entry = json.loads(path.read_text())
-        sizes = [os.stat(entry[name]).st_size for name in ("image", "mask")]
+        sizes = [os.stat(path).st_size for path in files_of(entry)]
         is_whole = sizes == entry["bytes"] and len(bytes.fromhex(entry["hash"])) == 32 and "repaired" in entry
     except (OSError, ValueError, TypeError, LookupError):
         return None
     return entry if is_whole else None
+
+
+def files_of(entry: dict) -> list[str]:
+    return [*(entry["image"] if isinstance(entry["image"], list) else [entry["image"]]), entry["mask"]]
 
 
 def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: Path, num_classes: int = 1) -> dict:
@@ -139,6 +150,38 @@ def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: 
     return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
 
 
+def check_channels(files: list[Path], mask_path: Path, max_side: int | None, cached: Path, num_classes: int) -> dict:
+    """As [`check_pair`], of an image that is no photo; what is larger than `max_side` becomes one file of an array."""
+    labels, values = read_labels(mask_path, num_classes=num_classes)
+    array = read_channels(files)
+    check_sizes(files[0].stem, array.shape[:2], labels.shape)
+    paths, mask = [str(file) for file in files], str(mask_path)
+    size = reduced_size(labels.shape, max_side)
+    if size != labels.shape:
+        paths = [f"{cached}.npy"]
+        write_atomically(Path(paths[0]), lambda path: write_channels(resize_channels(array, size), path))
+    if size != labels.shape or values != values_of_rows(num_classes):
+        mask = f"{cached}.png"
+        picture = labels_picture(labels, num_classes).resize(size[::-1], Image.Resampling.NEAREST)
+        write_atomically(Path(mask), lambda path: picture.save(path, "PNG"))
+    # of a photo as in [`check_pair`]: with and without further files the same split is drawn
+    seen = picture_of(array) if is_array(files[0]) else read_image(files[0], min_size=HASHED_SIDE)
+    facts = facts_of(labels, num_classes) | {"values": values, "channels": array.shape[2], "repaired": ""}
+    return {"image": paths, "mask": mask, **facts, "hash": perceptual_hash(seen)}
+
+
+def channels_problem(entries: list[dict]) -> str | None:
+    """A sentence, where images have other channels than most."""
+    names = {}
+    for entry in entries:
+        names.setdefault(entry.get("channels", "the three of a photo"), []).append(entry["image_id"])
+    if len(names) < 2:
+        return None
+    (usual, _), *others = sorted(names.items(), key=lambda found: -len(found[1]))
+    found = "; ".join(f"{channels} in {listed(image_ids)}" for channels, image_ids in others)
+    return f"All images must have the same channels, got {usual} in most, and {found}. Mend or remove those."
+
+
 def facts_of(labels: np.ndarray, num_classes: int) -> dict:
     """What an entry says of the whole mask: `size`, `share`, and of several classes `shares`."""
     if num_classes == 1:
@@ -163,7 +206,16 @@ def to_dataset(entries: list[dict], classes: tuple[str, ...] = ()) -> Dataset:
     columns = {name: [entry[name] for entry in entries] for name in FEATURES}
     if classes:
         columns[COLUMN] = [labels_in(entry) for entry in entries]
-    return Dataset.from_dict(columns, features=features_with_classes(FEATURES, classes))
+    features = features_with_classes(FEATURES, classes)
+    if any("channels" in entry for entry in entries):
+        features = Features({**features, "image": List(Value("string"))})
+        return Dataset.from_dict(columns, features=features).with_transform(with_channels_read)
+    return Dataset.from_dict(columns, features=features)
+
+
+def with_channels_read(rows: dict[str, list]) -> dict[str, list]:
+    """Rows whose images are lists of files → the same with arrays."""
+    return rows | {name: list(map(read_channels, values)) for name, values in rows.items() if name == "image"}
 
 
 def labels_in(entry: dict) -> list[int]:

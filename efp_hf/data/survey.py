@@ -12,13 +12,14 @@ from PIL import Image, ImageDraw
 
 from ..extras import needing
 from ..inference.drawing import resize_mask, tint_classes
+from .channels import is_array, picture_of, read_channels
 from .files import read_image
 from .found import Found, cache_folder, find_copies, problems_of_classes, problems_of_ids, split_sizes
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
 from .names import listed
-from .pairs import check_pairs, labels_in
+from .pairs import channels_problem, check_pairs, labels_in
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -100,11 +101,14 @@ def survey_files(name: str, found: Found) -> Survey:
     for split, pairs in found.pairs.items():
         checked = check_pairs(pairs, None, cache_folder(), found.num_classes)
         survey.rows[split] = []
-        for (_, image, mask), entry in zip(pairs, checked, strict=True):
+        for (_, image, mask, *further), entry in zip(pairs, checked, strict=True):
             if isinstance(entry, Exception):
                 survey.problems.append(str(entry))
             else:
-                survey.rows[split].append({**entry, "open": partial(open_files, image, mask, found.num_classes)})
+                opened = partial(open_files, [image, *further], mask, found.num_classes)
+                survey.rows[split].append({**entry, "open": opened})
+    different = channels_problem([entry for rows in survey.rows.values() for entry in rows])
+    survey.problems += [different] if different else []
     return survey
 
 
@@ -124,8 +128,10 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
     return survey
 
 
-def open_files(image: Path, mask: Path, num_classes: int) -> tuple[Image.Image, np.ndarray]:
-    return read_image(image), read_labels(mask, num_classes=num_classes)[0]
+def open_files(images: list[Path], mask: Path, num_classes: int) -> tuple[Image.Image, np.ndarray]:
+    is_photo = len(images) == 1 and not is_array(images[0])
+    image = read_image(images[0]) if is_photo else picture_of(read_channels(images))
+    return image, read_labels(mask, num_classes=num_classes)[0]
 
 
 def open_row(dataset: Dataset, number: int, num_classes: int) -> tuple[Image.Image, np.ndarray]:
@@ -168,6 +174,9 @@ def survey_lines(survey: Survey) -> list[str]:
             where = f"in {len(there)} of {len(entries)} images"
             lines.append(f"class {place} {name}: {where}" + (f", there {share_line(there)}" if there else ""))
         lines.append(f"sizes   {counted('×'.join(map(str, entry['size'])) for entry in entries)}")
+        channels = [entry.get("channels", "of a photo") for entry in entries]
+        if any("channels" in entry for entry in entries):
+            lines.append(f"channels {counted(channels)}")
         lines.append(f"masks   {counted(entry['values'] for entry in entries)}")
     lines += [f"note: {note}" for note in survey.notes] + [f"problem: {problem}" for problem in survey.problems]
     count = len(survey.problems)

@@ -81,6 +81,13 @@ def clone(tmp_path, monkeypatch):
         image.save(tmp_path / "organs" / "images" / f"{number}.png")
         Image.fromarray(labels).save(tmp_path / "organs" / "masks" / f"{number}.png")
     (tmp_path / "organs" / "classes.txt").write_text("\n".join(ORGANS))
+    for folder in ("images", "masks"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for number in range(16):
+        image, mask = draw_lesion(number, 64, 64)
+        image.save(tmp_path / "pairs" / "images" / f"{number}a.png")
+        image.convert("L").save(tmp_path / "pairs" / "images" / f"{number}a_2.png")
+        mask.save(tmp_path / "pairs" / "masks" / f"{number}a.png")
     (tmp_path / "photos").mkdir()
     for number, path in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg")):
         draw_lesion(number, 90, 120)[0].save(tmp_path / path)
