@@ -15,7 +15,6 @@ with needing("bench", __name__):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-STRUCTURE_CHECKPOINT = "efp-isic-structures"  # the shipped one
 SCORES = "structure_scores.csv"  # of `efp score --task structures`
 
 

@@ -12,7 +12,7 @@ from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, lo
 
 def test_shipped_checkpoints_are_found_by_their_names_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert SHIPPED_CHECKPOINTS == ("efp-isic", "efp-isic-nano")
+    assert SHIPPED_CHECKPOINTS == ("efp-isic", "efp-isic-nano", "efp-isic-structures")
     for name in SHIPPED_CHECKPOINTS:
         folder = Path(efp_hf.__file__).parent / "checkpoints" / name
         assert Path(find_checkpoint(name)) == folder
