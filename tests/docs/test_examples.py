@@ -126,8 +126,8 @@ def test_readme_is_short_and_the_changelog_too():
     assert len((REPOSITORY / "CHANGELOG.md").read_text().splitlines()) <= 60
 
 
-def test_example_of_readme_that_trains_has_at_most_25_lines():
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
+def test_example_that_trains_has_at_most_25_lines():
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "training.md").read_text(), flags=re.DOTALL)
     (training,) = [block for block in blocks if "Trainer(" in block]
     assert len([line for line in training.splitlines() if line.strip()]) <= 25
 
