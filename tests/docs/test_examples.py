@@ -19,7 +19,13 @@ from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 TRAINING = ("README.md", "docs/training.md", "docs/trust.md", "docs/export.md", "docs/own-data.md")
 PAGES = sorted(
     str(path.relative_to(REPOSITORY))
-    for pattern in ("*.md", "docs/*.md", "examples/README.md", "efp_hf/metrics/lesion_segmentation/README.md")
+    for pattern in (
+        "*.md",
+        "docs/*.md",
+        "examples/README.md",
+        "efp_hf/*/lesion_segmentation/README.md",
+        "efp_hf/*/space/README.md",
+    )
     for path in REPOSITORY.glob(pattern)
 )
 MARKER = re.compile(r"<!-- (test|parsed only): (.+?) -->\n+\Z")
