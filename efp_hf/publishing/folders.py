@@ -112,20 +112,14 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
         checkpoint: a shipped one or a folder.
         folder: new.
         repo: the model's name on the Hub.
-
     """
     source = Path(find_checkpoint(checkpoint))
     name = source.resolve().name
     for path in sorted(PACKAGE.rglob("*")):
         inside = path.relative_to(PACKAGE)
         hidden = any(part.startswith(("__pycache__", ".")) for part in inside.parts)
-        if (
-            path.suffix in PACKAGE_SUFFIXES
-            and path.is_file()
-            and not hidden
-            and inside.parts[0] not in LEFT_OUT
-            and SPACE not in path.parents
-        ):
+        left_out = hidden or inside.parts[0] in LEFT_OUT or SPACE in path.parents
+        if path.suffix in PACKAGE_SUFFIXES and path.is_file() and not left_out:
             copy(path, folder / PACKAGE.name / inside)
     for path in SPACE.iterdir():
         copy(path, folder / path.name)
