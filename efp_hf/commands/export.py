@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         if arguments.int8:
             require("train", "--int8")
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch")
+        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=arguments.to == HUB)
         folder = Path(find_checkpoint(arguments.checkpoint))
         card, fingerprint = (
             path if path.is_file() else None for path in (folder / "README.md", folder / TRAINING_IMAGES)

@@ -7,8 +7,8 @@
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
-Writes <id>_segmentation.png (0 skin, 255 lesion; or the numbers of several classes), of structures
-<id>_attribute_<name>.png, too, and predictions.csv. Files that cannot be read: exit code 1.
+Writes <id>_segmentation.png (0 skin, 255 lesion; or the numbers of several classes), of labels that
+overlap <id>_LABEL.png of each, and predictions.csv. Files that cannot be read: exit code 1.
 """
 
 import argparse
@@ -211,9 +211,9 @@ def prepare(
     with one_line_errors():
         stream = open_stream(arguments)
         files = find_images(arguments.inputs) if stream is None else None
-        check_own_folder(output, files, arguments.data)
         model, processor = load_any(arguments)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
+        check_own_folder(output, files, arguments.data, classes if overlap else ())
         columns = columns_for(classes, overlap)
         check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold

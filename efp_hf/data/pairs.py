@@ -17,6 +17,8 @@ from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
 from .labels import class_shares, labels_picture, read_labels, values_of_rows
 from .names import Pair, listed
+from .overlap import COLUMN as LABELS
+from .overlap import features_with_labels
 
 with needing("train", __name__):
     from datasets import Dataset, Features, Value
@@ -51,9 +53,10 @@ def check_pairs(
     pairs: list[Pair], max_side: int | None, cache: Path, num_classes: int = 1
 ) -> list[dict | FileNotFoundError | ValueError]:
     """
-    An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `mask` (files at most
-    `max_side` large), `hash`, and of the original: `size` (height, width), `share` of all that is not background,
-    `values` of the mask ([`read_labels`]), `repaired`; of several classes also their `shares`.
+    An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `masks` (files at most
+    `max_side` large, `None` for a label that is not there), `hash`, and of the original: `size` (height, width),
+    `share` of all that is not background, `values` of the masks ([`read_labels`]), `repaired`; of several classes or of
+    labels that overlap, also their `shares`.
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -63,14 +66,15 @@ def check_pairs(
     """
 
     def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
-        image_id, image_path, mask_path = pair
+        image_id, image_path, masks = pair
         try:
-            facts = [*map(file_state, pair[1:]), max_side, "v5", *([num_classes] if num_classes > 1 else [])]
+            states = [path and file_state(path) for path in (image_path, *mask_files(masks))]
+            facts = [*states, max_side, "v6", *([num_classes] if num_classes > 1 else [])]
             key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
-                entry = check_pair(image_path, mask_path, max_side, cache / key, num_classes)
-                entry["bytes"] = [os.stat(entry[name]).st_size for name in ("image", "mask")]
+                entry = check_pair(image_path, masks, max_side, cache / key, num_classes)
+                entry["bytes"] = [path and os.stat(path).st_size for path in (entry["image"], *entry["masks"])]
                 write_atomically(cache / f"{key}.json", lambda path: path.write_text(json.dumps(entry)))
         except (FileNotFoundError, ValueError) as error:
             return error
@@ -104,40 +108,67 @@ def read_entry(path: Path) -> dict | None:
     """An entry that was kept, if it is whole and its files are as they were."""
     try:
         entry = json.loads(path.read_text())
-        sizes = [os.stat(entry[name]).st_size for name in ("image", "mask")]
+        sizes = [path and os.stat(path).st_size for path in (entry["image"], *entry["masks"])]
         is_whole = sizes == entry["bytes"] and len(bytes.fromhex(entry["hash"])) == 32 and "repaired" in entry
     except (OSError, ValueError, TypeError, LookupError):
         return None
     return entry if is_whole else None
 
 
-def check_pair(image_path: Path, mask_path: Path, max_side: int | None, cached: Path, num_classes: int = 1) -> dict:
+def mask_files(masks: Path | tuple[Path | None, ...]) -> tuple[Path | None, ...]:
+    """The mask files of a pair."""
+    return masks if isinstance(masks, tuple) else (masks,)
+
+
+def check_pair(
+    image_path: Path, masks: Path | tuple[Path | None, ...], max_side: int | None, cached: Path, num_classes: int = 1
+) -> dict:
     """
     Reads and checks a pair → its entry. What is larger than `max_side`, and a mask of other values than
     [`values_of_rows`], is written anew beside the entry.
     """
-    labels, values = read_labels(mask_path, num_classes=num_classes)
-    size_to_keep = reduced_size(labels.shape, max_side)
+    paths = mask_files(masks)
+    found = [path and read_labels(path, num_classes=num_classes) for path in paths]
+    size_to_keep = reduced_size(next(mask[0].shape for mask in found if mask), max_side)
     image, size = read_sized_image(image_path, min_size=max(HASHED_SIDE, 2 * min(size_to_keep)))
-    check_sizes(image_path.stem, size, labels.shape)
-    files = {"image": str(image_path), "mask": str(mask_path)}
-    mask = labels_picture(labels, num_classes)
+    files = {"image": str(image_path), "masks": [path and str(path) for path in paths]}
+    for number, (path, mask) in enumerate(zip(paths, found, strict=True)):
+        if mask is None:
+            continue
+        overlaps = isinstance(masks, tuple)
+        name = f"{image_path.stem}, {path.parent.name}/{path.name}" if overlaps else image_path.stem
+        check_sizes(name, size, mask[0].shape)
+        if size_to_keep != size or mask[1] != values_of_rows(num_classes):
+            picture = reduce_mask(labels_picture(mask[0], num_classes), size_to_keep)
+            files["masks"][number] = f"{cached}-{number}.png" if overlaps else f"{cached}.png"
+            write_atomically(Path(files["masks"][number]), lambda path, picture=picture: picture.save(path, "PNG"))
     if size_to_keep != size:
-        reduced_image, mask = reduce_pair(image, mask, size_to_keep)
+        reduced_image = reduce_image(image, size_to_keep)
         files["image"] = f"{cached}.jpg"
         write_atomically(Path(files["image"]), lambda path: reduced_image.save(path, "JPEG", quality=95))
-    if size_to_keep != size or values != values_of_rows(num_classes):
-        files["mask"] = f"{cached}.png"
-        write_atomically(Path(files["mask"]), lambda path: mask.save(path, "PNG"))
     if min(size) >= 2 * HASHED_SIDE:
         # hashed from one decoding whatever `max_side` is: training and scoring have to draw the same split
         image = read_image(image_path, min_size=HASHED_SIDE)
-    facts = facts_of(labels, num_classes) | {"values": values}
+    values = " or ".join(sorted({mask[1] for mask in found if mask}))
+    labels = [mask and mask[0] for mask in found]
+    facts = facts_of(stacked(labels) if isinstance(masks, tuple) else labels[0], num_classes) | {"values": values}
     return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
 
 
+def stacked(labels: list[np.ndarray | None]) -> np.ndarray:
+    """The 0/1 maps of labels that overlap, `(num_labels, height, width)`, empty where there is none; one is there."""
+    nothing = np.zeros_like(next(of_one for of_one in labels if of_one is not None))
+    return np.stack([nothing if of_one is None else of_one for of_one in labels])
+
+
 def facts_of(labels: np.ndarray, num_classes: int) -> dict:
-    """What an entry says of the whole mask: `size`, `share`, and of several classes `shares`."""
+    """
+    What an entry says of the whole mask: `size`, `share`, and of several classes `shares`. Of labels that overlap,
+    `(num_labels, height, width)`, `share` is that of the pixels that show one of them.
+    """
+    if labels.ndim == 3:
+        shares = [round(float(of_one.mean()), 6) for of_one in labels]
+        return {"size": labels.shape[1:], "share": round(float(labels.any(0).mean()), 6), "shares": shares}
     if num_classes == 1:
         return {"size": labels.shape, "share": round(float(labels.mean()), 6)}
     shares = class_shares(labels, num_classes)
@@ -150,19 +181,33 @@ def reduced_size(size: tuple[int, int], max_side: int | None) -> tuple[int, int]
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def reduce_pair(image: Image.Image, mask: Image.Image, size: tuple[int, int]) -> tuple[Image.Image, Image.Image]:
-    """An RGB image, smoothly, and its mask, by the nearest pixel, at `size`, (height, width)."""
-    return image.resize(size[::-1], Image.Resampling.BILINEAR), mask.resize(size[::-1], Image.Resampling.NEAREST)
+def reduce_image(image: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """An RGB image, smoothly, at `size`, (height, width)."""
+    return image.resize(size[::-1], Image.Resampling.BILINEAR)
 
 
-def to_dataset(entries: list[dict], classes: tuple[str, ...] = ()) -> Dataset:
-    """The entries' images and masks; where `classes` are named, the column of that name says which a mask holds."""
-    columns = {name: [entry[name] for entry in entries] for name in FEATURES}
-    if classes:
+def reduce_mask(mask: Image.Image, size: tuple[int, int]) -> Image.Image:
+    """A mask, by the nearest pixel, at `size`, (height, width)."""
+    return mask.resize(size[::-1], Image.Resampling.NEAREST)
+
+
+def to_dataset(entries: list[dict], classes: tuple[str, ...] = (), labels: tuple[str, ...] = ()) -> Dataset:
+    """
+    The entries' images and masks; where `classes` are named, the column of that name says which a mask holds. With
+    names of labels that overlap each has a column of masks, and the column `labels` says which are in the image.
+    """
+    names = ("image", "image_id")
+    columns = {name: [entry[name] for entry in entries] for name in names}
+    columns |= {name: [entry["masks"][place] for entry in entries] for place, name in enumerate(labels or ("mask",))}
+    features = features_with_classes(FEATURES, classes)
+    if labels:
+        features = features_with_labels(FEATURES, labels)
+        columns[LABELS] = [labels_in(entry, first=0) for entry in entries]
+    elif classes:
         columns[COLUMN] = [labels_in(entry) for entry in entries]
-    return Dataset.from_dict(columns, features=features_with_classes(FEATURES, classes))
+    return Dataset.from_dict({name: columns[name] for name in features}, features=features)
 
 
-def labels_in(entry: dict) -> list[int]:
-    """The labels of the classes that an entry's mask holds."""
-    return [label for label, share in enumerate(entry.get("shares", [entry["share"]]), start=1) if share > 0]
+def labels_in(entry: dict, first: int = 1) -> list[int]:
+    """The labels that an entry's masks hold; the `first` one is 0 where there is no background."""
+    return [label for label, share in enumerate(entry.get("shares", [entry["share"]]), start=first) if share > 0]

@@ -6,13 +6,13 @@ from pathlib import Path
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..configuration_efp import EFPConfig
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import EFPImageProcessor, value_of_each
 from ..inference.checkpoint import weights_digest
-from ..inference.task import class_names_of, is_lesion
-from .classes import MEAN
+from ..inference.task import class_names_of, is_lesion, labels_overlap, num_first_labels
+from .classes import MEAN, MEAN_OF_LABELS, MICRO
 from .rows import read_rows
 
-SCORES, CLASS_SCORES = "scores.csv", "class_scores.csv"  # of `efp score`
+SCORES, CLASS_SCORES, LABEL_SCORES = "scores.csv", "class_scores.csv", "label_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 # scores of a card, in this order
 LABELS = {
@@ -31,6 +31,12 @@ LABELS = {
     "worst_decile_jaccard": "mean J of the worst tenth",
 }
 CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
+OVERLAP_LABELS = {  # of labels that overlap
+    "jaccard": "Jaccard (J), over all images",
+    "dice": "Dice, over all images",
+    "image_jaccard": "J, mean of the images",
+    "auc": "presence, area under the ROC curve",
+}
 TAGS = ["medical", "efp"]
 LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy"]
 LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody named them
@@ -38,13 +44,24 @@ LESION = ("lesion",)  # what the classes of a checkpoint are called where nobody
 
 def scores_for(checkpoint: str | Path) -> str:
     """The name of the table that `efp score` writes for a checkpoint."""
-    return SCORES if is_lesion(EFPConfig.from_pretrained(checkpoint)) else CLASS_SCORES
+    return kind_of(EFPConfig.from_pretrained(checkpoint))[0]
+
+
+def kind_of(config: EFPConfig) -> tuple[str, dict[str, str], str | None, list[str]]:
+    """
+    The table of a checkpoint's scores, those that its card shows, and, where there are several rows, the column that
+    says what each is of, and what they are of.
+    """
+    names = [*class_names_of(config)]
+    if labels_overlap(config):
+        return LABEL_SCORES, OVERLAP_LABELS, "label", [*names[num_first_labels(config) :], MICRO, MEAN_OF_LABELS]
+    return (SCORES, LABELS, None, []) if is_lesion(config) else (CLASS_SCORES, CLASS_LABELS, "class", [*names, MEAN])
 
 
 def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> list[dict[str, str]]:
     """
-    The newest row of a `scores.csv` about these very weights on a split; of several classes those of each and of their
-    mean, of a `class_scores.csv`.
+    The newest row of a `scores.csv` about these very weights on a split; of several classes or labels those of each and
+    of all, of a `class_scores.csv` or `label_scores.csv`.
 
     Raises:
         ValueError: there is none, or the file holds no scores.
@@ -56,26 +73,23 @@ def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> li
             "checkpoint's. Pass the checkpoint that was exported."
         )
     config = EFPConfig.from_pretrained(checkpoint)
-    labels = LABELS if is_lesion(config) else CLASS_LABELS
-    columns = ("data", "split", "weights", *labels, *(() if is_lesion(config) else ("class",)))
+    table, labels, column, expected = kind_of(config)
+    columns = ("data", "split", "weights", *labels, *([column] if column else []))
     try:
         rows = read_rows(scores)
     except ValueError:
         rows = [{}]
     if any(row.get(column) is None for row in rows for column in columns):
-        raise ValueError(
-            f"{scores} must hold the scores that `efp score` writes, got other columns. "
-            f"Pass its {SCORES if is_lesion(config) else CLASS_SCORES}."
-        )
+        raise ValueError(f"{scores} must hold the scores that `efp score` writes, got other columns. Pass its {table}.")
     rows = [row for row in rows if row["weights"] == digest and row["split"] == split]
     if not rows:
         raise ValueError(
             f"{scores}: no row of the {split} split for {checkpoint} ({digest}). "
             f"Make one: efp score --checkpoint {checkpoint} --split {split} --data …"
         )
-    if not is_lesion(config):
-        rows = rows[-config.num_labels :]
-        expected, found = [*class_names_of(config), MEAN], [row["class"] for row in rows]
+    if column:
+        rows = rows[-len(expected) :]
+        found = [row[column] for row in rows]
         if found != expected:
             raise ValueError(
                 f"{scores}: the rows must be of {', '.join(expected)}, got {', '.join(found)}. Score anew."
@@ -98,8 +112,8 @@ def is_number(text: str) -> bool:
 
 def scores_of(row: dict[str, str]) -> list[tuple[str, str, str, str | None, str | None]]:
     """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
-    of_class = row.get("class")
-    labels = CLASS_LABELS if of_class else LABELS
+    of_class = row.get("class") or row.get("label")
+    labels = CLASS_LABELS if row.get("class") else OVERLAP_LABELS if row.get("label") else LABELS
     return [
         (
             name,
@@ -140,14 +154,16 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         ],
     )
     training = checkpoint / "training.csv"
+    processor = EFPImageProcessor.from_pretrained(checkpoint)
     card = ModelCard.from_template(
         data,
         template_path=TEMPLATE,
         name=checkpoint.name,
         config=config,
         classes=() if classes == LESION else classes,
-        processor=EFPImageProcessor.from_pretrained(checkpoint),
+        processor=processor,
         row=row,
+        thresholds=value_of_each("threshold", processor.threshold, config.num_labels),
         scores=[score[1:] for score in scores],
         training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)
         if training.is_file()
