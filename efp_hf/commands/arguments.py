@@ -118,7 +118,7 @@ def add_labels_overlap_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--labels-overlap",
         action="store_true",
-        help="categories of COCO overlap, each with a mask of its own; of folders masks/LABEL/ it is known",
+        help="of COCO: each category has a mask of its own",
     )
 
 

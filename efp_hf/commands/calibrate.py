@@ -14,8 +14,8 @@ A checkpoint of several classes has no threshold, no region filter and no expect
 input size and the temperature of its probabilities are all that is chosen. Fewer than 50 validation
 images choose nothing, unless --allow-few-images is passed.
 
-Labels that overlap get a threshold each, at which their Jaccards and that of all are the best, and the
-temperature of each expected Jaccard: a row a label in label_thresholds.csv.
+Labels that overlap get a threshold each, at which their Jaccards and that of all are the best, and
+the temperature of each expected Jaccard: a row a label in label_thresholds.csv.
 """
 
 import argparse

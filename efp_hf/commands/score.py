@@ -7,9 +7,9 @@
   efp score --data ISIC_FOLDER --task structures --checkpoint runs/structures
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output; of several classes a row for each and one for their mean, to class_scores.csv, and of the
-labels that overlap, to label_scores.csv, with the official micro-average of ISIC 2018's Task 2. A test
-split that holds images on which the checkpoint was trained or chosen is refused.
+--output; of several classes a row for each and one for their mean, to class_scores.csv, and of
+labels that overlap, to label_scores.csv, with the official micro-average of ISIC 2018's Task 2. A
+test split that holds images on which the checkpoint was trained or chosen is refused.
 """
 
 import argparse

@@ -4,15 +4,13 @@
   efp train --data ISIC_FOLDER --output runs/efp
   efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
   efp train --data MY_FOLDER --output runs/clicks --checkpoint runs/mine --prompts
-  efp train --data COCO_FOLDER --output runs/cells --checkpoint efp-isic --labels-overlap
   efp train --data ISIC_FOLDER --output runs/structures --checkpoint efp-isic --task structures
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv. From a
 checkpoint that knows the classes the rates are lower, and its own score is printed first; for other
 classes a new head learns alone at first. Then training ends where its score rises no more.
-Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
---learning-rate, --per-device-train-batch-size, --seed, --bf16, --use-cpu … (--help-all).
+Every field of Transformers' TrainingArguments is an option too: --learning-rate … (--help-all).
 """
 
 import argparse

@@ -37,19 +37,15 @@ def label_names(
     image, where there are several and none is a `mask`. None where labels exclude each other.
 
     Raises:
-        ValueError: names as of [`check_label_names`]; a name that is no column of pictures.
+        ValueError: names as of [`check_label_names`].
     """
     if isinstance(rows, Mapping):
         rows = rows["train"] if "train" in rows else next(iter(rows.values()))
     features = rows.features or {}
     pictures = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
     feature = getattr(features.get(COLUMN), "feature", None)
-    if isinstance(feature, ClassLabel):
+    if isinstance(feature, ClassLabel) and feature.names and set(feature.names) <= set(pictures):
         names = feature.names
-        if missing := [name for name in names if name not in pictures]:
-            raise ValueError(
-                f"{source}: the column `{COLUMN}` names {missing[0]!r}, which is no column of masks. Add it."
-            )
     elif any(name in features for name in MASK_COLUMNS):
         return ()
     else:

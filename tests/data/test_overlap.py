@@ -100,6 +100,14 @@ def test_columns_of_pictures_without_a_mask_are_labels(tmp_path):
     check_rows(load_lesions(tmp_path / "saved"))
 
 
+def test_a_column_of_labels_beside_a_mask_is_of_something_else():
+    named = datasets.List(datasets.ClassLabel(names=["benign", "malignant"]))
+    pictures = dict.fromkeys(("image", "mask", "overlay"), datasets.Image())
+    features = datasets.Features({**pictures, "labels": named})
+    rows = datasets.Dataset.from_dict({name: [] for name in features}, features=features)
+    assert label_names(rows) == () and label_names(rows.remove_columns("mask")) == ()
+
+
 def test_a_category_of_coco_has_a_mask_of_its_own_where_labels_overlap(tmp_path, caplog):
     root = write_coco(tmp_path / "coco")
     data = load_lesions(root, labels_overlap=True)
