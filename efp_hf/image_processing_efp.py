@@ -1,7 +1,7 @@
 """Image and mask to tensors; logits to a mask of the image's own size."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -35,6 +35,8 @@ NUM_COLOURS = 3
 PIXEL_RANGES = {"rescale_factor": (1e-5, 1), "image_mean": (0, 255), "image_std": (1e-3, 255)}
 MAX_SIDE = 2048  # of what the network is given: 8 times the default, 64 times its memory
 ORIENTATION_TAG = 0x0112  # of EXIF
+# defaults of the pipeline "image-segmentation": of a label's score, of its mask's pixels, and of masks in one another
+PIPELINE_THRESHOLDS = (0.9, 0.5, 0.5)
 MIN_PROBABILITY = 1e-6  # a probability of 0 in float32 has no logit
 
 
@@ -266,8 +268,18 @@ def per_image(name: str, values, depth: int, num_images: int) -> list[np.ndarray
         raise ValueError(f"`{name}` must be numbers, got {values!r:.80}.") from error
 
 
-def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, float]]) -> dict[str, torch.Tensor]:
-    """The prompts of [`EFPImageProcessor.preprocess`] in pixels of the resized images, by the factors of x and y."""
+def scaled_prompts(
+    prompts: dict[str, list | None], scales: list[tuple[float, float]], sizes: list[tuple[int, int]]
+) -> dict[str, torch.Tensor]:
+    """
+    The prompts of [`EFPImageProcessor.preprocess`] in pixels of the resized images, by the factors of x and y.
+
+    Args:
+        sizes: (width, height) of the images that the prompts count pixels of.
+
+    Raises:
+        ValueError: as there.
+    """
     scaled = {}
     if prompts["input_points"] is not None:
         points = per_image("input_points", prompts["input_points"], 2, len(scales))
@@ -275,7 +287,7 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         most = max(map(len, points))
         scaled["input_points"] = torch.full((len(scales), most, 2), float(PADDING))
         scaled["input_labels"] = torch.full((len(scales), most), PADDING)
-        for number, (clicks, values, scale) in enumerate(zip(points, labels, scales, strict=True)):
+        for number, (clicks, values, scale, size) in enumerate(zip(points, labels, scales, sizes, strict=True)):
             clicks = clicks if clicks.size else clicks.reshape(0, 2)
             if clicks.shape != (len(values), 2):
                 raise ValueError(
@@ -283,8 +295,16 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
                 )
             if not np.isin(values, (0, 1, PADDING)).all():
                 wrong = values[~np.isin(values, (0, 1, PADDING))][0]
-                raise ValueError(f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), got {wrong}.")
+                raise ValueError(
+                    f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), got {wrong}."
+                )
             given = values != PADDING
+            inside = ((clicks >= 0) & (clicks <= size)).all(-1)  # NaN is nowhere
+            if (given & ~inside).any():
+                x, y = clicks[given & ~inside][0]
+                raise ValueError(
+                    f"`input_points` must lie in the photo of {size[0]}×{size[1]} pixels, got ({x:g}, {y:g})."
+                )
             scaled["input_points"][number, : len(clicks)] = torch.from_numpy(
                 np.where(given[:, None], clicks * scale, PADDING)
             )
@@ -293,6 +313,14 @@ def scaled_prompts(prompts: dict[str, list | None], scales: list[tuple[float, fl
         boxes = per_image("input_boxes", prompts["input_boxes"], 1, len(scales))
         if any(box.shape != (4,) for box in boxes):
             raise ValueError("`input_boxes` must be (left, top, right, bottom) of each image.")
+        for box, size in zip(boxes, sizes, strict=True):
+            (left, top, right, bottom), (width, height) = box, size
+            is_inside = 0 <= left < right <= width and 0 <= top < bottom <= height
+            if not is_inside and not (box == PADDING).all():
+                raise ValueError(
+                    f"`input_boxes` must be (left, top, right, bottom) in the photo of {width}×{height} pixels, with "
+                    f"an area, got ({left:g}, {top:g}, {right:g}, {bottom:g}). Give two opposite corners."
+                )
         scaled["input_boxes"] = torch.from_numpy(
             np.stack(
                 [
@@ -327,7 +355,8 @@ class EFPImageProcessor(TorchvisionBackend):
     normalises them with ImageNet's mean and standard deviation; turns logits into masks of the image's own size.
 
     Images are PIL images, arrays or tensors of 0..255. PIL images are made upright 8-bit RGB first
-    ([`to_upright_rgb`]).
+    ([`to_upright_rgb`]). Of a network with other channels than three, `image_mean` and `image_std` have a number each,
+    `do_convert_rgb` is false, and images are arrays or tensors.
 
     Args:
         labels_overlap (`bool`, defaults to `False`): each label has a mask of its own, as of a model with
@@ -384,7 +413,9 @@ class EFPImageProcessor(TorchvisionBackend):
             if not numbers or not all(least <= number <= most for number in numbers):
                 raise ValueError(f"`{name}` must be from {least} to {most}, got {value}.")
             if len(numbers) not in (1, NUM_COLOURS) and self.do_convert_rgb:
-                raise ValueError(f"`{name}` must be of {NUM_COLOURS} channels, got {len(numbers)}.")
+                raise ValueError(
+                    f"`{name}` must be of {NUM_COLOURS} channels where `do_convert_rgb` is true, got {len(numbers)}."
+                )
         self.check_threshold(self.threshold)
         self.check_region(self.largest_region)
         self.check_list("threshold", self.threshold)
@@ -394,6 +425,22 @@ class EFPImageProcessor(TorchvisionBackend):
             check_temperature(value, "jaccard_temperature")
         if self.prompted_jaccard_temperature is not None:
             check_temperature(self.prompted_jaccard_temperature, "prompted_jaccard_temperature")
+
+    @property
+    def num_channels(self) -> int:
+        """Of the images: as many as `image_mean` has numbers."""
+        return len(self.image_mean) if isinstance(self.image_mean, list | tuple) else NUM_COLOURS
+
+    def check_channels(self, num_channels: int):
+        """
+        Raises:
+            ValueError: an image of other channels than the processor's.
+        """
+        if num_channels != self.num_channels:
+            raise ValueError(
+                f"`images` must have the {self.num_channels} channels of the training, got {num_channels}. "
+                "Pass arrays (height, width, channels) of these, or take another processor."
+            )
 
     @staticmethod
     def check_threshold(threshold: float | list[float] | tuple[float, ...]):
@@ -494,8 +541,8 @@ class EFPImageProcessor(TorchvisionBackend):
             -10, and with boxes `input_boxes` `(batch_size, 4)`, all in pixels of `pixel_values`.
 
         Raises:
-            ValueError: clicks without labels, or prompts for another number of images or not nested as above; masks of
-                another number or size than the images, floats in [0, 1] that would be scaled
+            ValueError: clicks without labels, prompts for another number of images, not nested as above, or outside
+                of their image; masks of another number or size than the images, floats in [0, 1] that would be scaled
                 twice, integers outside 0..255, or `do_reduce_labels`.
         """
         if kwargs.pop("do_reduce_labels", False):
@@ -511,7 +558,17 @@ class EFPImageProcessor(TorchvisionBackend):
     def process_image(self, image: ImageInput, do_convert_rgb: bool | None = None, **kwargs) -> torch.Tensor:
         if isinstance(image, Image.Image):
             image = to_upright_rgb(image) if do_convert_rgb else ImageOps.exif_transpose(image)
+        elif kwargs.get("input_data_format") is None and self.num_channels != NUM_COLOURS and image.ndim == 3:
+            # Transformers guesses it of one and of three channels alone
+            is_last = image.shape[-1] == self.num_channels or image.shape[0] != self.num_channels
+            kwargs["input_data_format"] = ChannelDimension.LAST if is_last else ChannelDimension.FIRST
         return super().process_image(image, do_convert_rgb=do_convert_rgb, **kwargs)
+
+    def convert_to_rgb(self, image: torch.Tensor, **kwargs) -> torch.Tensor:
+        """As in Transformers, which would take a fourth channel for transparency: it is refused."""
+        if image.shape[0] > NUM_COLOURS:
+            self.check_channels(image.shape[0])
+        return super().convert_to_rgb(image, **kwargs)
 
     def _preprocess_image_like_inputs(
         self,
@@ -527,7 +584,10 @@ class EFPImageProcessor(TorchvisionBackend):
         images = self._prepare_image_like_inputs(
             images, do_convert_rgb=do_convert_rgb, input_data_format=input_data_format, device=device
         )
-        if kwargs["do_rescale"] and any(image.is_floating_point() and image.max() <= 1 for image in images):
+        if kwargs["do_normalize"]:
+            for image in images:
+                self.check_channels(image.shape[0])
+        if kwargs["do_rescale"] and any(image.is_floating_point() and 0 < image.max() <= 1 for image in images):
             raise ValueError("`images` must hold 0..255, got floats in [0, 1]. Pass do_rescale=False for those.")
         for image in images:
             if (
@@ -545,7 +605,7 @@ class EFPImageProcessor(TorchvisionBackend):
                 (pixels.shape[-1] / image.shape[-1], pixels.shape[-2] / image.shape[-2])
                 for pixels, image in zip(data["pixel_values"], images, strict=True)
             ]
-            data |= scaled_prompts(prompts, scales)
+            data |= scaled_prompts(prompts, scales, [(image.shape[-1], image.shape[-2]) for image in images])
 
         if segmentation_maps is not None:
             if self.labels_overlap:
@@ -611,13 +671,56 @@ class EFPImageProcessor(TorchvisionBackend):
 
         Raises:
             ValueError: another number of target sizes than images or of thresholds than labels, a threshold outside
-                (0, 1), a largest region of labels that overlap, or logits that are not finite.
+                (0, 1), a largest region of labels that overlap, or logits that are not finite; labels that overlap
+                for the pipeline's `subtask="semantic"`.
         """
+        if self.labels_overlap and hasattr(outputs, "target_size"):  # which the pipeline writes into them
+            raise ValueError('`subtask` must be left out for labels that overlap, got "semantic".')
         return list(
             self.post_process_one_by_one(
                 outputs, target_sizes, threshold, largest_region, return_probabilities, prompted
             )
         )
+
+    @property
+    def post_process_instance_segmentation(self) -> Callable[..., list[dict]]:
+        """
+        What the pipeline "image-segmentation" calls where it is there: of labels that overlap alone, as one map of
+        numbers cannot hold them, and [`post_process_semantic_segmentation`] for all others. See [`found_labels`].
+        """
+        if not self.labels_overlap:
+            raise AttributeError("`post_process_instance_segmentation` is for labels that overlap.")
+        return self.found_labels
+
+    def found_labels(
+        self,
+        outputs,
+        threshold: float = PIPELINE_THRESHOLDS[0],
+        mask_threshold: float = PIPELINE_THRESHOLDS[1],
+        overlap_mask_area_threshold: float = PIPELINE_THRESHOLDS[2],
+        target_sizes: list[tuple[int, int]] | None = None,
+    ) -> list[dict]:
+        """
+        For each image the labels whose masks are not empty, for the pipeline, which takes `segmentation == id` for a
+        mask: here the `id` of a label is its mask, and `segmentation` true everywhere. `score` is the highest
+        probability. Each label has its own threshold, and no label hides another.
+
+        Raises:
+            ValueError: another of the three thresholds than the pipeline's own.
+        """
+        given = (threshold, mask_threshold, overlap_mask_area_threshold)
+        if given != PIPELINE_THRESHOLDS:
+            raise ValueError(
+                "`threshold`, `mask_threshold` and `overlap_mask_area_threshold` must be left out for labels that "
+                f"overlap, got {given}: each has a threshold of its own. Set `threshold` of the image processor."
+            )
+        found = []
+        for result in self.post_process_one_by_one(outputs, target_sizes, return_probabilities=True):
+            masks, probabilities = result["segmentation"], result["probabilities"]
+            labels = masks.any(-1).any(-1).nonzero().flatten().tolist()
+            infos = [{"id": masks[k], "label_id": k, "score": float(probabilities[k].max())} for k in labels]
+            found.append({"segmentation": torch.ones_like(masks[0]), "segments_info": infos})
+        return found
 
     def post_process_one_by_one(
         self,

@@ -248,7 +248,7 @@ class Prompts:
             unknown = ~torch.isin(self.input_labels, self.input_labels.new_tensor([0, 1, PADDING]))
             if unknown.any():
                 raise ValueError(
-                    f"`input_labels` must be 1 (lesion), 0 (skin) or {PADDING} (no point), "
+                    f"`input_labels` must be 1 (foreground), 0 (background) or {PADDING} (no point), "
                     f"got {self.input_labels[unknown][0].item()}."
                 )
             outside = (
@@ -744,7 +744,8 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def shared_image(self, pixel_values: torch.Tensor) -> torch.Tensor:
         """The image at `shared_size`, for the encoder that all labels share; without it as it is."""
         size = (self.config.shared_size,) * 2
-        if size in ((0, 0), tuple(pixel_values.shape[-2:])):
+        # an exported model has free sizes, and at its own the interpolation changes nothing
+        if size == (0, 0) or (not torch.compiler.is_exporting() and size == tuple(pixel_values.shape[-2:])):
             return pixel_values
         return F.interpolate(pixel_values, size=size, mode="bilinear", antialias=True, align_corners=False)
 

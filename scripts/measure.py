@@ -2,29 +2,36 @@
 
     python scripts/measure.py robustness --data ISIC_FOLDER     # under other light, cameras and files
     python scripts/measure.py trust --data ISIC_FOLDER          # how far its probabilities can be believed
+    python scripts/measure.py images --data ISIC_FOLDER         # each image's score, and what is unusual about it
     python scripts/measure.py attention --data ISIC_FOLDER      # whether M_s finds the lesion
     python scripts/measure.py native NATIVE_FOLDER --data ISIC_FOLDER    # the same images at native size
     python scripts/measure.py runtimes exports/efp-isic-onnx --data ISIC_FOLDER    # an exported model beside it
 
 `robustness`: each change of `efp_hf/study/robustness.py` has one fixed strength, for images of at most 256 pixels, to
 which larger ones are reduced. `trust`: how well the expected Jaccard of a mask predicts the real one, calibration
-errors, and the bins of the reliability diagram (`reliability.csv`). `attention`: the area under the curve of each M_s
-for the lesion, J with each M_s at its mean and with equal weights of the pairs. `native`: mean J of the images of a
-folder at native size and of their copies, and what the image, the truth and rounding make of the difference.
-`runtimes`: J between the masks of both, the largest difference of logits, J with the truth.
+errors, and the bins of the reliability diagram (`reliability.csv`). `images`: a row an image in a file of `images/`,
+its pixels and expected Jaccard, the lesion's share, border, regions and contrast, the skin's ITA. `attention`: the area
+under the curve of each M_s for the lesion, J with each M_s at its mean and with equal weights of the pairs. `native`:
+mean J of the images of a folder at native size and of their copies, and what image, truth and rounding make of the
+difference. `runtimes`: J between the masks of both, the largest difference of logits, J with the truth.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from efp_hf.commands.arguments import add_checkpoint_argument, add_data_arguments
 from efp_hf.data.lesions import load_lesions
 from efp_hf.data.split import get_split
 from efp_hf.inference.checkpoint import load_checkpoint, weights_digest
 from efp_hf.inference.runtimes import runtime_of
-from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten, split_columns
+from efp_hf.metrics.rows import append_row, checkpoint_columns, provenance, shorten, split_columns, write_rows
+from efp_hf.metrics.scores import jaccard
 from efp_hf.study.attention import measure_attention
+from efp_hf.study.comparison import COUNTS
+from efp_hf.study.images import images_path, measure_images
 from efp_hf.study.native import compare_native, load_pairs
 from efp_hf.study.reliability import bin_rows, measure_trust
 from efp_hf.study.robustness import measure_changes
@@ -37,7 +44,7 @@ def parse() -> argparse.Namespace:
     for name, measure in MEASURES.items():
         command = commands.add_parser(name, help=measure.__doc__)
         command.set_defaults(measure=measure)
-        add_data_arguments(command, split="test" if name in ("robustness", "trust") else "validation")
+        add_data_arguments(command, split="test" if name in ("robustness", "trust", "images") else "validation")
         add_checkpoint_argument(command)
         command.add_argument("--results", type=Path, default=Path("results"), help="folder of the rows (%(default)s)")
         if name == "runtimes":
@@ -77,6 +84,19 @@ def trust(arguments: argparse.Namespace) -> None:
     of_bin |= {"weights": columns["weights"], "temperature": model.config.temperature}
     for counts in bin_rows(bins):
         append_row(arguments.results / "reliability.csv", {**of_bin, **counts})
+
+
+def images(arguments: argparse.Namespace) -> None:
+    """each image's score, and what is unusual about it"""
+    row, dataset, (model, processor) = start(arguments)
+    row |= checkpoint_columns(arguments.checkpoint, model, processor)
+    measured = list(measure_images(dataset, model, processor))
+    write_rows(measured, images_path(arguments.results, row["weights"], arguments.split))
+    row["jaccard"] = round(
+        float(np.mean([jaccard(np.array([image[name] for name in COUNTS])) for image in measured])), 6
+    )
+    append_row(arguments.results / "images.csv", row)
+    print(f"J {row['jaccard']:.4f}")
 
 
 def attention(arguments: argparse.Namespace) -> None:
@@ -136,6 +156,7 @@ def start(arguments: argparse.Namespace, max_side: int | None = None):
 MEASURES = {
     "robustness": robustness,
     "trust": trust,
+    "images": images,
     "attention": attention,
     "native": native,
     "runtimes": runtimes,

@@ -24,6 +24,8 @@ from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
 from efp_hf.modeling_efp import EFPScore
 from efp_hf.page.photo import SegmentedPhoto
+from efp_hf.training.overlap import with_thresholds
+from efp_hf.training.structures import with_structures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
@@ -115,6 +117,17 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "tiny"
     tiny_model().save_pretrained(folder)
     EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_structures(tmp_path_factory, tiny_checkpoint) -> Path:
+    """The tiny checkpoint with a decoder for structures that nothing has trained."""
+    model, processor = load_checkpoint(tiny_checkpoint)
+    torch.manual_seed(7)  # masks that are neither empty nor full
+    folder = tmp_path_factory.mktemp("checkpoint") / "structures"
+    with_structures(model).save_pretrained(folder)
+    with_thresholds(processor, 6, 1, [0.3, 0.7, 0.5, 0.5, 0.6]).save_pretrained(folder)
     return folder
 
 

@@ -15,8 +15,10 @@ from PIL import Image
 from transformers import AutoConfig, AutoImageProcessor, AutoModelForSemanticSegmentation, pipeline
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
-from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.data.synthetic import draw_lesion
+from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.export import save_for_hub
+from efp_hf.lesion.structures import LABELS
 
 SHIPPED_CODE = ("configuration_efp.py", "modeling_efp.py", "loss_efp.py", "image_processing_efp.py")
 CHECKPOINTS = sorted(path.parent for path in (REPOSITORY / "efp_hf" / "checkpoints").glob("*/config.json"))
@@ -58,6 +60,25 @@ def test_pipeline_gives_a_mask_a_class(organs_checkpoint):
     assert [result["label"] for result in found] == [names[label] for label in np.unique(labels)] and len(found) == 4
     for result in found:
         assert np.array_equal(np.asarray(result["mask"]), (labels == names.index(result["label"])) * 255)
+
+
+def test_pipeline_gives_a_mask_a_label_that_overlaps(tiny_structures):
+    model, processor = load_checkpoint(tiny_structures, allow_overlap=True)
+    image = draw_lesion(3, 40, 56)[0]
+    segmenter = pipeline("image-segmentation", model=model, image_processor=processor)
+    found = segmenter(image)
+    (result,) = segment([image], model, processor)
+    masks = dict(zip(LABELS, result["segmentation"].numpy(), strict=True))
+    assert [of_one["label"] for of_one in found] == [name for name, mask in masks.items() if mask.any()]
+    for of_one in found:
+        assert np.array_equal(np.asarray(of_one["mask"]), masks[of_one["label"]] * 255)
+        assert of_one["score"] == result["probabilities"][LABELS.index(of_one["label"])].max()
+    assert sum(mask.astype(int) for mask in masks.values()).max() > 1  # they do overlap
+    with pytest.raises(ValueError, match="each has a threshold of its own. Set `threshold` of the image processor"):
+        segmenter(image, mask_threshold=0.3)
+    with pytest.raises(ValueError, match='`subtask` must be left out for labels that overlap, got "semantic"'):
+        segmenter(image, subtask="semantic")
+    assert not hasattr(EFPImageProcessor(), "post_process_instance_segmentation")
 
 
 REMOTE = """

@@ -174,7 +174,10 @@ def test_a_box_may_end_at_the_border():
     ("prompts", "message"),
     [
         ({"input_points": POINTS}, "must come together"),
-        ({"input_points": POINTS, "input_labels": LABELS + 1}, r"1 \(lesion\), 0 \(skin\) or -10 \(no point\), got 2"),
+        (
+            {"input_points": POINTS, "input_labels": LABELS + 1},
+            r"1 \(foreground\), 0 \(background\) or -10 \(no point\), got 2",
+        ),
         ({"input_points": POINTS, "input_labels": LABELS == 1}, r"a type that holds -10 \(no point\), got torch.bool"),
         ({"input_points": 3 * POINTS, "input_labels": LABELS}, r"in the image of 64×64 pixels, got \(150.0, 90.0\)"),
         ({"input_points": POINTS[:1], "input_labels": LABELS[:1]}, r"\(2, any, 2\) for 2 images, got \(1, 2, 2\)"),
@@ -268,12 +271,16 @@ def test_images_with_fewer_points_are_filled_up_and_one_object_may_have_its_leve
         ({"input_points": [[1, 2]]}, "must come together"),
         ({"input_points": [[1, 2]], "input_labels": [1, 0]}, "got 1 for 2"),
         ({"input_points": [1, 2], "input_labels": [1]}, "nested 2 to 4 lists deep"),
-        ({"input_points": [[1, 2]], "input_labels": [0.7]}, r"must be 1 \(lesion\), 0 \(skin\).* got 0.7"),
+        ({"input_points": [[1, 2]], "input_labels": [0.7]}, r"must be 1 \(foreground\), 0 \(background\).* got 0.7"),
         ({"input_points": [["a", "b"]], "input_labels": [1]}, "must be numbers"),
         ({"input_boxes": [[1, 2, 3, 4]] * 2}, "of each image, got 2 for 1"),
         ({"input_boxes": [1, 2, 3]}, r"must be \(left, top, right, bottom\)"),
+        ({"input_points": [[40, 5]], "input_labels": [1]}, r"in the photo of 30×20 pixels, got \(40, 5\)"),
+        ({"input_points": [[5, float("nan")]], "input_labels": [0]}, r"photo of 30×20 pixels, got \(5, nan\)"),
+        ({"input_boxes": [7, 7, 7, 7]}, r"photo of 30×20 pixels, with an area, got \(7, 7, 7, 7\)"),
+        ({"input_boxes": [0, 0, 31, 20]}, r"got \(0, 0, 31, 20\)"),
     ],
 )
 def test_prompts_of_the_processor_that_cannot_be_are_named(prompts, message):
     with pytest.raises(ValueError, match=message):
-        PROCESSOR(Image.new("RGB", (20, 20)), return_tensors="pt", **prompts)
+        PROCESSOR(Image.new("RGB", (30, 20)), return_tensors="pt", **prompts)

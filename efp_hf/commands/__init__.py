@@ -18,6 +18,7 @@ COMMANDS = {
     "score": "the challenge's scores of a checkpoint or of a folder of masks",
     "calibrate": "choose a checkpoint's temperature, threshold and input size on validation",
     "export": "a checkpoint for ONNX Runtime, OpenVINO, ExecuTorch or the Hub",
+    "publish": "a checkpoint to the Hub, and the page as a Space",
     "app": "the web page",
     "review": "from a folder of photos to a training set, the most doubtful masks first",
     "card": "a model card from a checkpoint's scores",
@@ -43,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         prog="efp",
         usage="efp COMMAND [options]",
-        description="Segment skin lesions in dermoscopy images.",
+        description="Segment skin lesions in dermoscopy images, or what else a checkpoint of yours finds.",
         epilog="\n".join(["commands:", *(f"  {name:10} {does}" for name, does in COMMANDS.items()), "", EXAMPLE]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

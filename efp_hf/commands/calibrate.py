@@ -119,7 +119,7 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(settings_table, [*row, *SETTING_COLUMNS])
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
-        model, processor = load_checkpoint(folder, runtime="torch", allow_overlap=True)
+        model, processor = load_checkpoint(folder, runtime="torch", allow_overlap=True, allow_channels=True)
         overlap = labels_overlap(model.config)
         check_task(arguments, model)
         if overlap and arguments.image_sizes is not None:

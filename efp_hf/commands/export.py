@@ -14,6 +14,7 @@ from pathlib import Path
 
 from ..extras import require
 from ..inference.checkpoint import TRAINING_IMAGES, find_checkpoint, load_checkpoint
+from ..inference.task import labels_overlap
 from .arguments import (
     InputError,
     WriteError,
@@ -65,7 +66,14 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         if arguments.int8:
             require("train", "--int8")
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=arguments.to == HUB)
+        model, processor = load_checkpoint(
+            arguments.checkpoint, runtime="torch", allow_overlap=True, allow_channels=True
+        )
+        if labels_overlap(model.config) and (arguments.int8 or arguments.to not in (HUB, "onnx", "openvino")):
+            raise InputError(
+                f"{arguments.checkpoint} has labels that overlap: it is exported to hub, onnx or openvino, without "
+                "--int8."
+            )
         folder = Path(find_checkpoint(arguments.checkpoint))
         card, fingerprint = (
             path if path.is_file() else None for path in (folder / "README.md", folder / TRAINING_IMAGES)

@@ -1,8 +1,8 @@
-"""Segment the lesions, or the classes of a checkpoint, in image files.
+"""Segment the lesions, or what else a checkpoint finds, in image files.
 
-  efp predict photo.jpg
-  efp predict FOLDER 'more/*.png' --output masks --overlays
+  efp predict photo.jpg FOLDER 'more/*.png' --output masks --overlays
   efp predict photo.jpg --checkpoint exports/efp-isic-onnx      of `efp export`
+  efp predict images.csv --checkpoint runs/two     of several files an image: image,image_2
   efp predict photo.jpg --points 310,220 80,95,0                clicks: lesion, and skin
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
@@ -24,8 +24,9 @@ from pathlib import Path
 import torch
 from transformers.exporters.base import ExportedModel
 
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..inference.checkpoint import load_checkpoint, settings_digest, weights_digest
+from ..inference.folder import ImageFiles, path_of
 from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
 from ..inference.task import check_lesion, class_names_of, is_lesion, labels_overlap
@@ -44,7 +45,7 @@ from .interruption import interrupted_by_termination
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     # argparse takes "-5,20" for an option; a point or box outside of the photo shall be named as one
-    parser._negative_number_matcher = re.compile(r"-[\d.][\d.,e+-]*$")
+    parser._negative_number_matcher = re.compile(r"-([\d.]|inf|nan)[\w.,+-]*$", re.IGNORECASE)
     parser.add_argument("inputs", nargs="*", metavar="IMAGE|FOLDER|GLOB")
     parser.add_argument(
         "--data", metavar="DATASET", help="folder of Parquet or WebDataset shards, or a Hub id: streamed"
@@ -54,9 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_checkpoint_argument(parser)
     parser.add_argument("--runtime", choices=RUNTIMES, help="refuse another than this one (default: the checkpoint's)")
     parser.add_argument("--bf16", action="store_true", help="OpenVINO: compute in bfloat16, on processors that can")
-    parser.add_argument("--overlays", action="store_true", help="also write the images with the lesion's outline")
     parser.add_argument(
-        "--threshold", metavar="P", type=float, help="lesion above this probability (default: the checkpoint's)"
+        "--overlays", action="store_true", help="also write the images with the outline of what is found"
+    )
+    parser.add_argument(
+        "--threshold", metavar="P", type=float, help="in the mask above this probability (default: the checkpoint's)"
     )
     parser.add_argument(
         "--largest-region",
@@ -64,10 +67,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="keep the largest region, holes filled (default: the checkpoint's)",
     )
     parser.add_argument(
-        "--points", metavar="X,Y[,0]", nargs="+", type=click, default=(), help="of one photo: its lesion, or skin (0)"
+        "--points",
+        metavar="X,Y[,0]",
+        nargs="+",
+        type=click,
+        default=(),
+        help="of one photo, before them: what is to be found, or background (0)",
     )
     parser.add_argument(
-        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom of its lesion"
+        "--box", metavar="L,T,R,B", type=box, help="of one photo: left, top, right, bottom around what is to be found"
     )
     add_batch_size_argument(parser)
     filled = parser.add_mutually_exclusive_group()
@@ -79,7 +87,8 @@ def click(text: str) -> tuple[float, float, int]:
     """Of `--points`: "x,y" or "x,y,1" on the lesion, "x,y,0" on skin, in pixels."""
     numbers = finite_numbers(text)
     if len(numbers) not in (2, 3) or numbers[2:] not in ((), (0,), (1,)):
-        raise argparse.ArgumentTypeError(f"a click is X,Y or X,Y,0 (skin), got {text!r}")
+        hint = "" if re.match(r"[-+.\d]", text) else ". A photo goes before --points"
+        raise argparse.ArgumentTypeError(f"a click is X,Y, or X,Y,0 for background, got {text!r}{hint}")
     return numbers[0], numbers[1], int(numbers[2]) if len(numbers) == 3 else 1
 
 
@@ -103,7 +112,7 @@ def finite_numbers(text: str) -> tuple[float, ...]:
 class Job:
     """What all processes of a run have to know: the files, `None` for a stream, and how their masks are made."""
 
-    files: list[Path] | None
+    files: list[Path | ImageFiles] | None
     finished: dict[str, dict[str, str]]
     threshold: float
     largest_region: bool
@@ -161,7 +170,8 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
     if job.files is None:
         share, num_images = stream_share(stream, number, count, job.finished, job.made_by, places), None
     else:
-        places = [(place, table_text(path.name)) for place, path in enumerate(job.files)] if number == 0 else []
+        names = [table_text(path_of(file).name) for file in job.files] if number == 0 else []
+        places = list(enumerate(names))
         share = share_of(unfinished(job.files, job.finished), number, count)
         num_images = len(share)
     post_processing = {"threshold": job.threshold, "largest_region": job.largest_region}
@@ -186,7 +196,7 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
     num_masks = len(places) - len(failed)
     print(f"{num_masks} mask{'s' if num_masks != 1 else ''} in {printable(str(arguments.output))}")
     if job.files is not None:
-        order = {path: place for place, path in enumerate(job.files)}
+        order = {path_of(file): place for place, file in enumerate(job.files)}
         failed.sort(key=lambda failure: order[failure[0]])
     for _, error in failed:
         print(f"failed: {printable(error)}", file=sys.stderr)
@@ -198,7 +208,7 @@ def prepare(
 ) -> tuple[Job, Iterator[tuple[str, bytes]] | None, EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """The job, the stream of `--data`, model and processor; and an output folder with the table of what is finished."""
     from ..inference.correction import check_prompts
-    from ..inference.folder import find_images, read_for_model
+    from ..inference.folder import join_image_files, read_for_model
     from ..inference.output_folder import check_own_folder, only_writer
     from ..inference.prediction_table import columns_for, finished_rows, start_table
 
@@ -210,10 +220,13 @@ def prepare(
     check_new_output(output, arguments.overwrite or arguments.resume, "go on with --resume, ")
     with one_line_errors():
         stream = open_stream(arguments)
-        files = find_images(arguments.inputs) if stream is None else None
+        files = None if stream is not None else find_all(arguments.inputs)
+        paths = files and [path_of(file) for file in files]
         model, processor = load_any(arguments)
+        if files is not None and processor.num_channels != NUM_COLOURS:
+            files = join_image_files(files, processor.num_channels)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
-        check_own_folder(output, files, arguments.data, classes if overlap else ())
+        check_own_folder(output, paths, arguments.data, classes if overlap else ())
         columns = columns_for(classes, overlap)
         check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
@@ -244,9 +257,20 @@ def prepare(
         finished = {}
         if arguments.resume:
             masks = classes if overlap else ()
-            finished = finished_rows(output, made_by, arguments.overlays, files or (), columns, masks)
+            paths = [path_of(file) for file in files or ()]
+            finished = finished_rows(output, made_by, arguments.overlays, paths, columns, masks)
     start_table(output, finished.values(), columns)
     return Job(files, finished, threshold, region, made_by), stream, model, processor
+
+
+def find_all(inputs: list[str]) -> list[Path | ImageFiles]:
+    """The files of [`find_images`], and the images of tables."""
+    from ..inference.folder import expand_user, find_images, listed_images
+
+    tables = [name for name in inputs if name.lower().endswith(".csv")]
+    others = [name for name in inputs if name not in tables]
+    listed = [image for name in tables for image in listed_images(expand_user(name))]
+    return listed + (find_images(others) if others or not tables else [])
 
 
 def check_options(arguments: argparse.Namespace, model: EFPForSegmentation | ExportedModel) -> None:
@@ -265,7 +289,9 @@ def check_options(arguments: argparse.Namespace, model: EFPForSegmentation | Exp
 
 
 def load_any(arguments: argparse.Namespace) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
-    return load_checkpoint(arguments.checkpoint, arguments.runtime, arguments.bf16, allow_overlap=True)
+    return load_checkpoint(
+        arguments.checkpoint, arguments.runtime, arguments.bf16, allow_overlap=True, allow_channels=True
+    )
 
 
 def open_stream(arguments: argparse.Namespace) -> Iterator[tuple[str, bytes]] | None:

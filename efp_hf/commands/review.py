@@ -11,11 +11,11 @@ shows. Only this computer can open the page, and nobody else is contacted.
 
 import argparse
 import sys
-from pathlib import Path
 
+from ..configuration_efp import EFPConfig
 from ..extras import require
-from ..inference.checkpoint import load_checkpoint, weights_digest
-from ..inference.task import check_lesion
+from ..inference.checkpoint import DEFAULT_CHECKPOINT, find_checkpoint, load_checkpoint, weights_digest
+from ..inference.task import check_lesion, class_names_of, labels_overlap
 from .arguments import (
     InputError,
     add_batch_size_argument,
@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     if arguments.coco is not None:
-        return export(arguments.output, arguments.coco)
+        return export(arguments)
     with one_line_errors():
         require("app", "this command", ["gradio"])
         from ..inference.prediction_table import printable
@@ -55,7 +55,12 @@ def run(arguments: argparse.Namespace) -> int:
         images = arguments.output / "images"
         if images.exists() and images.samefile(arguments.folder):
             raise InputError(f"{arguments.folder} is of a review itself. Pass the folder of its photos.")
-        model, processor = load_checkpoint(arguments.checkpoint)
+        model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True)
+        if labels_overlap(model.config):
+            raise InputError(
+                f"{arguments.checkpoint} has labels that overlap, and a review is of one. Pass a checkpoint for "
+                f"lesions, as {DEFAULT_CHECKPOINT}."
+            )
         check_lesion(model.config, "A review")
         decisions = Decisions(arguments.output, weights_digest(arguments.checkpoint) or arguments.checkpoint)
         decisions.finish()
@@ -76,18 +81,22 @@ def run(arguments: argparse.Namespace) -> int:
     return 1 if queue.failed or queue.error else 0
 
 
-def export(output: Path, path: Path) -> int:
+def export(arguments: argparse.Namespace) -> int:
+    """The category has the name of the checkpoint's class."""
     from ..review.coco import write_coco
     from ..review.decisions import Decisions
 
+    output, path = arguments.output, arguments.coco
     if not (output / "decisions.csv").is_file():
         raise InputError(f"{output} has no decisions.csv: nothing was decided. Review first, without --coco.")
     if path.exists():
         raise InputError(f"{path} exists. Remove it, or choose another --coco.")
     with one_line_errors():
         decisions = Decisions(output)
+        config = EFPConfig.from_pretrained(find_checkpoint(arguments.checkpoint))
+        check_lesion(config, "A review")
     with write_errors():
         decisions.finish()
-        count = write_coco(decisions, path)
+        count = write_coco(decisions, path, *class_names_of(config))
     print(f"{count} image{'s' if count != 1 else ''} in {path}")
     return 0

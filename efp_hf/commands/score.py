@@ -16,7 +16,7 @@ import argparse
 from pathlib import Path
 
 from ..extras import require
-from ..inference.checkpoint import TRAINING_IMAGES, load_checkpoint, weights_digest
+from ..inference.checkpoint import FIGURE, TRAINING_IMAGES, load_checkpoint, weights_digest
 from .arguments import (
     InputError,
     add_batch_size_argument,
@@ -48,7 +48,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--allow-training-images", action="store_true", help="score a test split with training images in it, too"
     )
     parser.add_argument(
-        "--card", action="store_true", help="also write the README.md of a checkpoint of yours, as `efp card`"
+        "--card",
+        action="store_true",
+        help="also write the README.md of a checkpoint of yours, as `efp card`, with images of the split in masks.png",
     )
     parser.add_argument(
         "--task",
@@ -91,6 +93,8 @@ def count_training_images(
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from ..metrics.card import figure_of
+
     check_output(arguments.output)
     if arguments.allow_training_images and arguments.masks is not None:
         raise InputError("`--allow-training-images` must be used with a checkpoint, got --masks. Leave one out.")
@@ -101,6 +105,8 @@ def run(arguments: argparse.Namespace) -> int:
     card = own_checkpoint(arguments.checkpoint) / "README.md" if arguments.card else None
     if card is not None and card.exists():
         raise InputError(f"{card} is there. Leave out --card, and replace it with `efp card --overwrite`.")
+    if card is not None and (figure := card.with_name(FIGURE)).exists() and figure_of(card.parent) is None:
+        raise InputError(f"{figure} is there, and no card's. Move it away, or leave out --card.")
     with one_line_errors():
         require("train", "this command")
     if arguments.prompts and (arguments.labels_overlap or arguments.task == "structures"):
@@ -124,6 +130,7 @@ def score_prompts(arguments: argparse.Namespace) -> int:
     """The masks of simulated clicks and boxes → a row a kind of prompts, and a row a target of J."""
     from ..data.split import SPLITS, get_split
     from ..metrics.correction import PERFECT, correct_images, summarize_corrections
+    from ..metrics.evaluation import check_channels
     from ..metrics.rows import append_row, checkpoint_columns, split_columns
     from ..training.fingerprint import read_fingerprint
 
@@ -138,6 +145,7 @@ def score_prompts(arguments: argparse.Namespace) -> int:
             )
         fingerprint = read_fingerprint(arguments.checkpoint)
         dataset = get_split(load_data(arguments), arguments.split)
+        check_channels(dataset, model, arguments.checkpoint)
         row |= split_columns(arguments.data, arguments.split, arguments.split_seed, len(dataset))
         row["training_images"] = count_training_images(arguments, dataset, fingerprint)
         row |= checkpoint_columns(arguments.checkpoint, model, processor)
@@ -173,11 +181,11 @@ def score_masks(arguments: argparse.Namespace) -> int:
     from ..data.overlap import label_names
     from ..data.split import SPLITS, get_split
     from ..inference.task import labels_overlap
-    from ..metrics.card import CLASS_SCORES, SCORES
+    from ..metrics.card import CLASS_SCORES, SCORES, Extremes
     from ..metrics.classes import summarize_classes
     from ..metrics.evaluation import boundary_scores, check_classes, folder_masks, model_masks
     from ..metrics.rows import append_row, shorten, split_columns
-    from ..metrics.scores import summarize
+    from ..metrics.scores import confusion_counts, jaccard, summarize
     from ..training.fingerprint import read_fingerprint
 
     row = {
@@ -194,7 +202,7 @@ def score_masks(arguments: argparse.Namespace) -> int:
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
         overlap = arguments.labels_overlap or arguments.task == "structures"
         if arguments.masks is None:
-            model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True)
+            model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True, allow_channels=True)
             check_task(arguments, model)
             overlap = overlap or labels_overlap(model.config)
             fingerprint = read_fingerprint(arguments.checkpoint)
@@ -218,12 +226,15 @@ def score_masks(arguments: argparse.Namespace) -> int:
             if len(classes) < 2:
                 row |= {"threshold": processor.threshold, "largest_region": processor.largest_region}
             masks = model_masks(dataset, model, processor, arguments.batch_size)
+        extremes = Extremes()
         if len(classes) > 1:
-            return score_classes(masks, dataset, classes, row, table)
+            return score_classes(arguments, masks, dataset, classes, row, table, extremes)
         metric = evaluate.load(str(Path(__file__).parents[1] / "metrics" / "lesion_segmentation"))
         boundary = {"hd95": [], "boundary_f1": []}
-        for _, mask, truth in tqdm(masks, total=len(dataset), unit="image", disable=None):
+        for number, (_, mask, truth) in enumerate(tqdm(masks, total=len(dataset), unit="image", disable=None)):
             metric.add(prediction=mask, reference=truth)
+            if arguments.card:
+                extremes.add(float(jaccard(confusion_counts(mask, truth))), number, mask, truth)
             for name, value in boundary_scores(mask, truth).items():
                 boundary[name].append(value)
     scores = metric.compute()
@@ -240,19 +251,36 @@ def score_masks(arguments: argparse.Namespace) -> int:
         with write_errors():
             append_row(table, {**row, **{name: round(value, 6) for name, value in scores.items()}})
     print(f"row in {table}")
+    add_figure(arguments, extremes, dataset, classes)
     return 0
 
 
-def score_classes(masks, dataset, classes: tuple[str, ...], row: dict, table: Path) -> int:
+def add_figure(arguments: argparse.Namespace, extremes, dataset, classes: tuple[str, ...]) -> None:
+    """Of a card: the images of the split whose masks are the worst and the best."""
+    from ..metrics.card import draw_extremes, save_figure
+
+    if arguments.card:
+        with write_errors():
+            picture = draw_extremes(extremes, dataset, classes)
+            save_figure(picture, own_checkpoint(arguments.checkpoint).resolve(), arguments.split)
+
+
+def score_classes(
+    arguments: argparse.Namespace, masks, dataset, classes: tuple[str, ...], row: dict, table: Path, extremes
+) -> int:
     """Masks of several classes → a row a class and one of their mean."""
     import numpy as np
     from tqdm import tqdm
 
-    from ..metrics.classes import class_counts, summarize_classes
+    from ..metrics.classes import class_counts, class_scores, nan_mean, summarize_classes
     from ..metrics.rows import append_row
 
-    progress = tqdm(masks, total=len(dataset), unit="image", disable=None)
-    counts = [class_counts(mask, truth, len(classes)) for _, mask, truth in progress]
+    counts = []
+    for number, (_, mask, truth) in enumerate(tqdm(masks, total=len(dataset), unit="image", disable=None)):
+        counts.append(class_counts(mask, truth, len(classes)))
+        if arguments.card:
+            of_image = float(np.nan_to_num(nan_mean(class_scores(counts[-1])), nan=1.0))  # nothing there, none found
+            extremes.add(of_image, number, mask, truth)
     row["images"] = len(dataset)
     rows = summarize_classes(np.array(counts), classes)
     try:
@@ -270,6 +298,7 @@ def score_classes(masks, dataset, classes: tuple[str, ...], row: dict, table: Pa
                 numbers = {name: round(value, 6) if name != "class" else value for name, value in scores.items()}
                 append_row(table, row | numbers)
     print(f"rows in {table}")
+    add_figure(arguments, extremes, dataset, classes)
     return 0
 
 

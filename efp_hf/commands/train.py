@@ -14,7 +14,9 @@ Every field of Transformers' TrainingArguments is an option too: --learning-rate
 """
 
 import argparse
+import copy
 import shlex
+import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -42,6 +44,7 @@ from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
 TASKS = ("lesion", "structures")
+UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
 MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
@@ -63,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
-    parser.add_argument(
-        "--encoder", help=f"'paper', a timm model, or a Transformers backbone's Hub id (default: {DEFAULT_ENCODER})"
-    )
+    parser.add_argument("--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER})")
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(
@@ -91,6 +92,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="'structures' of ISIC 2018, Task 2: a checkpoint learns them, too",
     )
     add_labels_overlap_argument(parser)
+    parser.add_argument(
+        "--compare", metavar="NAME", choices=("unet",), help="'unet': train it on the same encoder, too; twice the time"
+    )
     parser.add_argument("--resume", action="store_true", help="go on from the newest whole checkpoint in --output")
     parser.add_argument("--overwrite", action="store_true", help="train into an output folder that is not empty")
     parser.add_argument("--force-bf16", action="store_true", help="--bf16 also where the processor has none")
@@ -157,20 +161,26 @@ def parse_training_arguments(
     return training_arguments
 
 
-def choose_rates(arguments: argparse.Namespace, training_arguments: TrainingArguments, fine_tuning: bool) -> None:
-    """The learning rates that are not given: of a new network, or of `fine_tuning` on classes that are known."""
+def chosen_rates(
+    arguments: argparse.Namespace, training_arguments: TrainingArguments, fine_tuning: bool
+) -> tuple[float, float]:
+    """
+    The learning rates of the encoder and of the rest; where they are not given those of a new network, or of
+    `fine_tuning` on classes that are known.
+    """
     from ..training.trainer import (
         ENCODER_LEARNING_RATE,
         FINE_TUNING_ENCODER_LEARNING_RATE,
         FINE_TUNING_LEARNING_RATE,
     )
 
-    if arguments.encoder_learning_rate is None:
-        rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
-        arguments.encoder_learning_rate = rate
+    encoder_rate, rate = arguments.encoder_learning_rate, training_arguments.learning_rate
+    if encoder_rate is None:
+        encoder_rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
     given = {option.partition("=")[0].replace("_", "-") for option in arguments.others}
     if fine_tuning and "--learning-rate" not in given:
-        training_arguments.learning_rate = FINE_TUNING_LEARNING_RATE
+        rate = FINE_TUNING_LEARNING_RATE
+    return encoder_rate, rate
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
@@ -213,8 +223,12 @@ def load_model(arguments: argparse.Namespace):
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
         for_structures = arguments.task == "structures"
-        allow_overlap = not arguments.prompts
-        model, processor = load_checkpoint(arguments.checkpoint, runtime="torch", allow_overlap=allow_overlap)
+        model, processor = load_checkpoint(
+            arguments.checkpoint,
+            runtime="torch",
+            allow_overlap=not arguments.prompts,
+            allow_channels=not (for_structures or arguments.prompts),
+        )
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
@@ -237,7 +251,7 @@ def load_model(arguments: argparse.Namespace):
 def model_for(classes: tuple[str, ...], overlap: bool, model, arguments: argparse.Namespace, is_told: bool):
     """
     The model with a head for the classes of the data, or for its labels that `overlap`. Without `--prompts` a
-    checkpoint loses what it has for them. The first process of a run that begins `is_told` to say what is not kept.
+    checkpoint loses what it has for them. The first process `is_told` to say what is not kept.
 
     Raises:
         InputError: prompts for several classes.
@@ -259,12 +273,15 @@ def model_for(classes: tuple[str, ...], overlap: bool, model, arguments: argpars
         model = without_prompt_encoder(model)
     if arguments.checkpoint and has_new_head(model, classes, overlap) and is_told:
         print(
-            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one lesion'}"
+            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one class'}"
             f"{', which overlap' if overlap else ''}: "
             "its encoder and pyramid are kept, its head starts anew."
         )
-    elif arguments.checkpoint and len(own) > 1 and own != classes and is_told:
-        print(f"{arguments.checkpoint} calls its labels {', '.join(own)}; its head is kept, for {', '.join(classes)}.")
+    elif arguments.checkpoint and classes and own != classes and is_told:
+        called = "label" if len(own) == 1 else "labels"
+        print(
+            f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}."
+        )
     return with_classes(model, classes, overlap)
 
 
@@ -278,6 +295,29 @@ def processor_for(model, processor, is_known: bool):
         size, processor = processor.size, type(processor)()
         processor.size = size
     return processor
+
+
+def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told: bool):
+    """
+    Model and processor for the channels of the training images.
+
+    Raises:
+        ValueError: `--prompts` or `--task structures` with other channels than three colours, or a checkpoint of other
+            ones than the data's.
+    """
+    from ..data.channels import channels_of
+    from ..training.channels import with_channels, with_statistics
+
+    channels, own = channels_of(rows), model.config.num_channels
+    if channels == own:
+        return model, processor
+    if arguments.prompts or arguments.task == "structures":
+        option = "--prompts" if arguments.prompts else "--task structures"
+        raise ValueError(f"`{option}` must have images of three colours, got {channels} channels. Leave it out.")
+    model = with_channels(model, channels)
+    if is_told:
+        print(f"The images have {channels} channels: the first layer is adapted from that of {own}.")
+    return model, with_statistics(processor, rows)
 
 
 def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> Path | None:
@@ -328,12 +368,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from ..data.classes import class_names
     from ..data.overlap import label_names
+    from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
     from ..inference.task import class_names_of
     from ..metrics.rows import shorten
-    from ..training.checkpoints import check_image_size, check_network
-    from ..training.fingerprint import read_fingerprint
+    from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints
+    from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
     from ..training.overlap import OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
@@ -342,6 +383,7 @@ def run(arguments: argparse.Namespace) -> int:
         fine_tuning_callbacks,
         lesion_trainer,
     )
+    from ..training.unet import unet_like
 
     check_model_options(arguments)
     if arguments.prompts and arguments.checkpoint is None:
@@ -358,6 +400,8 @@ def run(arguments: argparse.Namespace) -> int:
         )
     if for_structures:
         arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
+    if arguments.compare and (arguments.prompts or for_structures or arguments.streaming):
+        raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
     training_arguments = parse_training_arguments(
         arguments.others, str(arguments.output), arguments.streaming, arguments.task
@@ -370,6 +414,8 @@ def run(arguments: argparse.Namespace) -> int:
         check_new_output(arguments.output, arguments.overwrite, "go on with --resume, ")
     else:
         check_output(arguments.output)
+    with one_line_errors():
+        check_own_checkpoints(arguments.output)
     row = command_provenance(arguments)  # of the code that trains: the commit may move on while it does
     set_seed(training_arguments.seed)
 
@@ -384,29 +430,41 @@ def run(arguments: argparse.Namespace) -> int:
             data = load_training_data(arguments)
         if training_arguments.process_index == 0 and not arguments.streaming:
             say_found(data)
+        if resume is not None and not arguments.streaming:
+            check_same_split(resume, arguments.checkpoint, data)
         overlap = bool(label_names(data))
         classes = label_names(data) or class_names(data)
-        if overlap and arguments.prompts:
+        option = "--prompts" if arguments.prompts else "--compare" if arguments.compare else None
+        if overlap and option:
             raise InputError(
-                f"`--prompts` must have one class, which clicks tell from all else, got {', '.join(classes)}, which "
+                f"`{option}` must be used with classes of which a pixel has one, got {', '.join(classes)}, which "
                 "overlap. Leave it out."
             )
         new_head = not for_structures and has_new_head(model, classes, overlap)
         known = classes in ((), class_names_of(model.config)) and not new_head
-        choose_rates(arguments, training_arguments, fine_tuning and known)
-        is_told = training_arguments.process_index == 0 and resume is None
+        encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
+        rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
+        training_arguments.learning_rate = learning_rate
+        is_told = training_arguments.process_index == 0
         if not for_structures:
+            before = class_names_of(model.config)
             model = model_for(classes, overlap, model, arguments, is_told)
             processor = processor_for(model, processor, is_known=not new_head)
+            if processor.largest_region and class_names_of(model.config) != before:
+                processor.largest_region = False  # a lesion is one region, but what else there is?
+        if not arguments.streaming:
+            model, processor = for_channels(model, processor, data["train"], arguments, is_told)
+            if resume is not None and processor.num_channels != NUM_COLOURS:  # as its weights learnt them
+                saved = EFPImageProcessor.from_pretrained(resume)
+                processor.image_mean, processor.image_std = saved.image_mean, saved.image_std
         if resume is not None:
             check_network(resume, model)
+        unet = unet_like(model, training_arguments.seed) if arguments.compare else None
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
         trainer_class = OverlapTrainer if overlap else trainer_class
-        trainer = lesion_trainer(
-            model, processor, data, training_arguments, arguments.encoder_learning_rate, trainer_class
-        )
+        trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
     row |= {
         "data": Path(arguments.data).name,
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
@@ -422,7 +480,7 @@ def run(arguments: argparse.Namespace) -> int:
         "nano": "" if arguments.checkpoint else arguments.nano,
         "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
         "image_size": processor.size["height"],
-        "encoder_learning_rate": arguments.encoder_learning_rate,
+        "encoder_learning_rate": encoder_rate,
         "learning_rate": training_arguments.learning_rate,
         "weight_decay": training_arguments.weight_decay,
         "attention_weight": model.config.attention_weight,
@@ -439,10 +497,19 @@ def run(arguments: argparse.Namespace) -> int:
                 with one_line_errors():
                     arguments.output.mkdir(parents=True, exist_ok=True)
                     held.enter_context(only_writer(arguments.output, "efp train"))
-            start_score = score_start(trainer) if fine_tuning and not new_head and resume is None else None
+                    if resume is None:  # an earlier run's, which nothing shall go on from
+                        shutil.rmtree(arguments.output / UNET_FOLDER, ignore_errors=True)
+            is_scored = fine_tuning and not new_head and (resume is None or arguments.compare)
+            start_score = score_start(trainer) if is_scored else None
             for callback in fine_tuning_callbacks(training_arguments, new_head) if fine_tuning else ():
                 trainer.add_callback(callback)
-            train_and_save(trainer, resume, arguments.output, row, data, seen_before, start_score)
+            score = train_and_save(trainer, resume, arguments.output, row, data, seen_before, start_score)
+            if unet is not None:
+                unet_score = train_unet(unet, trainer, rates_of_new, row, data, fine_tuning)
+                if trainer.is_world_process_zero():
+                    scores = {"this training": score, "U-Net": unet_score, "the start": start_score}
+                    shown = (f"{name} {value:.4f}" for name, value in scores.items() if value is not None)
+                    print(f"J of the {len(data['validation'])} images of validation: {', '.join(shown)}")
         except KeyboardInterrupt as interruption:
             raise KeyboardInterrupt(way_on(arguments.output)) from interruption
         except (OSError, ValueError) as error:  # a full disk, an image that has become unreadable
@@ -461,12 +528,36 @@ def score_start(trainer) -> float:
     return score
 
 
+def train_unet(unet, trainer, rates: tuple[float, float], row: dict, data, fine_tuning: bool) -> float:
+    """
+    The validation J of a U-Net after the training that `trainer` had, in a folder of its own beside what that wrote, as
+    a run of its own that can be resumed.
+    """
+    import torch
+
+    from ..training.checkpoints import newest_whole
+    from ..training.trainer import fine_tuning_callbacks, lesion_trainer
+
+    output = Path(trainer.args.output_dir) / UNET_FOLDER
+    output.mkdir(exist_ok=True)
+    arguments = copy.copy(trainer.args)
+    arguments.output_dir, arguments.push_to_hub, arguments.resume_from_checkpoint = str(output), False, None
+    encoder_rate, arguments.learning_rate = rates
+    unet.to(memory_format=torch.channels_last)
+    unet_trainer = lesion_trainer(unet, trainer.processing_class, data, arguments, encoder_rate)
+    for callback in fine_tuning_callbacks(arguments, new_head=False) if fine_tuning else ():
+        unet_trainer.add_callback(callback)
+    row = row | {"encoder_learning_rate": encoder_rate, "learning_rate": arguments.learning_rate}
+    row |= {"attention_weight": 0.0, "parameters": unet.num_parameters(), **dict.fromkeys(RESULT_COLUMNS)}
+    return train_and_save(unet_trainer, newest_whole(output)[0], output, row, data, set(), None)
+
+
 def train_and_save(
     trainer, resume: Path | None, output: Path, row: dict, data, seen_before: set | None, start_score: float | None
-) -> None:
+) -> float:
     """
     Train to the end, then write the best weights, the row, and the fingerprint of the images of `data` and those
-    `seen_before`, unless nobody knows them. A run that has all of it already is left as it is.
+    `seen_before`, unless nobody knows them → the validation J. A run that has all of it already is left as it is.
     """
     from datasets import IterableDatasetDict
 
@@ -489,7 +580,7 @@ def train_and_save(
         if rows and rows[-1]["weights"] == weights_digest(output):
             if trainer.is_world_process_zero():
                 print(f"{output} is finished: nothing was left to train, and nothing is changed")
-            return
+            return float(rows[-1]["validation_jaccard"])
     score = trainer.evaluate()
     if trainer.is_world_process_zero():
         # not `save_model`: no pickled training arguments beside the weights
@@ -509,3 +600,4 @@ def train_and_save(
             print(
                 f"It is not better than {start_score:.4f}, before the training: {row['checkpoint']} may serve as well."
             )
+    return score["eval_jaccard"]

@@ -11,6 +11,7 @@ import numpy as np
 from PIL import Image
 
 from ..extras import needing
+from ..lesion.structures import LESION
 from .classes import BACKGROUND_NAMES, check_names
 from .files import write_atomically
 from .found import Found, cache_folder
@@ -45,7 +46,8 @@ def is_coco(path: Path) -> bool:
 def find_coco(root: Path, files: list[Path], labels_overlap: bool = False) -> Found:
     """
     The masks are drawn once into the cache. The categories of the annotations are the classes, in the order of their
-    numbers; of one category alone nothing but the mask is taken. Where `labels_overlap` each has a mask of its own.
+    numbers; one alone that is called lesion is what a class without a name is taken for. Where `labels_overlap` each
+    has a mask of its own.
 
     Raises:
         ValueError: a file that is no COCO file or damaged, two of a split, or categories of other numbers in one split
@@ -58,11 +60,12 @@ def find_coco(root: Path, files: list[Path], labels_overlap: bool = False) -> Fo
     files_of_splits = table_of_split(files, lambda path: split_name(root, path))
     contents = {path: read_coco(path) for path in files_of_splits.values()}
     categories = categories_of(contents)
+    named = tuple(categories.values())
     if labels_overlap:
-        found.labels = tuple(categories.values())
+        found.labels = named
         check_label_names(found.labels, str(next(iter(contents))))
     else:
-        found.classes = tuple(categories.values()) if len(categories) > 1 else ()
+        found.classes = () if named == (LESION,) else named
     for split, path in files_of_splits.items():
         try:
             add_images(found, split or "train", path, contents[path], there, list(categories))
@@ -115,8 +118,7 @@ def categories_of(contents: dict[Path, COCO]) -> dict[int, str]:
                 )
     names = {number: categories[number] for number in sorted(categories)}
     names = {number: name for number, name in names.items() if name.lower() not in BACKGROUND_NAMES}
-    if len(names) > 1:
-        check_names(names.values(), str(next(iter(contents))))
+    check_names(names.values(), str(next(iter(contents))))
     return names
 
 
@@ -158,8 +160,10 @@ def add_images(
             f"{path}: areas of two classes overlap in {len(overlapping)} images, and the smaller one counts there: "
             f"{listed(overlapping)}. With --labels-overlap each has a mask of its own."
         )
+    others = [place.name for paths in there.values() for place in paths]
+    hints = {"no file": f", and there is {listed(others, 3)}" if others else ""}
     found.problems += [
-        f"{path}: {len(names)} images have {what}: {listed(names)}. Mend or remove them."
+        f"{path}: {len(names)} images have {what}: {listed(names)}{hints.get(what, '')}. Mend or remove them."
         for what, names in wrong.items()
         if names
     ]

@@ -15,6 +15,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from ..image_processing_efp import orientation_of, to_upright_rgb
 from .png import check_rows, png_depth
+from .tiff import tiff_layout
 
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp")
 # What Pillow raises for damaged files, its EXIF and TIFF readers among them
@@ -47,12 +48,16 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | 
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: a file that is empty, no image, animated or of several pages, or has more than `max_pixels`.
+        ValueError: a file that is empty, no image, animated or of several pages, has more than `max_pixels`, or other
+            channels than a photo.
     """
     if content is None and not Path(path).is_file():
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
     if (Path(path).stat().st_size if content is None else len(content)) == 0:
         raise ValueError(f"{path}: the file is empty. Copy or download it again.")
+    layout = tiff_layout(path, content)
+    if layout is not None and layout.pages == 1 and not layout.is_photo:
+        raise ValueError(not_of_colours(path, layout.samples))
     try:
         with warnings.catch_warnings():  # Pillow's own limit warns; ours below refuses
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
@@ -75,6 +80,13 @@ def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | 
     if not is_single:
         raise ValueError(f"{path}: the file holds several images. Save the one that is meant as a single image.")
     return image
+
+
+def not_of_colours(path: str | Path, num_channels: int) -> str:
+    return (
+        f"{path}: the image has {num_channels} channels, and three colours are needed. Pass a checkpoint that was "
+        f"trained with {num_channels} channels, or save the colours alone as RGB."
+    )
 
 
 def has_second_frame(image: Image.Image) -> bool:
@@ -183,6 +195,8 @@ def read_sized_image(
     with open_image(path, max_pixels, content) as image:
         size = upright_size(image)
         image = decode(image, path, min_size, content)
+        if image.format == "TIFF" and image.mode in ("RGBA", "LA") and image.getextrema()[-1] != (255, 255):
+            raise ValueError(not_of_colours(path, len(image.mode)))  # some programs call any fourth channel alpha
         try:
             upright = to_upright_rgb(image)
         except DECODING_ERRORS as error:
@@ -216,8 +230,9 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
     strange = grey[~lesion & (grey != 0)]
     if strange.size:
         raise ValueError(
-            f"{name}: a mask must hold 0 (skin) and 255 (lesion), got {strange.flat[0]}. "
-            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt."
+            f"{name}: a mask must hold 0 (background) and 255 (foreground), got {strange.flat[0]}. "
+            "Binarise it, and save it as PNG, not as JPEG; or name several classes in classes.txt; of a dataset in the "
+            "column `classes`."
         )
     return lesion
 
@@ -225,7 +240,7 @@ def as_boolean_mask(mask: Image.Image, name: str | Path) -> np.ndarray:
 def check_mask_mode(mask: Image.Image, name: str | Path) -> None:
     """Refuses transparency, and more than 8 bits."""
     if mask.has_transparency_data and mask.convert("RGBA").getextrema()[3] != (255, 255):
-        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG, 0 skin and 255 lesion.")
+        raise ValueError(f"{name}: a mask must not be transparent. Save it as 8-bit grey PNG of 0 and 255.")
     if mask.mode.startswith(("I", "F")):
         raise ValueError(f"{name}: a mask must have 8 bits, got mode {mask.mode!r}. Save it as 8-bit grey PNG.")
 

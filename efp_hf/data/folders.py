@@ -6,7 +6,7 @@ from pathlib import Path
 from ..extras import needing
 from .classes import read_classes
 from .found import Found, load_found
-from .names import match_folders, match_label_folders
+from .names import holds_images, listed, match_folders, match_label_folders
 from .overlap import check_label_names, label_folders
 from .split import read_groups
 from .structures import add_structures
@@ -107,7 +107,10 @@ def find_folders(root: Path) -> dict[str, tuple[str, str]]:
         )
     for image_folder, mask_folder in folders.values():
         if not (root / mask_folder).is_dir():
+            others = [path.name for path in sorted(root.iterdir()) if path.is_dir() and path.name != image_folder]
+            others = [f"{name}/" for name in others if holds_images(root / name)]
             raise FileNotFoundError(
                 f"{root / mask_folder}: no such folder. It has to hold the masks of {image_folder}."
+                + (f" If {listed(others, 3)} does, call it {mask_folder}/." if others else "")
             )
     return folders

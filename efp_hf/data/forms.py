@@ -1,22 +1,27 @@
 """The forms in which people keep images and masks, and which of them a path is in."""
 
+import json
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
 from ..extras import needing
 from .coco import coco_files, find_coco
+from .files import is_image_file
 from .folders import FOLDERS, OWN_FOLDERS, find_folders, find_pairs_of_folders
 from .found import Found
 from .hub import holds_shards, load_splits
-from .names import has_side_by_side, match_side_by_side
+from .names import has_side_by_side, listed, mask_names, match_side_by_side
 from .split import read_groups
 from .structures import add_structures
-from .tables import find_imagefolder, find_paths, imagefolder_tables, path_tables
+from .tables import METADATA, columns_of, find_imagefolder, find_paths, imagefolder_tables, path_tables
 
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict, load_from_disk
 
+MOST_PATHS = 20_000  # of a folder that is looked through for what it holds
+VOLUME_SUFFIXES = (".dcm", ".dicom", ".nii", ".nii.gz", ".mha", ".mhd", ".nrrd")
 SAVED_FILES = ("dataset_dict.json", "state.json")  # of `save_to_disk`
 
 
@@ -104,13 +109,54 @@ def no_form(root: Path) -> str:
     if (root / OWN_FOLDERS[0]).is_dir():
         find_folders(root)  # says that the masks are not there
     found = match_side_by_side(root)
-    if found.problems:
+    listings = [path for path in root.iterdir() if path.suffix in (".json", ".csv") and path.name not in METADATA]
+    if found.problems and not listings:
         return found.problems[0]
     inside = sorted(path.name for path in root.iterdir() if not path.name.startswith("."))
-    hint = ""
-    if any(name.endswith(".json") for name in inside):
-        hint = " Its JSON files are not COCO: export them as COCO."
-    return (
-        f"{root}: no form of images and masks, got {', '.join(inside[:5]) or 'an empty folder'}.{hint} "
-        "Put your files into images/ and masks/, or see docs/data.md for other forms."
-    )
+    return f"{root}: no form of images and masks, got {', '.join(inside[:5]) or 'an empty folder'}. {way_of(root)}"
+
+
+def way_of(root: Path) -> str:
+    """What to do with a folder of no form: its files that are in the way, and the names that would be read."""
+    paths = sorted(path for path in islice(root.rglob("*"), MOST_PATHS) if not path.is_dir())
+    volumes = [path.name for path in paths if path.name.lower().endswith(VOLUME_SUFFIXES)]
+    if volumes:
+        return (
+            f"DICOM files and volumes are not read: {listed(volumes, 3)}. Save each slice as an 8-bit PNG in images/, "
+            "and its mask under the same name in masks/."
+        )
+    folders = {}
+    for path in paths:
+        if is_image_file(path):
+            folders.setdefault(path.parent.relative_to(root), []).append(path.name)
+    shown = [f"{folder}/ ({names[0]}, …)" for folder, names in folders.items()]
+    if len(folders) == 2 and all(len(folder.parts) == 1 for folder in folders):
+        first = min((Path(names[0]).stem for names in folders.values()), key=len)
+        return (
+            f"If {' and '.join(shown)} are photos and masks, call these folders images/ and masks/. "
+            f"The mask of {first} would be {mask_names(first)}."
+        )
+    tables = [path for path in paths if path.suffix == ".csv" and path.name not in METADATA]
+    tables = [f"{path.name} ({', '.join(columns_of(path)[:5])})" for path in tables]
+    if tables:
+        return f"A CSV of paths must have the columns image and mask, got {listed(tables, 3)}. Rename them."
+    listings = [path for path in paths if path.suffix == ".json"]
+    if listings:
+        return f"Its JSON files are not COCO: {listed([path.name for path in listings], 3)}. Export them as COCO" + (
+            ", of LabelMe with its labelme2coco.py." if is_labelme(listings[0]) else "."
+        )
+    if len(folders) > 1:
+        return (
+            f"Images are in {listed(shown, 4)}. Put photos and masks into images/ and masks/, or list the pairs in a "
+            "CSV of image, mask and split, as docs/data.md shows."
+        )
+    return "Put your files into images/ and masks/, or see docs/data.md for other forms."
+
+
+def is_labelme(path: Path) -> bool:
+    """Whether a JSON file is of LabelMe, which writes one an image."""
+    try:
+        content = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(content, dict) and "shapes" in content

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from ..extras import needing
 from .duplicates import SAME_IMAGE_BITS, near_duplicates
+from .labels import IGNORED
 from .names import Matched, Pair, listed
-from .pairs import check_and_cache, to_dataset
+from .pairs import channels_problem, check_and_cache, to_dataset
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -65,8 +66,13 @@ def load_found(
     entries = {
         split: check_and_cache(pairs, max_side, cache, found.num_classes) for split, pairs in found.pairs.items()
     }
-    warn_of_copies(entries)
     rows = [entry for of_split in entries.values() for entry in of_split]
+    different = channels_problem(rows)
+    if different:
+        raise ValueError(different)
+    warn_of_copies(entries)
+    if problems := problems_of_classes(rows, found.classes):
+        raise ValueError(f"{name}: {problems[0]}")
     masks = masks_line([entry["values"] for entry in rows], found.classes)
     if found.labels:
         masks += f"; {overlap_line(found.labels, absent_masks([entry['masks'] for entry in rows]))}"
@@ -86,10 +92,31 @@ def problems_of_ids(found: Found) -> list[str]:
     problems = []
     if not found.pairs.get("train") and not found.problems:
         problems.append(f"A `train` split is needed, got {' and '.join(found.pairs) or 'no pair'}. Name one so.")
-    counts = Counter((split, image_id) for split, pairs in found.pairs.items() for image_id, _, _ in pairs)
+    counts = Counter((split, image_id) for split, pairs in found.pairs.items() for image_id, *_ in pairs)
     doubled = [image_id for (_, image_id), count in counts.items() if count > 1]
     if doubled:
         problems.append(f"Images must have different names, got two of {listed(doubled)}. Rename one of each.")
+    return problems
+
+
+def problems_of_classes(entries: list[dict], classes: tuple[str, ...]) -> list[str]:
+    """Of several classes: masks that hold none of them, and palettes whose indices are not the numbers of classes."""
+    if len(classes) < 2 or not entries:
+        return []
+    problems = []
+    if not any(entry["share"] for entry in entries):
+        problems.append(
+            f"No mask holds one of the {len(classes)} classes, but 0 (background) or {IGNORED} (ignored) alone. Number "
+            "them from 1 on; of one class leave one name in classes.txt."
+        )
+    for place, name in enumerate(classes):
+        colors = {entry["colors"][place]: entry["image_id"] for entry in reversed(entries) if entry["colors"][place]}
+        if len(colors) > 1:
+            shown = [f"{color} in {image_id}" for color, image_id in colors.items()]
+            problems.append(
+                f"The index of {name} must have one colour in all palettes, got {listed(shown, 3)}: these indices are "
+                "not the numbers of the classes. Save the masks as grey PNG that holds the numbers."
+            )
     return problems
 
 

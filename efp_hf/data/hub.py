@@ -13,11 +13,21 @@ from PIL import Image
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .channels import further_columns
 from .classes import COLUMN, class_names, features_with_classes
 from .duplicates import perceptual_hash
-from .files import read_sized_image
-from .found import absent_masks, masks_line, overlap_line, warn_of_copies, with_line
-from .labels import labels_picture, read_labels, values_of_rows
+from .files import read_sized_image, write_atomically
+from .found import (
+    Found,
+    absent_masks,
+    cache_folder,
+    masks_line,
+    overlap_line,
+    problems_of_classes,
+    warn_of_copies,
+    with_line,
+)
+from .labels import labels_picture, palette_colors, read_labels, values_of_rows
 from .overlap import COLUMN as LABELS
 from .overlap import ID_COLUMNS, IMAGE_COLUMNS, MASK_COLUMNS, features_with_labels, label_names
 from .pairs import FEATURES, facts_of, labels_in, reduce_image, reduce_mask, reduced_size, stacked
@@ -94,6 +104,8 @@ def convert_dataset(
         rows = cast_images(rows, ImageFeature(), labels)
         splits[split] = with_column_of_labels(rows, facts[split], features, first=0 if labels else 1)
     warn_of_copies(facts)
+    if problems := problems_of_classes([fact for split_facts in facts.values() for fact in split_facts], classes):
+        raise ValueError(f"{name}: {problems[0]}")
 
     missing = [split for split in SPLITS if split not in splits]
     if missing:
@@ -107,6 +119,48 @@ def convert_dataset(
         absent = absent_masks([fact["masks"] for split_facts in facts.values() for fact in split_facts])
         masks += f"; {overlap_line(labels, absent)}"
     return with_line(data, f"{name}: {form}; {masks}", missing)
+
+
+def find_rows_of_files(loaded: Dataset | DatasetDict, name: str, form: str, classes: tuple[str, ...]) -> Found | None:
+    """
+    The files of a dataset with the columns `image_2`, …, of which an image has several; those without a file of their
+    own are written to the cache. `None` for a dataset without such columns.
+
+    Raises:
+        ValueError: as [`convert_dataset`]; a row without one of its images; labels that overlap.
+    """
+    splits = {"train": loaded} if isinstance(loaded, Dataset) else loaded
+    further = further_columns(next(iter(splits.values())).column_names)
+    if not further:
+        return None
+    if label_names(loaded, name):
+        raise ValueError(
+            f"{name}: images with labels that overlap must have one file each, got the columns {', '.join(further)}. "
+            "Leave these out."
+        )
+    found = Found(form, {}, classes=classes)
+    for split, rows in named_splits(loaded, name).items():
+        for column in further:
+            rows = rows.cast_column(column, ImageFeature(decode=False))
+        found.groups |= groups_of(rows)
+        columns = ("image", "mask", *further)
+        found.pairs[split] = [(row["image_id"], *(path_of(row, column) for column in columns)) for row in rows]
+    return found
+
+
+def path_of(row: dict, column: str) -> Path:
+    """Of an undecoded image of a row."""
+    file = row[column]
+    if file is None:
+        raise ValueError(f"{row['image_id']}: the row must have `{column}`, got none. Add it or remove the row.")
+    if file["bytes"] is None:
+        return Path(file["path"])
+    folder = cache_folder() / "files"
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{hashlib.sha256(file['bytes']).hexdigest()[:24]}.png"  # Pillow looks at the content
+    if not path.exists():
+        write_atomically(path, lambda partial: partial.write_bytes(file["bytes"]))
+    return path
 
 
 def with_column_of_labels(rows: Dataset, facts: list[dict], features: Features, first: int) -> Dataset:
@@ -169,6 +223,8 @@ def stream_lesions(
     streams = {}
     classes = class_names(loaded, name) or classes
     for split in [split for split in SPLITS if split in loaded]:
+        if further := further_columns(loaded[split].column_names or ()):
+            raise ValueError(f"{name}: a stream must have one image a row, got {', '.join(further)}. Do not stream it.")
         dataset = loaded[split] if loaded[split].column_names else loaded[split]._resolve_features()
         image_column, mask_column, id_column = find_columns(dataset.column_names, name, image_column, mask_column)
         for column in (image_column, mask_column):  # `datasets` would decode, and encode again with some loss
@@ -225,7 +281,10 @@ def find_columns(
     mask_column = mask_column or next((column for column in MASK_COLUMNS if column in there), MASK_COLUMNS[0])
     for column in (image_column, *(labels or (mask_column,))):
         if column not in there:
-            raise ValueError(f"{name}: no column {column!r}, got {there}. Pass image_column and mask_column.")
+            raise ValueError(
+                f"{name}: no column {column!r}, got {there}. Rename them to image and mask, or pass image_column and "
+                "mask_column to `load_hub_lesions`."
+            )
     return (
         image_column,
         None if labels else mask_column,
@@ -256,6 +315,8 @@ def check_row(row: dict, num_classes: int = 1, labels: tuple[str, ...] = ()) -> 
     """
     image, found, values = read_pair(row, num_classes, labels)
     facts = {**facts_of(found, num_classes), "values": values, "masks": [row[label] and True for label in labels]}
+    if num_classes > 1:
+        facts["colors"] = palette_colors(**file_of(row, "mask"), labels=found, num_classes=num_classes)
     return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
 
 

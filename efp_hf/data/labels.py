@@ -73,6 +73,20 @@ def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tupl
     return numbers, values
 
 
+def palette_colors(path: str | Path, labels: np.ndarray, num_classes: int, content: bytes | None = None) -> list[str]:
+    """
+    Of each class the colour that the palette of a mask file gives it, #rrggbb; "" of those that the mask does not hold,
+    and of a file without a palette. `content` as in `open_image`.
+    """
+    with open_image(path, content=content) as mask:
+        palette = mask.getpalette() if mask.mode == "P" else None
+    if palette is None:
+        return [""] * num_classes
+    held = set(np.unique(labels).tolist())
+    colors = (bytes(palette[3 * label : 3 * label + 3]).hex() for label in range(1, num_classes + 1))
+    return [f"#{color}" if label in held else "" for label, color in enumerate(colors, start=1)]
+
+
 def labels_picture(labels: np.ndarray, num_classes: int = 1) -> Image.Image:
     """Labels as the rows of a dataset hold them: of one class 0 and 255, of several their numbers."""
     return Image.fromarray(labels * 255 if num_classes == 1 else labels)

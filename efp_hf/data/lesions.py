@@ -7,7 +7,7 @@ from ..extras import needing
 from .classes import class_names, read_classes
 from .forms import find_form
 from .found import Found, load_found
-from .hub import convert_dataset, holds_shards, load_splits, stream_lesions
+from .hub import convert_dataset, find_rows_of_files, holds_shards, load_splits, stream_lesions
 from .overlap import label_names
 
 with needing("train", __name__):
@@ -24,6 +24,9 @@ def load_lesions(
     """
     The splits train, validation and test of `image` (RGB), `mask` (grey, 0 and 255) and `image_id`, from a folder or
     file in one of `FORMS`, a dataset of the Hub, or a `Dataset` or `DatasetDict`. `found_line` says what was found.
+
+    Where an image is a `.npy` file, a TIFF of several bands or pages, or several files (the columns `image_2`, …, or
+    files `<id>_2.png`), `image` is an array `(height, width, channels)` of them all: uint8, or float32 of 0..255.
 
     Splits that are not there are drawn from `train`: 70/10/20, seeded, with no patient, lesion or near-duplicate image
     on two sides. Every file is read and checked once.
@@ -76,15 +79,19 @@ def find_lesions(
             f"{name}: labels that overlap must have a mask each, in folders masks/<label>/, in a COCO file, or in the "
             f"columns of a dataset, got {form}. See docs/data.md."
         )
+    if not isinstance(found, Found):
+        found = find_rows_of_files(found, name, form, classes) or found
     return name, form, found, classes
 
 
 def find_any(
     source: str | Path | Dataset | DatasetDict, labels_overlap: bool
 ) -> tuple[str, str, Found | Dataset | DatasetDict, tuple[str, ...]]:
-    """As [`find_lesions`], whether or not labels overlap in it."""
+    """As [`find_lesions`], whether or not labels overlap in it; a dataset is one."""
     if isinstance(source, Dataset | DatasetDict):
         return "data", "a dataset", source, class_names(source)
+    if not isinstance(source, str | os.PathLike):
+        raise ValueError(f"`source` must be a path, a Hub id or a dataset, got a {type(source).__name__}. Pass one.")
     path = local_path(source)
     if path is None:
         loaded = load_splits(str(source))

@@ -3,13 +3,15 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from .channels import ARRAY_SUFFIX, join_files
 from .files import IMAGE_SUFFIXES, is_image_file
 
 # of a mask, where the image is `<id>.jpg`
 MASK_NAMES = ("{}", "{}_segmentation", "{}_mask", "{}_gt", "mask_{}")
 NAMES_BESIDE = MASK_NAMES[1:]  # in the same folder
-# image_id, image file, mask file; of labels that overlap a mask file each, and none where a label is not there
-Pair = tuple[str, Path, Path | tuple[Path | None, ...]]
+# image_id, image file, mask file, and further files of the image; of labels that overlap a tuple of mask files, `None`
+# where a label is not there
+Pair = tuple
 Files = dict[str, list[Path]]  # by their names without ending
 
 
@@ -66,7 +68,11 @@ def images_of(folder: Path) -> Files:
     """[`files_by_stem`] of a folder that must hold images."""
     images = files_by_stem(folder)
     if not images:
-        raise FileNotFoundError(f"{folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}).")
+        there = listed(sorted(path.name + "/" * path.is_dir() for path in folder.iterdir()), 3) or "nothing"
+        raise FileNotFoundError(
+            f"{folder}: no image in the folder ({', '.join(IMAGE_SUFFIXES)}), got {there}. "
+            "Put them there as PNG or JPEG, or list those of other folders in a CSV of image, mask and split."
+        )
     return images
 
 
@@ -108,15 +114,21 @@ def has_side_by_side(folder: Path) -> bool:
 def match(images: Files, masks: Files, names: tuple[str, ...], mask_folder: Path) -> tuple[Matched, list[str]]:
     """What belongs together, and the names of the mask files that belong to no image."""
     masks_of, problems, strays = masks_of_images(images, masks, names)
-    without_mask = [name for name in images if name not in masks_of]
+    # an image without a mask that is called as a further one of another image is a further one
+    further = {name: [stem for stem in stems if stem not in masks_of] for name, stems in join_files(images).items()}
+    further = {name: stems for name, stems in further.items() if name in masks_of}
+    further_files = {name: [path for stem in stems for path in images[stem]] for name, stems in further.items()}
+    joined = {stem for stems in further.values() for stem in stems}
+    without_mask = [name for name in images if name not in masks_of and name not in joined]
     if without_mask:
-        *others, last = (f"{name.format(without_mask[0])}.png" for name in names)
         problems.append(
             f"{len(without_mask)} images have no mask in {mask_folder}: {listed(without_mask)}. Add the masks or "
-            f"remove the images. The mask of {without_mask[0]} would be {', '.join(others)} or {last}"
+            f"remove the images. The mask of {without_mask[0]} would be {mask_names(without_mask[0], names)}"
             + (f", and there is {listed(strays, 3)}." if strays else ".")
         )
-    pairs = [(name, images[name][0], masks_of[name][0]) for name in images if name in masks_of]
+    pairs = [
+        (name, images[name][0], masks_of[name][0], *further_files.get(name, ())) for name in images if name in masks_of
+    ]
     return Matched(pairs, problems, []), strays
 
 
@@ -140,6 +152,12 @@ def masks_of_images(images: Files, masks: Files, names: tuple[str, ...]) -> tupl
     return masks_of, problems, strays
 
 
+def mask_names(image_id: str, names: tuple[str, ...] = MASK_NAMES) -> str:
+    """What the mask of an image may be called, in words."""
+    *others, last = (f"{name.format(image_id)}.png" for name in names)
+    return f"{', '.join(others)} or {last}"
+
+
 def deeper_images(folder: Path) -> list[str]:
     """A note, where folders of this one hold images, which nobody reads."""
     deeper = sorted(path.name for path in folder.iterdir() if path.is_dir() and holds_images(path))
@@ -157,14 +175,21 @@ def possible_ids(stem: str, names: tuple[str, ...]) -> list[str]:
 
 
 def files_by_stem(folder: Path) -> Files:
-    """The image files of a folder, sorted, by their names without ending."""
+    """The image files of a folder, sorted, by their names without ending; arrays where there are none."""
     files = {}
-    for path in sorted(path for path in folder.iterdir() if is_image_file(path) and not path.is_dir()):
+    for path in images_in(folder):
         files.setdefault(path.stem, []).append(path)
     unreadable = [ascii(paths[0].name) for paths in files.values() if not is_utf8(paths[0])]
     if unreadable:
         raise ValueError(f"{folder}: file names must be UTF-8, got {listed(unreadable)}. Rename them.")
     return files
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The image files of a folder, sorted; `.npy` files where there are none."""
+    paths = sorted(path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith("."))
+    arrays = [path for path in paths if path.suffix.lower() == ARRAY_SUFFIX]
+    return [path for path in paths if is_image_file(path)] or arrays
 
 
 def holds_images(folder: Path) -> bool:

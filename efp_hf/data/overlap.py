@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ..extras import needing
+from .channels import further_columns
 from .classes import BACKGROUND_NAMES, MAX_CLASSES
 from .classes import COLUMN as CLASSES
 from .names import holds_images
@@ -42,7 +43,8 @@ def label_names(
     if isinstance(rows, Mapping):
         rows = rows["train"] if "train" in rows else next(iter(rows.values()))
     features = rows.features or {}
-    pictures = [name for name, feature in features.items() if isinstance(feature, ImageFeature)]
+    further = further_columns(features)  # of the image
+    pictures = [name for name, feature in features.items() if isinstance(feature, ImageFeature) and name not in further]
     feature = getattr(features.get(COLUMN), "feature", None)
     if isinstance(feature, ClassLabel) and feature.names and set(feature.names) <= set(pictures):
         names = feature.names

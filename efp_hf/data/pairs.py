@@ -12,16 +12,17 @@ from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
 from ..image_processing_efp import check_sizes
+from .channels import is_array, picture_of, read_channels, resize_channels, write_channels
 from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
-from .labels import class_shares, labels_picture, read_labels, values_of_rows
+from .labels import class_shares, labels_picture, palette_colors, read_labels, values_of_rows
 from .names import Pair, listed
 from .overlap import COLUMN as LABELS
 from .overlap import features_with_labels
 
 with needing("train", __name__):
-    from datasets import Dataset, Features, Value
+    from datasets import Dataset, Features, List, Value
     from datasets import Image as ImageFeature
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,8 @@ def check_pairs(
     An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `masks` (files at most
     `max_side` large, `None` for a label that is not there), `hash`, and of the original: `size` (height, width),
     `share` of all that is not background, `values` of the masks ([`read_labels`]), `repaired`; of several classes or of
-    labels that overlap, also their `shares`.
+    labels that overlap, also their `shares`; of several classes also their `colors` ([`palette_colors`]). Of what is no
+    photo `image` is a list of files, and `channels` their number.
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -66,15 +68,22 @@ def check_pairs(
     """
 
     def check(pair: Pair) -> dict | FileNotFoundError | ValueError:
-        image_id, image_path, masks = pair
+        image_id, image_path, masks, *further = pair
         try:
-            states = [path and file_state(path) for path in (image_path, *mask_files(masks))]
-            facts = [*states, max_side, "v6", *([num_classes] if num_classes > 1 else [])]
+            states_of_masks = [path and file_state(path) for path in mask_files(masks)]
+            states = [file_state(image_path), states_of_masks, *map(file_state, further)]
+            facts = [*states, max_side, "v6", *([num_classes, "colors"] if num_classes > 1 else [])]
+            if image_path.suffix.lower() in (".tif", ".tiff"):
+                facts.append("channels")
             key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
             entry = read_entry(cache / f"{key}.json")
             if entry is None:
-                entry = check_pair(image_path, masks, max_side, cache / key, num_classes)
-                entry["bytes"] = [path and os.stat(path).st_size for path in (entry["image"], *entry["masks"])]
+                if further or is_array(image_path):
+                    files = [image_path, *further]
+                    entry = check_channels(files, masks, max_side, cache / key, num_classes)
+                else:
+                    entry = check_pair(image_path, masks, max_side, cache / key, num_classes)
+                entry["bytes"] = [path and os.stat(path).st_size for path in files_of(entry)]
                 write_atomically(cache / f"{key}.json", lambda path: path.write_text(json.dumps(entry)))
         except (FileNotFoundError, ValueError) as error:
             return error
@@ -108,7 +117,7 @@ def read_entry(path: Path) -> dict | None:
     """An entry that was kept, if it is whole and its files are as they were."""
     try:
         entry = json.loads(path.read_text())
-        sizes = [path and os.stat(path).st_size for path in (entry["image"], *entry["masks"])]
+        sizes = [path and os.stat(path).st_size for path in files_of(entry)]
         is_whole = sizes == entry["bytes"] and len(bytes.fromhex(entry["hash"])) == 32 and "repaired" in entry
     except (OSError, ValueError, TypeError, LookupError):
         return None
@@ -118,6 +127,10 @@ def read_entry(path: Path) -> dict | None:
 def mask_files(masks: Path | tuple[Path | None, ...]) -> tuple[Path | None, ...]:
     """The mask files of a pair."""
     return masks if isinstance(masks, tuple) else (masks,)
+
+
+def files_of(entry: dict) -> list[str | None]:
+    return [*(entry["image"] if isinstance(entry["image"], list) else [entry["image"]]), *entry["masks"]]
 
 
 def check_pair(
@@ -152,6 +165,8 @@ def check_pair(
     values = " or ".join(sorted({mask[1] for mask in found if mask}))
     labels = [mask and mask[0] for mask in found]
     facts = facts_of(stacked(labels) if isinstance(masks, tuple) else labels[0], num_classes) | {"values": values}
+    if num_classes > 1:
+        facts["colors"] = palette_colors(masks, labels[0], num_classes)
     return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
 
 
@@ -159,6 +174,48 @@ def stacked(labels: list[np.ndarray | None]) -> np.ndarray:
     """The 0/1 maps of labels that overlap, `(num_labels, height, width)`, empty where there is none; one is there."""
     nothing = np.zeros_like(next(of_one for of_one in labels if of_one is not None))
     return np.stack([nothing if of_one is None else of_one for of_one in labels])
+
+
+def check_channels(
+    files: list[Path], mask_path: Path | tuple[Path | None, ...], max_side: int | None, cached: Path, num_classes: int
+) -> dict:
+    """
+    As [`check_pair`], of an image that is no photo; what is larger than `max_side` becomes one file of an array. Labels
+    that overlap are refused.
+    """
+    if isinstance(mask_path, tuple):
+        raise ValueError(
+            f"{files[0]}: an image with labels that overlap must be one photo of three colours, got "
+            f"{f'{len(files)} files' if len(files) > 1 else 'other channels'}. Save it as RGB, or give it one mask."
+        )
+    labels, values = read_labels(mask_path, num_classes=num_classes)
+    array = read_channels(files)
+    check_sizes(files[0].stem, array.shape[:2], labels.shape)
+    paths, mask = [str(file) for file in files], str(mask_path)
+    size = reduced_size(labels.shape, max_side)
+    if size != labels.shape:
+        paths = [f"{cached}.npy"]
+        write_atomically(Path(paths[0]), lambda path: write_channels(resize_channels(array, size), path))
+    if size != labels.shape or values != values_of_rows(num_classes):
+        mask = f"{cached}.png"
+        picture = reduce_mask(labels_picture(labels, num_classes), size)
+        write_atomically(Path(mask), lambda path: picture.save(path, "PNG"))
+    # of a photo as in [`check_pair`]: with and without further files the same split is drawn
+    seen = picture_of(array) if is_array(files[0]) else read_image(files[0], min_size=HASHED_SIDE)
+    facts = facts_of(labels, num_classes) | {"values": values, "channels": array.shape[2], "repaired": ""}
+    return {"image": paths, "masks": [mask], **facts, "hash": perceptual_hash(seen)}
+
+
+def channels_problem(entries: list[dict]) -> str | None:
+    """A sentence, where images have other channels than most."""
+    names = {}
+    for entry in entries:
+        names.setdefault(entry.get("channels", "the three of a photo"), []).append(entry["image_id"])
+    if len(names) < 2:
+        return None
+    (usual, _), *others = sorted(names.items(), key=lambda found: -len(found[1]))
+    found = "; ".join(f"{channels} in {listed(image_ids)}" for channels, image_ids in others)
+    return f"All images must have the same channels, got {usual} in most, and {found}. Mend or remove those."
 
 
 def facts_of(labels: np.ndarray, num_classes: int) -> dict:
@@ -205,7 +262,16 @@ def to_dataset(entries: list[dict], classes: tuple[str, ...] = (), labels: tuple
         columns[LABELS] = [labels_in(entry, first=0) for entry in entries]
     elif classes:
         columns[COLUMN] = [labels_in(entry) for entry in entries]
-    return Dataset.from_dict({name: columns[name] for name in features}, features=features)
+    has_channels = any("channels" in entry for entry in entries)
+    if has_channels:
+        features = Features({**features, "image": List(Value("string"))})
+    rows = Dataset.from_dict({name: columns[name] for name in features}, features=features)
+    return rows.with_transform(with_channels_read) if has_channels else rows
+
+
+def with_channels_read(rows: dict[str, list]) -> dict[str, list]:
+    """Rows whose images are lists of files → the same with arrays."""
+    return rows | {name: list(map(read_channels, values)) for name, values in rows.items() if name == "image"}
 
 
 def labels_in(entry: dict, first: int = 1) -> list[int]:

@@ -30,7 +30,7 @@ def add_structures(lesions: Found, root: Path) -> Found:
     names = {
         image_id: [MASK_NAME.format(image_id, structure) for structure in STRUCTURES]
         for pairs in lesions.pairs.values()
-        for image_id, _, _ in pairs
+        for image_id, *_ in pairs
     }
     missing = [name for of_image in names.values() for name in of_image if name not in files]
     if missing:
@@ -41,6 +41,7 @@ def add_structures(lesions: Found, root: Path) -> Found:
     lesions.labels = LABELS
     for split, pairs in lesions.pairs.items():
         lesions.pairs[split] = [
-            (image_id, image, (lesion, *(files[name] for name in names[image_id]))) for image_id, image, lesion in pairs
+            (image_id, image, (lesion, *(files[name] for name in names[image_id])), *further)
+            for image_id, image, lesion, *further in pairs
         ]
     return lesions

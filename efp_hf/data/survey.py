@@ -12,14 +12,24 @@ from PIL import Image, ImageDraw
 
 from ..extras import needing
 from ..inference.drawing import outline_labels, resize_mask, tint_classes
+from .channels import is_array, picture_of, read_channels
 from .files import read_image
-from .found import Found, absent_masks, cache_folder, find_copies, overlap_line, problems_of_ids, split_sizes
+from .found import (
+    Found,
+    absent_masks,
+    cache_folder,
+    find_copies,
+    overlap_line,
+    problems_of_classes,
+    problems_of_ids,
+    split_sizes,
+)
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
 from .names import listed
 from .overlap import label_names
-from .pairs import check_pairs, labels_in, mask_files, stacked
+from .pairs import channels_problem, check_pairs, labels_in, mask_files, stacked
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -77,8 +87,9 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0, la
         if image_ids:
             survey.notes.append(f"{len(image_ids)} {words}: {listed(image_ids)}.")
     survey.notes += notes_of_copies(survey.rows)
+    survey.problems += problems_of_classes(entries, survey.classes)
     absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
-    if absent and entries:
+    if absent and entries and (survey.labels or any(entry["share"] for entry in entries)):
         survey.problems.append(
             f"No mask holds {listed(absent)}. "
             + (
@@ -109,11 +120,14 @@ def survey_files(name: str, found: Found) -> Survey:
     for split, pairs in found.pairs.items():
         checked = check_pairs(pairs, None, cache_folder(), found.num_classes)
         survey.rows[split] = []
-        for (_, image, masks), entry in zip(pairs, checked, strict=True):
+        for (_, image, masks, *further), entry in zip(pairs, checked, strict=True):
             if isinstance(entry, Exception):
                 survey.problems.append(str(entry))
             else:
-                survey.rows[split].append({**entry, "open": partial(open_files, image, masks, found.num_classes)})
+                opened = partial(open_files, [image, *further], masks, found.num_classes)
+                survey.rows[split].append({**entry, "open": opened})
+    different = channels_problem([entry for rows in survey.rows.values() for entry in rows])
+    survey.problems += [different] if different else []
     return survey
 
 
@@ -134,9 +148,13 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
     return survey
 
 
-def open_files(image: Path, masks: Path | tuple[Path | None, ...], num_classes: int) -> tuple[Image.Image, np.ndarray]:
+def open_files(
+    images: list[Path], masks: Path | tuple[Path | None, ...], num_classes: int
+) -> tuple[Image.Image, np.ndarray]:
+    is_photo = len(images) == 1 and not is_array(images[0])
+    image = read_image(images[0]) if is_photo else picture_of(read_channels(images))
     labels = [mask and read_labels(mask, num_classes=num_classes)[0] for mask in mask_files(masks)]
-    return read_image(image), stacked(labels) if isinstance(masks, tuple) else labels[0]
+    return image, stacked(labels) if isinstance(masks, tuple) else labels[0]
 
 
 def open_row(dataset: Dataset, number: int, *settings) -> tuple[Image.Image, np.ndarray]:
@@ -180,6 +198,9 @@ def survey_lines(survey: Survey) -> list[str]:
             called = "label" if survey.labels else f"class {place}"
             lines.append(f"{called} {name}: {where}" + (f", there {share_line(there)}" if there else ""))
         lines.append(f"sizes   {counted('×'.join(map(str, entry['size'])) for entry in entries)}")
+        channels = [entry.get("channels", "of a photo") for entry in entries]
+        if any("channels" in entry for entry in entries):
+            lines.append(f"channels {counted(channels)}")
         lines.append(f"masks   {counted(entry['values'] for entry in entries)}")
     lines += [f"note: {note}" for note in survey.notes] + [f"problem: {problem}" for problem in survey.problems]
     count = len(survey.problems)

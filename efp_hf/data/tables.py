@@ -5,6 +5,7 @@ import glob
 from pathlib import Path
 
 from ..extras import needing
+from .channels import further_columns
 from .files import is_image_file
 from .found import Found
 from .names import listed
@@ -48,14 +49,15 @@ def find_imagefolder(root: Path, tables: list[Path]) -> Found:
                 f"{table}: the columns file_name (image) and mask_file_name (mask) must be there, "
                 f"got {', '.join(columns_of(table) or rows.column_names)}. Rename them."
             )
-        rows = rows.cast_column("image", Image(decode=False)).cast_column("mask", Image(decode=False))
+        for column in ("image", "mask", *further_columns(rows.column_names)):
+            rows = rows.cast_column(column, Image(decode=False))
         add_rows(found, table, ({"split": split or "train"} | row | paths_of(row) for row in rows))
     found.notes += unlisted(root, found, tables)
     return found
 
 
 def paths_of(row: dict) -> dict[str, str]:
-    return {name: row[name]["path"] if row[name] else "" for name in ("image", "mask")}
+    return {name: row[name]["path"] if row[name] else "" for name in ("image", "mask", *further_columns(row))}
 
 
 def path_tables(root: Path) -> list[Path]:
@@ -95,16 +97,26 @@ def find_paths(root: Path, tables: list[Path]) -> Found:
 
 
 def paths_beside(table: Path, row: dict) -> dict[str, str]:
-    """`image` and `mask` of a row, from the folder of its table."""
+    """
+    `image`, `mask` and further images of a row, from the folder of its table; where there is no such file, with
+    Windows' folders.
+    """
     written = {name: next((row[column] for column in columns if row.get(column)), "") for name, columns in COLUMNS}
-    return {name: str(table.parent / path) if path else "" for name, path in written.items()}
+    written |= {name: row[name] for name in further_columns(row)}
+    paths = {name: table.parent / path for name, path in written.items() if path}
+    paths = {name: path if path.exists() else Path(str(path).replace("\\", "/")) for name, path in paths.items()}
+    return {name: str(paths.get(name, "")) for name in written}
 
 
 def add_rows(found: Found, table: Path, rows) -> None:
-    """Rows of `image` and `mask` (paths, or empty), `split`, and maybe `image_id`, `patient_id`, `lesion_id`."""
+    """
+    Rows of `image`, `mask` and maybe `image_2`, … (paths, or empty), `split`, and maybe `image_id`, `patient_id`,
+    `lesion_id`.
+    """
     without = []
     for number, row in enumerate(rows, start=1):
-        if not row["image"] or not row["mask"]:
+        further = [row[column] for column in further_columns(row)]
+        if not all((row["image"], row["mask"], *further)):
             without.append(Path(row["image"] or f"row {number}").name)
             continue
         split = SPLIT_NAMES.get(str(row["split"] or "").strip().lower())
@@ -115,7 +127,7 @@ def add_rows(found: Found, table: Path, rows) -> None:
         # a number is none: the table may have said 001
         image_id = row["image_id"] if isinstance(row.get("image_id"), str) else ""
         image_id = image_id or Path(row["image"]).stem
-        found.pairs.setdefault(split, []).append((image_id, Path(row["image"]), Path(row["mask"])))
+        found.pairs.setdefault(split, []).append(tuple([image_id, *map(Path, (row["image"], row["mask"], *further))]))
         values = {column: row.get(column) for column in GROUP_COLUMNS}
         found.groups[image_id] = [f"{column}:{value}" for column, value in values.items() if value not in (None, "")]
     for pairs in found.pairs.values():
@@ -148,7 +160,9 @@ def table_of_split(tables: list[Path], name_of) -> dict[str | None, Path]:
 def unlisted(root: Path, found: Found, tables: list[Path]) -> list[str]:
     """A note of the image files of a folder that its tables do not list."""
     pairs = [pair for of_split in found.pairs.values() for pair in of_split]
-    used = {path.resolve() for _, image, masks in pairs for path in (image, *mask_files(masks)) if path}
+    used = {
+        path.resolve() for _, image, masks, *further in pairs for path in (image, *mask_files(masks), *further) if path
+    }
     others = [str(path.relative_to(root)) for path in image_files(root) if path.resolve() not in used]
     if not others:
         return []

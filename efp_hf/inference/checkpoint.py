@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import torch
 from PIL import Image
 from transformers.exporters.base import ExportedModel
@@ -13,7 +14,7 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.utils import IMAGE_PROCESSOR_NAME
 
 from ..configuration_efp import damage_named
-from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
+from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPForSegmentation
 from .runtimes import load_exported, runtime_of
 from .task import class_names_of, labels_overlap
@@ -22,6 +23,7 @@ SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
 TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
+FIGURE = "masks.png"  # of a card, beside it
 NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration
 # of both configurations, that count where they are set: a folder of masks that an earlier version began can be resumed
 LATER_SETTINGS = ("num_added_labels", "num_added_levels", "shared_size", "labels_overlap")
@@ -63,6 +65,7 @@ def load_checkpoint(
     bf16: bool = False,
     threads: int | None = None,
     allow_overlap: bool = False,
+    allow_channels: bool = False,
 ) -> tuple[EFPForSegmentation | ExportedModel, EFPImageProcessor]:
     """
     Model (in evaluation mode, on the GPU where there is one) and image processor of a shipped checkpoint, a folder or
@@ -73,12 +76,13 @@ def load_checkpoint(
         bf16: as in [`load_exported`], of a folder of OpenVINO.
         threads: as there, of an exported folder; PyTorch's are set by `torch.set_num_threads`.
         allow_overlap: also a model whose labels overlap, each with a mask of its own.
+        allow_channels: also a model of images with other channels than three colours.
 
     Raises:
         FileNotFoundError: a name that [`find_checkpoint`] does not find, or a folder that is no checkpoint.
-        ValueError: a damaged checkpoint, one of another architecture, with other than three colours, whose processor
-            crops or pads or is not for the model's kind of labels, as in [`check_prompted_size`], or for another
-            runtime; a model whose labels overlap, unless they may; `bf16` where it cannot be had.
+        ValueError: a damaged checkpoint, one of another architecture, whose processor crops or pads or is not for the
+            model's channels or kind of labels, as in [`check_prompted_size`], or for another runtime; a model whose
+            labels overlap or that has other channels, unless it may; `bf16` where it cannot be had.
         ImportError: the runtime of an exported folder is not installed.
     """
     name, checkpoint = str(checkpoint), find_checkpoint(checkpoint)
@@ -98,15 +102,25 @@ def load_checkpoint(
     else:
         model = EFPForSegmentation.from_pretrained(checkpoint).eval()
         model.config.return_dict = True  # [`segment`] reads the outputs by their names
-    if model.config.num_channels != 3:
-        raise ValueError(f"{name}: the model must take the three colours of an image, got {model.config.num_channels}.")
+    channels = model.config.num_channels
+    if channels != NUM_COLOURS and not allow_channels:
+        raise ValueError(
+            f"{name}: the model must take the three colours of an image here, got {channels} channels. "
+            "`efp predict`, `efp calibrate` and `efp score` take such a checkpoint."
+        )
     overlap = labels_overlap(model.config)
     if overlap and not allow_overlap:
         raise ValueError(
             f"{name}: the labels must exclude each other here, got {', '.join(class_names_of(model.config))}, which "
-            "overlap. `efp predict` and `efp score` take such a checkpoint."
+            "overlap. `efp train`, `efp calibrate`, `efp score`, `efp predict` and `efp export` take such a checkpoint, "
+            "and `efp app` one of the lesion and its structures."
         )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
+    if processor.num_channels != channels:
+        raise ValueError(
+            f"{name}: {IMAGE_PROCESSOR_NAME}: `image_mean` must have a number for each of the model's {channels} "
+            f"channels, got {processor.num_channels}. Copy the file of the training."
+        )
     if processor.labels_overlap != overlap:
         raise ValueError(
             f"{name}: {IMAGE_PROCESSOR_NAME}: `labels_overlap` must be {overlap}, as the model's labels are, got "
@@ -137,16 +151,17 @@ def check_prompted_size(model: EFPForSegmentation | ExportedModel, size: dict[st
 
 
 def segment(
-    images: list[Image.Image],
+    images: list[Image.Image | np.ndarray],
     model: EFPForSegmentation | ExportedModel,
     processor: EFPImageProcessor,
     target_sizes: list[tuple[int, int]] | None = None,
     **post_processing,
 ) -> list[BatchFeature]:
     """
-    PIL images, made upright, → one `BatchFeature` an image: `segmentation` (boolean mask), `probabilities` (of the
-    lesion), both `(height, width)` of `target_sizes`, by default of the images, and the mask's `expected_jaccard`. Of
-    several classes `segmentation` holds their labels, int64, and `probabilities` are of each label.
+    PIL images, made upright, or with `target_sizes` arrays `(height, width, channels)` → one `BatchFeature` an image:
+    `segmentation` (boolean mask), `probabilities` (of the lesion), both `(height, width)` of `target_sizes`, by default
+    of the images, and the mask's `expected_jaccard`. Of several classes `segmentation` holds their labels, int64, and
+    `probabilities` are of each label.
 
     `post_processing`: `threshold`, `largest_region` of `EFPImageProcessor.post_process_semantic_segmentation`.
     """
@@ -165,7 +180,8 @@ def segment_one_by_one(
     if target_sizes is None:
         images = [to_upright_rgb(image) for image in images]
         target_sizes = [image.size[::-1] for image in images]
-    inputs = processor(images, return_tensors="pt").to(model.device, model.dtype)
+    arrays = {} if isinstance(images[0], Image.Image) else {"input_data_format": "channels_last"}
+    inputs = processor(images, return_tensors="pt", **arrays).to(model.device, model.dtype)
     outputs = model(**inputs)
     yield from processor.post_process_one_by_one(outputs, target_sizes, return_probabilities=True, **post_processing)
 

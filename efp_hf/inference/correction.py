@@ -10,14 +10,14 @@ from transformers.image_processing_utils import BatchFeature
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
-from ..modeling_efp import EFPForSegmentation, Prompts
+from ..modeling_efp import EFPForSegmentation
 
 THRESHOLDS = tuple(step / 20 for step in range(1, 20))
 # Of 0, 0.05, 0.1, 0.2 and 0.5 each, those with the highest J on validation in boxes whose sides are up to 10 % off; in
 # exact boxes 0.05 and 0 would bring 0.002 more. With `efp-isic`, by hand.
 AWAY = 0.1  # intersection over union with the box that a threshold must gain for each 1 that it is away
 GROWTH = 0.1  # of a box's sides, by which a mask may reach beyond them
-NO_LESION_IN_BOX = "no lesion found in the box"  # a note on an empty mask
+NOTHING_IN_BOX = "no {} found in the box"  # a note on an empty mask, with the name of the class
 SKIN = -20.0  # logit that no threshold above 1e-8 takes for lesion
 
 
@@ -90,16 +90,26 @@ def check_points(points) -> None:
         ValueError: a click that is no (x, y, label), or with another label than 0 and 1.
     """
     for point in points:
-        if np.shape(point) != (3,) or point[2] not in (0, 1):
+        if not are_numbers(point, 3) or point[2] not in (0, 1):
             raise ValueError(
-                f"`points` must be of (x, y, label), with label 1 on the lesion and 0 on skin, got {point!r}."
+                "`points` must be of (x, y, label) in pixels of the photo, label 1 (foreground) or 0 (background), "
+                f"got {point!r:.80}."
             )
+
+
+def are_numbers(values, count: int) -> bool:
+    """Whether these are so many finite numbers."""
+    try:
+        values = np.asarray(values)
+    except (TypeError, ValueError):  # lists of different lengths
+        return False
+    return values.shape == (count,) and values.dtype.kind in "buif" and bool(np.isfinite(values).all())
 
 
 def as_tensors(
     points: Sequence[tuple[float, float, int]], box: tuple[float, float, float, float] | None
 ) -> dict[str, torch.Tensor]:
-    """By the names of [`Prompts`], of one photo; what is not there has no tensor."""
+    """By the names of `Prompts`, of one photo; what is not there has no tensor."""
     prompts = {}
     if box is not None:
         prompts["input_boxes"] = torch.tensor([list(box)], dtype=torch.float64)
@@ -114,10 +124,36 @@ def check_prompts(
 ) -> None:
     """
     Raises:
-        ValueError: as [`check_points`], and as `EFPForSegmentation.forward` for a photo of this (height, width).
+        ValueError: as [`check_points`]; points or a box outside of a photo of this (height, width), or without area.
     """
     check_points(points)
-    Prompts(**as_tensors(points, box)).check(1, *size)
+    height, width = size
+    for x, y, _ in points:
+        if not (0 <= x <= width and 0 <= y <= height):
+            raise ValueError(f"`points` must lie in the photo of {width}×{height} pixels, got ({x:g}, {y:g}).")
+    if box is None:
+        return
+    if are_numbers(box, 4):
+        left, top, right, bottom = box
+        if 0 <= left < right <= width and 0 <= top < bottom <= height:
+            return
+        box = tuple(map(float, box))
+    shown = f"({', '.join(f'{side:g}' for side in box)})" if are_numbers(box, 4) else f"{box!r:.80}"
+    raise ValueError(
+        f"`box` must be (left, top, right, bottom) in the photo of {width}×{height} pixels, with an area, got {shown}. "
+        "Give two opposite corners."
+    )
+
+
+def expected_after(
+    expected_jaccard: float,
+    mask: np.ndarray | torch.Tensor,
+    points: Sequence[tuple[float, float, int]],
+    box: tuple[float, float, float, float] | None,
+) -> float:
+    """The expected Jaccard of a mask after prompts: 0 where it is empty, and they say that there is something."""
+    is_there = box is not None or any(label == 1 for _, _, label in points)
+    return 0.0 if is_there and not mask.any() else expected_jaccard
 
 
 class Correction:
@@ -133,7 +169,7 @@ class Correction:
             which it may be a reduced copy.
 
     Raises:
-        ValueError: a model that takes no prompts.
+        ValueError: what is no image; a model that takes no prompts.
     """
 
     @torch.inference_mode()
@@ -144,6 +180,8 @@ class Correction:
         processor: EFPImageProcessor,
         size: tuple[int, int] | None = None,
     ):
+        if not isinstance(image, Image.Image):
+            raise ValueError(f"`image` must be a PIL image, got {image!r:.80}. Open a file with PIL.Image.open.")
         image = to_upright_rgb(image)
         self.model, self.processor = model, processor
         self.size = size or (image.height, image.width)
@@ -169,7 +207,7 @@ class Correction:
             threshold: at which the outputs will be cut; default: the processor's.
 
         Raises:
-            ValueError: as of `EFPForSegmentation.forward`, or a threshold that is no probability.
+            ValueError: as of [`check_prompts`], or a threshold that is no probability.
         """
         found = self.step(points, box)
         if box is None:
@@ -225,11 +263,13 @@ class Correction:
         stay: a person may mean several.
         """
         only_largest = {"largest_region": False} if len(points) else {}
-        return self.processor.post_process_semantic_segmentation(
+        (result,) = self.processor.post_process_semantic_segmentation(
             self.outputs(points, box, threshold),
             [target_size or self.size],
             threshold,
             return_probabilities=True,
             prompted=bool(len(points) or box is not None),
             **only_largest,
-        )[0]
+        )
+        result["expected_jaccard"] = expected_after(result["expected_jaccard"], result["segmentation"], points, box)
+        return result

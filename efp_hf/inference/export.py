@@ -22,13 +22,13 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE, ExportedModel
 from ..configuration_efp import NUM_LEVELS, with_code_files
 from ..image_processing_efp import EFPImageProcessor, to_upright_rgb
 from ..modeling_efp import SIZE_DIVISOR, EFPCrossScaleEnhancement, EFPForSegmentation, EFPSpatialAttention
-from .checkpoint import EXPORTED_SUFFIXES, TRAINING_IMAGES
+from .checkpoint import EXPORTED_SUFFIXES, FIGURE, TRAINING_IMAGES
 from .runtimes import DECODER, ENCODER, PACKAGES, PROMPTED_DECODER, WHOLE, no_prompts, require_packages
 
 EXPORT_FORMATS = tuple(PACKAGES)
 CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
 CARD = "README.md"
-WRITTEN_FILES = (CARD, TRAINING_IMAGES)
+WRITTEN_FILES = (CARD, FIGURE, TRAINING_IMAGES)
 WRITTEN_SUFFIXES = (".json", ".py", ".safetensors", *EXPORTED_SUFFIXES)
 TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
 POOLING_CHUNKS = 8
@@ -117,7 +117,7 @@ def save_for_hub(
 ) -> None:
     """
     Write a folder that loads from the Hub where this package is not installed: weights, configuration, processor, their
-    code files, the `card` as its `README.md`, and the `fingerprint`, `training_images.csv`.
+    code files, the `card` as its `README.md` with its figure, and the `fingerprint`, `training_images.csv`.
 
     Raises:
         FileExistsError: the folder is there and not empty, and is to stay or was not written by this function.
@@ -128,6 +128,9 @@ def save_for_hub(
             processor.save_pretrained(partial)
         if card is not None:
             shutil.copyfile(card, partial / CARD)
+            figure = Path(card).with_name(FIGURE)
+            if figure.is_file() and f"]({FIGURE})" in Path(card).read_text(encoding="utf-8"):
+                shutil.copyfile(figure, partial / FIGURE)
         if fingerprint is not None:
             shutil.copy(fingerprint, partial)
 

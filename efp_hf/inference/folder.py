@@ -1,5 +1,6 @@
 """Image files, or images of a stream, to mask files: one after the other, in batches, past the bad ones."""
 
+import csv
 import errno
 import glob
 import os
@@ -19,14 +20,15 @@ import torch
 from PIL import Image
 from transformers.image_processing_utils import BatchFeature
 
+from ..data.channels import ARRAY_SUFFIX, channels_in, further_columns, is_array, join_files, picture_of, read_channels
 from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..lesion.contour import bounding_box
+from ..lesion.structures import LABELS, LESION, structure_variety
 from ..modeling_efp import EFPForSegmentation
-from .correction import NO_LESION_IN_BOX, Correction
+from .correction import NOTHING_IN_BOX, Correction, expected_after
 from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
-    COLUMNS,
     PredictionTable,
     columns_for,
     made_from,
@@ -38,6 +40,7 @@ from .prediction_table import (
     table_path,
     table_text,
 )
+from .task import class_names_of
 
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 STRUCTURE_MASK = re.compile(r"_attribute_[a-z_]+$")  # the end of a name of Task 2
@@ -58,6 +61,14 @@ class StreamedImage:
     content: bytes
 
 
+@dataclass(frozen=True)
+class ImageFiles:
+    """An image in several files, by the name of the first one."""
+
+    path: Path
+    further: tuple[Path, ...]
+
+
 @dataclass
 class Prediction:
     """
@@ -74,6 +85,7 @@ class Prediction:
     note: str = ""
     error: str | None = None
     content: bytes | None = None  # of a [`StreamedImage`]
+    further: tuple[Path, ...] = ()  # of [`ImageFiles`]
 
     @classmethod
     def of(cls, path: Path, result: BatchFeature) -> "Prediction":
@@ -104,7 +116,9 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
             raise FileNotFoundError("An image's name must not be empty. Pass image files, folders or globs.")
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
-            found = sorted(file for file in path.iterdir() if is_image_file(file) and not is_mask_name(file))
+            inside = sorted(file for file in path.iterdir() if not is_mask_name(file))
+            arrays = [file for file in inside if file.suffix == ARRAY_SUFFIX and not file.name.startswith(".")]
+            found = [file for file in inside if is_image_file(file)] or arrays
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
         elif glob.has_magic(str(name)) and not os.path.exists(path):
@@ -122,6 +136,42 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
     return list(files)
 
 
+def join_image_files(files: list[Path | ImageFiles], num_channels: int) -> list[Path | ImageFiles]:
+    """
+    The files with what is named as a further one of another, in the same folder, put to it. A file that has all
+    channels is joined with none.
+    """
+    paths = [file for file in files if isinstance(file, Path) and channels_in(file) != num_channels]
+    by_name = {str(path.with_suffix("")): path for path in paths}
+    if len(by_name) < len(paths):  # two of a name: none is another's
+        return files
+    further = {by_name[name]: tuple(by_name[stem] for stem in stems) for name, stems in join_files(by_name).items()}
+    others = {path for paths in further.values() for path in paths}
+    kept = [file for file in files if isinstance(file, ImageFiles) or file not in others]
+    return [ImageFiles(file, further[file]) if further.get(file) else file for file in kept]
+
+
+def listed_images(table: Path) -> list[Path | ImageFiles]:
+    """
+    The images of a CSV with the columns `image` and `image_2`, …, paths from the folder of the table.
+
+    Raises:
+        FileNotFoundError, ValueError: no such table, one without these columns, or a row without one of its files.
+    """
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        rows = list(csv.DictReader(file, restval=""))
+    images = []
+    for number, row in enumerate(rows, start=1):
+        paths = [row.get(column) for column in ("image", *further_columns(name for name in row if name))]
+        if not all(paths):
+            raise ValueError(f"{table}, row {number}: a path is needed in image, image_2, …, got {paths}. Fill it in.")
+        first, *further = (table.parent / path for path in paths)
+        images.append(ImageFiles(first, tuple(further)) if further else first)
+    if not images:
+        raise FileNotFoundError(f"{table}: no image in the table. Pass one with the columns image, image_2, ….")
+    return images
+
+
 def expand_user(name: str) -> Path:
     """`~` and `~user` as in a shell: where there is no such user, the name stays as it is."""
     try:
@@ -134,18 +184,18 @@ def is_mask_name(path: Path) -> bool:
     return path.stem.endswith("_segmentation") or STRUCTURE_MASK.search(path.stem) is not None
 
 
-def share_of(files: list[Path], number: int, count: int) -> list[Path]:
+def share_of(files: list[Path | ImageFiles], number: int, count: int) -> list[Path | ImageFiles]:
     """
     The files of one of `count` processes: all of every `count`-th id, so that no two processes write the same mask.
     """
     ids = {}
-    for path in files:
-        ids.setdefault(path.stem, len(ids))
-    return [path for path in files if ids[path.stem] % count == number]
+    for file in files:
+        ids.setdefault(path_of(file).stem, len(ids))
+    return [file for file in files if ids[path_of(file).stem] % count == number]
 
 
 def predict_files(
-    files: Iterable[Path | StreamedImage],
+    files: Iterable[Path | StreamedImage | ImageFiles],
     model: EFPForSegmentation,
     processor: EFPImageProcessor,
     batch_size: int = 8,
@@ -157,7 +207,7 @@ def predict_files(
     """
     remaining = iter(files)
 
-    def next_batch() -> list[Path | StreamedImage]:
+    def next_batch() -> list[Path | StreamedImage | ImageFiles]:
         return list(islice(remaining, batch_size))
 
     with ThreadPoolExecutor() as readers, ThreadPoolExecutor(max_workers=1) as taker:
@@ -176,6 +226,7 @@ def predict_files(
                     else:
                         prediction = predict_one(path_of(file), *item, next(results), processor, **post_processing)
                     prediction.content = content_of(file)
+                    prediction.further = further_of(file)
                     yield prediction
                 batch = next_one
         finally:  # where the run is interrupted, what is not needed is not read
@@ -183,20 +234,37 @@ def predict_files(
             taker.shutdown(cancel_futures=True)
 
 
-def path_of(file: Path | StreamedImage) -> Path:
-    return file.path if isinstance(file, StreamedImage) else file
+def path_of(file: Path | StreamedImage | ImageFiles) -> Path:
+    return file if isinstance(file, Path) else file.path
 
 
-def content_of(file: Path | StreamedImage) -> bytes | None:
+def content_of(file: Path | StreamedImage | ImageFiles) -> bytes | None:
     return file.content if isinstance(file, StreamedImage) else None
 
 
+def further_of(file: Path | StreamedImage | ImageFiles) -> tuple[Path, ...]:
+    return file.further if isinstance(file, ImageFiles) else ()
+
+
 def read_for_model(
-    file: Path | StreamedImage, processor: EFPImageProcessor
-) -> tuple[Image.Image, tuple[int, int]] | str:
-    """The image, a large JPEG at reduced scale, with its own (height, width); or what is wrong with it."""
+    file: Path | StreamedImage | ImageFiles, processor: EFPImageProcessor
+) -> tuple[Image.Image | np.ndarray, tuple[int, int]] | str:
+    """
+    The image, a large JPEG at reduced scale, with its own (height, width); or what is wrong with it. What is no photo
+    is an array of its channels.
+    """
     min_size = DECODING_MARGIN * max(processor.size["height"], processor.size["width"])
     try:
+        if isinstance(file, StreamedImage):
+            if processor.num_channels != NUM_COLOURS:
+                raise ValueError(
+                    f"{file.path}: an image of {processor.num_channels} channels must be a file of its own."
+                )
+        elif further_of(file) or processor.num_channels != NUM_COLOURS or is_array(file):
+            array = read_channels([path_of(file), *further_of(file)])
+            if array.shape[2] != processor.num_channels:
+                raise ValueError(wrong_channels(path_of(file), array.shape[2], processor.num_channels))
+            return array, array.shape[:2]
         return read_sized_image(path_of(file), min_size=min_size, content=content_of(file))
     except (OSError, ValueError) as error:
         return str(error)
@@ -204,9 +272,22 @@ def read_for_model(
         return f"{path_of(file)}: the image does not fit into memory. Reduce it first."
 
 
+def wrong_channels(path: Path, found: int, needed: int) -> str:
+    way = f"pass a checkpoint that was trained with {found}"
+    if needed == NUM_COLOURS:
+        return f"{path}: the image has {found} channels, the checkpoint takes a photo's three: {way}, or a photo."
+    beside = f"{path.stem}_2{path.suffix}"
+    return (
+        f"{path}: the image has {found} channels, the checkpoint takes {needed}: pass a file of {needed}, put the "
+        f"others beside it as {beside}, or {way}."
+    )
+
+
 @torch.inference_mode()
 def segment_read(
-    read: list[tuple[Image.Image, tuple[int, int]]], model: EFPForSegmentation, processor: EFPImageProcessor
+    read: list[tuple[Image.Image | np.ndarray, tuple[int, int]]],
+    model: EFPForSegmentation,
+    processor: EFPImageProcessor,
 ) -> tuple[torch.Tensor, ...]:
     """The logits `(1, num_labels, height, width)` of each image of a batch, which goes through the model as one."""
     if not read:
@@ -231,7 +312,7 @@ def predict_one(
     except ValueError as error:
         return Prediction(path, error=f"{path}: {error}")
     prediction = Prediction.of(path, result)
-    prediction.note = image.info.get(REPAIRED, "")
+    prediction.note = image.info.get(REPAIRED, "") if isinstance(image, Image.Image) else ""
     return prediction
 
 
@@ -254,14 +335,16 @@ def correct_file(
         return Prediction(path, error=f"{path}: {error}")
     prompted = bool(points or box)
     prediction = predict_one(path, image, size, outputs.logits, processor, prompted=prompted, **post_processing)
-    if box is not None and prediction.error is None and not prediction.mask.any():
-        prediction.add_note(NO_LESION_IN_BOX)
+    if prediction.error is None:
+        prediction.expected_jaccard = expected_after(prediction.expected_jaccard, prediction.mask, points, box)
+        if box is not None and not prediction.mask.any():
+            prediction.add_note(NOTHING_IN_BOX.format(*class_names_of(model.config)))
     return prediction
 
 
 def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str, str | int | float]:
     """
-    The row of [`columns_for`] of a prediction: lesion area in pixels and as a share of the image, bounding box
+    The row of [`columns_for`] of a prediction: the area in pixels and as a share of the image, bounding box
     (half-open: rows top..bottom-1, columns left..right-1), the mean probability inside the lesion, and the Jaccard that
     the mask is expected to have. Without a lesion box and confidence are empty. Of several classes the area of each,
     and where they overlap the highest probability and the expected Jaccard, too.
@@ -275,6 +358,9 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
             row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / of_label.size, 6)}
             row |= {f"{name}_probability": round(float(probabilities.max()), 4)}
             row |= {f"{name}_expected_jaccard": round(expected, 4)}
+        if classes == LABELS:
+            variety = structure_variety(dict(zip(classes, mask, strict=True)))
+            row["structure_variety"] = "" if variety is None else variety
         return {column: row.get(column, "") for column in columns_for(classes, overlap=True)}
     if len(classes) > 1:
         row = {"image": prediction.path.name, "note": prediction.note, "height": mask.shape[0], "width": mask.shape[1]}
@@ -282,20 +368,21 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
         for name, pixels in zip(classes, counts, strict=True):
             row |= {f"{name}_pixels": pixels, f"{name}_share": round(pixels / mask.size, 6)}
         return {column: row.get(column, "") for column in columns_for(classes)}
-    lesion_pixels = int(np.count_nonzero(mask))
+    (name,) = classes or (LESION,)
+    pixels = int(np.count_nonzero(mask))
     row = {
         "image": prediction.path.name,
         "note": prediction.note,
         "height": mask.shape[0],
         "width": mask.shape[1],
-        "lesion_pixels": lesion_pixels,
-        "lesion_share": round(lesion_pixels / mask.size, 6),
+        f"{name}_pixels": pixels,
+        f"{name}_share": round(pixels / mask.size, 6),
     }
-    if lesion_pixels:
+    if pixels:
         row["top"], row["left"], row["bottom"], row["right"] = bounding_box(mask)
         row["mean_confidence"] = round(float(prediction.probabilities[mask].mean()), 4)
     row["expected_jaccard"] = round(prediction.expected_jaccard, 4)
-    return {column: row.get(column, "") for column in COLUMNS}
+    return {column: row.get(column, "") for column in columns_for(classes)}
 
 
 def write_mask(mask: np.ndarray, path: Path) -> None:
@@ -313,7 +400,10 @@ def write_classes(labels: np.ndarray, path: Path, num_classes: int) -> None:
 def write_prediction(prediction: Prediction, output: Path, overlay: bool, classes: tuple[str, ...] = ()) -> None:
     """Mask and, where wanted, overlay of one good file."""
     if overlay:
-        image, _ = read_sized_image(prediction.path, content=prediction.content)
+        if prediction.further or (prediction.content is None and is_array(prediction.path)):
+            image = picture_of(read_channels([prediction.path, *prediction.further]))
+        else:
+            image, _ = read_sized_image(prediction.path, content=prediction.content)
         if prediction.mask.ndim == 3:
             picture = add_legend(outline_labels(image, prediction.mask), classes)
         elif len(classes) > 1:
@@ -376,15 +466,15 @@ def read_content(prediction: Prediction) -> bytes | None:
         return None
 
 
-def unfinished(files: list[Path], finished: dict[str, dict]) -> list[Path]:
+def unfinished(files: list[Path | ImageFiles], finished: dict[str, dict]) -> list[Path | ImageFiles]:
     """The files that are not among the rows of [`finished_rows`]; a second file of a name there is another one."""
     done = set(finished)
     remaining = []
-    for path in files:
-        if (name := table_text(path.name)) in done:
+    for file in files:
+        if (name := table_text(path_of(file).name)) in done:
             done.remove(name)
         else:
-            remaining.append(path)
+            remaining.append(file)
     return remaining
 
 

@@ -38,13 +38,17 @@ FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginni
 
 def columns_for(classes: tuple[str, ...] = (), overlap: bool = False) -> tuple[str, ...]:
     """
-    The columns of a table: `COLUMNS`, or with several classes the pixels and the share of each; of those that overlap
-    also the highest probability, and the Jaccard that the mask is expected to have.
+    The columns of a table: `COLUMNS`, with the name of another class than the lesion; or with several classes the
+    pixels and the share of each; of those that overlap also the highest probability, and the Jaccard that the mask is
+    expected to have. Of `LABELS` there is also [`structure_variety`].
     """
     if len(classes) < 2 and not overlap:
-        return COLUMNS
+        (name,) = classes or (LESION,)
+        of_class = {f"{LESION}_{unit}": f"{name}_{unit}" for unit in ("pixels", "share")}
+        return tuple(of_class.get(column, column) for column in COLUMNS)
     units = ("pixels", "share", "probability", "expected_jaccard") if overlap else ("pixels", "share")
-    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *LAST_COLUMNS)
+    of_all = ("structure_variety",) if overlap and classes == LABELS else ()
+    return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *of_all, *LAST_COLUMNS)
 
 
 def mask_path(output: Path, image: str | Path) -> Path:

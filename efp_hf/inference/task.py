@@ -1,8 +1,9 @@
-"""What a checkpoint's labels are: the lesion against skin, several classes of which each pixel has one, or overlap."""
+"""What a checkpoint's labels are: one class, as a lesion, several of which each pixel has one, or some that overlap."""
 
 from transformers import PreTrainedConfig
 
 from ..configuration_efp import MULTI_LABEL
+from ..lesion.structures import LABELS, LESION
 
 
 def is_lesion(config: PreTrainedConfig) -> bool:
@@ -27,11 +28,21 @@ def num_first_labels(config: PreTrainedConfig) -> int:
     return config.num_labels - added if added else 0
 
 
+def has_structures(config: PreTrainedConfig) -> bool:
+    """Whether the labels are the lesion and the structures of ISIC 2018, Task 2, which overlap."""
+    return labels_overlap(config) and class_names_of(config) == LABELS
+
+
 def class_names_of(config: PreTrainedConfig) -> tuple[str, ...]:
     """The names of the labels 1..K, where the label 0 is the background; of labels that overlap those of all."""
     if labels_overlap(config):
         return tuple(config.id2label[label] for label in range(config.num_labels))
     return tuple(config.id2label[label] for label in range(1, config.num_labels))
+
+
+def shows_lesions(config: PreTrainedConfig) -> bool:
+    """Whether the one class is the lesion, which has measures that others have not."""
+    return is_lesion(config) and class_names_of(config) == (LESION,)
 
 
 def check_lesion(config: PreTrainedConfig, what: str) -> None:

@@ -3,6 +3,8 @@
 import numpy as np
 from skimage.measure import find_contours
 
+from .structures import LESION
+
 
 def bounding_box(mask: np.ndarray) -> tuple[int, int, int, int]:
     """top, left, bottom, right of a lesion that is there: rows top..bottom-1, columns left..right-1."""
@@ -26,10 +28,10 @@ def lesion_polygons(mask: np.ndarray) -> tuple[list[list[float]], list[list[floa
     return outer, holes
 
 
-def coco_contour(mask: np.ndarray, file_name: str) -> dict:
+def coco_contour(mask: np.ndarray, file_name: str, name: str = LESION) -> dict:
     """
-    A COCO data set of one image; without a lesion it has no annotation. `area` counts the mask's pixels. COCO has no
-    holes in polygons: they are named beside, in `holes`, and are not part of `area`.
+    A COCO data set of one image, of the class `name`; where there is none of it there is no annotation. `area` counts
+    the mask's pixels. COCO has no holes in polygons: they are named beside, in `holes`, and are not part of `area`.
     """
     annotations = []
     if mask.any():
@@ -50,5 +52,5 @@ def coco_contour(mask: np.ndarray, file_name: str) -> dict:
     return {
         "images": [{"id": 1, "file_name": file_name, "height": mask.shape[0], "width": mask.shape[1]}],
         "annotations": annotations,
-        "categories": [{"id": 1, "name": "lesion"}],
+        "categories": [{"id": 1, "name": name}],
     }

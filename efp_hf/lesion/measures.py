@@ -6,6 +6,8 @@ Quantities of scikit-image have its names; the others are those of the ABCD rule
 30:551-559). They describe a lesion and are no diagnosis.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
@@ -16,6 +18,7 @@ from skimage.measure import perimeter_crofton, regionprops
 from ..image_processing_efp import keep_largest_region
 from ..metrics.scores import to_lesion
 from .contour import bounding_box
+from .structures import LESION, structure_variety
 
 MAX_SIDE = 512  # a larger lesion is measured at 1/2, 1/3, … of its size; the hull of a megapixel takes half a second
 AREAS = ("area",)
@@ -39,7 +42,12 @@ COLOR_MIN_SHARE = 0.05  # of the lesion, as in that paper
 COLOR_MAX_DISTANCE = 30  # CIE76 ΔE
 
 
-def measure_lesion(mask: np.ndarray, image: np.ndarray, pixels_per_mm: float | None = None) -> dict[str, float | None]:
+def measure_lesion(
+    mask: np.ndarray,
+    image: np.ndarray,
+    pixels_per_mm: float | None = None,
+    structures: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, float | None]:
     """
     The measures of one lesion. Of several regions, areas and colours are those of all of them, lengths and shape those
     of the largest, its holes filled. The image's border counts as the lesion's where it cuts the lesion.
@@ -48,6 +56,7 @@ def measure_lesion(mask: np.ndarray, image: np.ndarray, pixels_per_mm: float | N
         mask: `(height, width)`, boolean, or grey 0..255: above 128 is lesion.
         image: `(height, width, 3)`, RGB, uint8, of the mask's size.
         pixels_per_mm: the image's scale, for measures in millimetres.
+        structures: boolean masks of each of `STRUCTURES`, of the lesion's size.
 
     Returns:
         - `area`: pixels of the lesion; `area_share`: of the image;
@@ -61,6 +70,7 @@ def measure_lesion(mask: np.ndarray, image: np.ndarray, pixels_per_mm: float | N
         - `border_irregularity`: the perimeter over that of the convex hull; convex outlines have 1, others more (the
           inverse of the convexity in Zhang and Lu 2004, "Review of shape representation and description techniques");
         - `color_variety`: the C of the ABCD rule: how many of the colours of [`color_shares`] the lesion has;
+        - with `structures`: `structure_variety`, a lower bound of the D of the ABCD rule ([`structure_variety`]);
         - with `pixels_per_mm`: `area_mm2`, `feret_diameter_max_mm`, `perimeter_crofton_mm`.
 
         Without a lesion areas are 0 and the others `None`. Of a lesion of few pixels lengths and shape mean little.
@@ -84,6 +94,8 @@ def measure_lesion(mask: np.ndarray, image: np.ndarray, pixels_per_mm: float | N
         measures.update({name: shape[name] * scale for name in LENGTHS})
         measures.update({name: shape[name] for name in SHAPES})
         measures["color_variety"] = sum(share >= COLOR_MIN_SHARE for share in color_shares(lesion, pixels).values())
+    if structures is not None:
+        measures["structure_variety"] = structure_variety({**structures, LESION: mask})
     if pixels_per_mm is not None:
         for names, unit, divisor in ((AREAS, "mm2", pixels_per_mm**2), (LENGTHS, "mm", pixels_per_mm)):
             for name in names:

@@ -137,10 +137,15 @@ def count_regions(mask: np.ndarray) -> int:
     return int(np.count_nonzero(sizes >= REGION_MIN_SHARE * sizes.sum()))
 
 
-def skin_contrast(image: np.ndarray, mask: np.ndarray) -> float | None:
-    """CIE76 ΔE between the mean colours of the lesion and of the `SKIN_RING` around it; `None` where one is missing."""
+def skin_ring(mask: np.ndarray) -> np.ndarray:
+    """The pixels of the `SKIN_RING` around a boolean mask's lesion; none without a lesion."""
     distance = ndimage.distance_transform_edt(~mask) if mask.any() else np.zeros(mask.shape)
-    ring = (distance > SKIN_RING[0]) & (distance <= SKIN_RING[1])
+    return (distance > SKIN_RING[0]) & (distance <= SKIN_RING[1])
+
+
+def skin_contrast(image: np.ndarray, mask: np.ndarray) -> float | None:
+    """CIE76 ΔE between the mean colours of the lesion and of the [`skin_ring`]; `None` where one is missing."""
+    ring = skin_ring(mask)
     if not ring.any():
         return None
     return float(np.linalg.norm(rgb2lab(image[mask]).mean(0) - rgb2lab(image[ring]).mean(0)))

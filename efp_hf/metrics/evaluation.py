@@ -1,11 +1,13 @@
 """A model or a folder of masks against the truth, image by image, at the masks' own size."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 from transformers.image_processing_utils import BatchFeature
 
+from ..data.channels import channels_of, height_and_width
 from ..data.classes import class_names
 from ..data.files import as_boolean_mask, read_mask
 from ..data.labels import labels_of, read_labels
@@ -21,6 +23,7 @@ from .classes import class_counts, class_scores, mean_of_classes
 with needing("train", __name__):
     from datasets import Dataset
 
+logger = logging.getLogger(__name__)
 THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on validation
 
 
@@ -43,7 +46,7 @@ def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict],
         rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
         truths = [truth_mask(row, num_classes) for row in rows]
         for row, truth in zip(rows, truths, strict=True):
-            check_sizes(row["image_id"], row["image"].size[::-1], truth.shape)
+            check_sizes(row["image_id"], height_and_width(row["image"]), truth.shape)
         yield rows, truths
 
 
@@ -100,18 +103,34 @@ def mean_class_jaccard(
     return mean_of_classes(class_scores(np.array([class_counts(mask, truth, num_classes) for _, mask, truth in masks])))
 
 
+def check_channels(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
+    """
+    Raises:
+        ValueError: a model, by the name of its checkpoint, for images of other channels than the data's.
+    """
+    channels = channels_of(dataset)
+    if channels != model.config.num_channels:
+        raise ValueError(
+            f"{name} must take the channels of the data, {channels}, got one of {model.config.num_channels}. "
+            "Train it on such data, or pass another --checkpoint."
+        )
+
+
 def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> None:
     """
     Raises:
-        ValueError: a model, by the name of its checkpoint, that was not made for the classes of the data.
+        ValueError: a model, by the name of its checkpoint, that was not made for the classes or channels of the data.
     """
+    check_channels(dataset, model, name)
     classes, own = label_names(dataset) or class_names(dataset), class_names_of(model.config)
     other_kind = bool(label_names(dataset)) != labels_overlap(model.config)
     if other_kind or max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
         raise ValueError(
-            f"{name} must segment the classes of the data, {', '.join(classes) or 'one lesion'}, "
+            f"{name} must segment the classes of the data, {', '.join(classes) or 'one class'}, "
             f"got {', '.join(own)}. Train it on such data, or pass another --checkpoint."
         )
+    if classes and classes != own:
+        logger.warning("%s calls its label %s, the data %s.", name, *own, *classes)
 
 
 def grid_jaccards(

@@ -2,15 +2,24 @@
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import is_lesion
+from ..inference.task import has_structures, is_lesion, shows_lesions
 from ..modeling_efp import EFPForSegmentation
 from .batch import segment_batch
 from .correction import correct_photo
 from .handlers import with_messages
 from .inputs import FilesInput, NumbersInput, PhotoInput, PointsInput
 from .marks import read_marks
-from .photo import SegmentedPhoto, segment_photo
-from .photo_results import compare_photo, lesion_data, map_data, measure_photo, trust_photo, write_mask_file
+from .photo import SegmentedPhoto, lesion_of, segment_photo
+from .photo_results import (
+    compare_photo,
+    layers_data,
+    lesion_data,
+    map_data,
+    measure_photo,
+    trust_photo,
+    write_layers_file,
+    write_mask_file,
+)
 from .temporary_files import new_answer_folder
 
 with needing("app", __name__):
@@ -22,11 +31,12 @@ class Endpoints:
 
     def __init__(self, model: EFPForSegmentation, processor: EFPImageProcessor):
         self.model = model
-        self.processor = processor
+        self.own_processor = processor  # of all labels
+        self.processor = lesion_of(processor)
 
     def read_photo(self, image, points=None, labels=None, box=None) -> SegmentedPhoto:
         marks = read_marks(points, labels, box)
-        photo = segment_photo(image, self.model, self.processor)
+        photo = segment_photo(image, self.model, self.own_processor)
         return correct_photo(photo, marks) if marks else photo
 
     @with_messages
@@ -55,7 +65,7 @@ class Endpoints:
     def measure(self, image, pixels_per_mm, threshold, largest_region, points=None, labels=None, box=None):
         """
         Measure the skin lesion of a dermatoscopic photo: area, diameter, outline, compactness, asymmetry, border
-        irregularity and colours. Research use, not a diagnosis.
+        irregularity and colours; with a checkpoint of structures their number. Research use, not a diagnosis.
 
         Args:
             image: the photo.
@@ -103,6 +113,25 @@ class Endpoints:
         return {**comparison.scores, "pixels": comparison.pixels}
 
     @with_messages
+    def structures(self, image, threshold):
+        """
+        Find the skin lesion in a dermatoscopic photo and its structures: globules, milia-like cysts, negative network,
+        pigment network and streaks, each with a mask of its own. Research use, not a diagnosis.
+
+        Args:
+            image: the photo.
+            threshold: probability, between 0 and 1, above which a pixel is lesion; structures have their own.
+
+        Returns:
+            data: for each label the pixels and the share of its mask, its highest probability anywhere in the photo and
+                the Jaccard that the mask is expected to have.
+            masks: zip of the masks, PNG of the photo's size, 0 and 255.
+        """
+        photo = self.read_photo(image)
+        data = layers_data(photo, threshold)
+        return data, str(write_layers_file(photo, self.processor, new_answer_folder(), threshold))
+
+    @with_messages
     def look_inside(self, image):
         """
         What the network makes of a photo: its levels F1..F4 and F*1..F*4 (means over channels) and its attention maps
@@ -124,10 +153,11 @@ class Endpoints:
             largest_region: keep the lesion's largest region only, its holes filled.
 
         Returns:
-            rows: area, bounding box and mean probability of each photo, or the error.
+            rows: area, bounding box and mean probability of each photo, of several labels the area of each; or the
+                error.
             masks: zip of the masks, PNG, and the rows as CSV.
         """
-        batch = segment_batch(files, self.model, self.processor, new_answer_folder(), threshold, largest_region)
+        batch = segment_batch(files, self.model, self.own_processor, new_answer_folder(), threshold, largest_region)
         return batch.rows, str(batch.archive)
 
 
@@ -155,12 +185,18 @@ def add_endpoints(endpoints: Endpoints, one_photo: dict, many_photos: dict) -> N
         (endpoints.measure, [image, scale, *settings, *prompts], data, one_photo),
         (endpoints.trust, [image, *settings, *prompts], data, one_photo),
         (endpoints.compare, [image, truth, *settings, *prompts], data, one_photo),
+        (endpoints.structures, [image, settings[0]], [data, file], one_photo),
         (endpoints.look_inside, [image], data, one_photo),
         (endpoints.segment_many, [files, *settings], [data, file], many_photos),
     )
-    of_lesion = is_lesion(endpoints.model.config)
-    of_lesions_alone = (endpoints.measure, endpoints.trust, endpoints.compare)
+    config = endpoints.model.config
+    with_structures = has_structures(config)
+    left_out = () if with_structures else (endpoints.structures,)
+    if not with_structures and not is_lesion(config):
+        left_out += (endpoints.trust, endpoints.compare)
+    if not with_structures and not shows_lesions(config):
+        left_out += (endpoints.measure,)
     for function, inputs, outputs, limits in endpoints_of_all:
-        if function in of_lesions_alone and not of_lesion:
+        if function in left_out:
             continue
         trigger.click(function, inputs, outputs, api_name=function.__name__, **limits)

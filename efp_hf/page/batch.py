@@ -11,9 +11,11 @@ from PIL import Image
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.folder import Prediction, predict_files, table_row, write_predictions
 from ..inference.prediction_table import COLUMNS, columns_for, table_text
-from ..inference.task import class_names_of, is_lesion
+from ..inference.task import class_names_of, is_lesion, labels_overlap
+from ..lesion.structures import LESION
 from ..metrics.rows import write_rows
 from ..modeling_efp import EFPForSegmentation
+from .photo import with_lesion_threshold
 from .pictures import draw_thumbnail
 from .uploads import check_photo, collect_files, without_folder
 
@@ -29,6 +31,7 @@ class Batch:
     archive: Path
     left_out: int  # files in zips that are no images
     classes: tuple[str, ...] = ()  # where there are several
+    name: str = LESION  # of the one class
 
 
 def segment_batch(
@@ -48,8 +51,12 @@ def segment_batch(
     """
     # the same file chosen twice has one path
     uploads = list(dict.fromkeys(Path(upload) for upload in uploads or ()))
-    classes = () if is_lesion(model.config) else class_names_of(model.config)
-    columns = columns_for(classes)
+    names, overlap = class_names_of(model.config), labels_overlap(model.config)
+    classes = () if is_lesion(model.config) else names
+    columns = columns_for(names, overlap)
+    post_processing = {"threshold": threshold, "largest_region": largest_region}
+    if overlap:
+        post_processing = {"threshold": with_lesion_threshold(processor, threshold)}
     with TemporaryDirectory(dir=folder) as unpacked, TemporaryDirectory(dir=folder) as output:
         files, refused, left_out = collect_files(uploads, Path(unpacked))
         rows, pictures = {path: error_row(path, error, columns) for path, error in refused.items()}, []
@@ -67,14 +74,12 @@ def segment_batch(
                 yield prediction
                 # here the mask is being written; those of which none comes are what `write_predictions` returns
                 if prediction.error is None:
-                    rows[prediction.path] = {**table_row(prediction, classes), "error": ""}
-                    pictures.append(draw_thumbnail(prediction, classes))
+                    rows[prediction.path] = {**table_row(prediction, names), "error": ""}
+                    pictures.append(draw_thumbnail(prediction, classes, names[0]))
                 progress(done, len(accepted))
 
-        predictions = predict_files(
-            accepted, model, processor, batch_size=BATCH_SIZE, threshold=threshold, largest_region=largest_region
-        )
-        for prediction in write_predictions(watched(predictions), Path(output), classes=classes):
+        predictions = predict_files(accepted, model, processor, batch_size=BATCH_SIZE, **post_processing)
+        for prediction in write_predictions(watched(predictions), Path(output), classes=names, overlap=overlap):
             error = prediction.error.replace(f"{output}/", "")
             for path in files:
                 error = without_folder(error, path)
@@ -85,7 +90,7 @@ def segment_batch(
         with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as packed:  # PNG files do not get smaller
             for path in sorted(Path(output).iterdir()):
                 packed.write(path, path.name)
-    return Batch(ordered, pictures, archive, left_out, classes)
+    return Batch(ordered, pictures, archive, left_out, classes, names[0])
 
 
 def error_row(path: Path, error: str, columns: tuple[str, ...] = COLUMNS) -> dict:

@@ -4,12 +4,17 @@ from dataclasses import replace
 
 from transformers.exporters.base import ExportedModel
 
+from ..inference.task import has_structures
 from ..modeling_efp import EFPForSegmentation
 from .marks import MAX_POINTS, Marks
 from .photo import SegmentedPhoto
 
 MAX_UNDO = 2 * MAX_POINTS
 NOT_TAUGHT = "This checkpoint takes no points and no box. Serve one that was trained with `efp train --prompts`."
+OF_STRUCTURES = (
+    "This checkpoint takes no points and no box: a click does not say which structure it means. "
+    "Serve one for lesions that was trained with `efp train --prompts`."
+)
 NOT_EXPORTED = (
     "This exported folder makes the automatic mask alone, and takes no points and no box. "
     "Serve its checkpoint, or one exported to onnx or openvino without `--int8`."
@@ -18,6 +23,8 @@ NOT_EXPORTED = (
 
 def why_uncorrected(model: EFPForSegmentation | ExportedModel) -> str:
     """Why the masks of a model without prompts cannot be corrected, and what to do."""
+    if has_structures(model.config):
+        return OF_STRUCTURES
     return NOT_EXPORTED if model.config.prompt_size else NOT_TAUGHT
 
 

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 from ..extras import needing
+from .marks import words_of
 from .markup import data_url, render
 
 with needing("app", __name__):
@@ -25,10 +26,11 @@ class Picture(gr.Image):
         return "image"
 
 
-def add_corrector() -> SimpleNamespace:
-    """The components by name; `shown` are those that [`show_marks`] fills, in its order."""
+def add_corrector(name: str) -> SimpleNamespace:
+    """The components of a class of this `name`; `shown` are those that [`show_marks`] fills, in its order."""
+    words = words_of(name)
     picture = Picture(
-        alt_text="The photo with the lesion outlined. Click to correct; or move the cross with the arrow keys and "
+        alt_text=f"The photo with the {name} outlined. Click to correct; or move the cross with the arrow keys and "
         "press Enter.",
         interactive=False,
         show_label=False,
@@ -36,9 +38,10 @@ def add_corrector() -> SimpleNamespace:
         elem_id="picture",
         elem_classes="efp-picture",  # of script.js and style.css
     )
-    gr.Markdown(render("correct.md"))
+    gr.Markdown(render("correct.md", **words))
     with gr.Row(elem_classes="efp-tools"):
-        kind = gr.Radio(list(KINDS), value=KINDS[0], label="A click marks", elem_id="kind", scale=3, min_width=300)
+        choices = [(words.get(kind, kind), kind) for kind in KINDS]
+        kind = gr.Radio(choices, value=KINDS[0], label="A click marks", elem_id="kind", scale=3, min_width=300)
         undo, redo, reset = (
             gr.Button(name, size="md", interactive=False, min_width=70, elem_id=name.lower())
             for name in ("Undo", "Redo", "Reset")

@@ -23,7 +23,7 @@ from .markup import (
     trust_html,
     view_html,
 )
-from .photo import SegmentedPhoto, segment_photo
+from .photo import SegmentedPhoto, lesion_of, segment_photo, with_shown
 from .photo_results import compare_photo, draw_probabilities, draw_view, measure_photo, trust_photo
 from .pictures import draw_maps
 from .temporary_files import SessionFiles, new_answer_folder
@@ -63,7 +63,8 @@ class Handlers:
         self, model: EFPForSegmentation, processor: EFPImageProcessor, evidence: str, examples: list[Path] = ()
     ):
         self.model = model
-        self.processor = processor
+        self.own_processor = processor  # of all labels
+        self.processor = lesion_of(processor)
         self.evidence = evidence
         self.examples = examples
         self.session_files = SessionFiles()
@@ -83,11 +84,11 @@ class Handlers:
         return shutil.copy(self.examples[event.index], self.session_folder(request))
 
     @with_messages
-    def segment_upload(self, upload, threshold, largest_region):
+    def segment_upload(self, upload, threshold, largest_region, shown=None):
         """The photo and its pictures in place of the welcome; the welcome again where the photo was taken away."""
         if upload is None:
             return self.clear()
-        photo = segment_photo(upload, self.model, self.processor)
+        photo = with_shown(segment_photo(upload, self.model, self.own_processor), shown)
         return (
             photo,
             gr.Column(visible=False),
@@ -107,8 +108,14 @@ class Handlers:
         view = draw_view(photo, self.processor, threshold, largest_region)
         if not takes_prompts:
             return (view_html(view),)
-        marks = show_marks(photo.marks.names(), bool(photo.past), bool(photo.future))
+        marks = show_marks(photo.marks.names(photo.name), bool(photo.past), bool(photo.future))
         return status_html(view), view.after, *marks
+
+    @with_messages
+    def show_layers(self, photo, shown, threshold, largest_region):
+        """The labels that are switched on, of a model with structures."""
+        photo = with_shown(photo, shown)
+        return photo, *self.redraw(photo, threshold, largest_region)
 
     def corrector(self, correct: Callable[..., SegmentedPhoto]) -> Callable:
         """The handler of one way to correct: `correct` takes the photo and the value of a component."""
@@ -162,7 +169,7 @@ class Handlers:
     @with_messages
     def compare_upload(self, photo, truth, threshold, largest_region):
         if photo is None:
-            raise ValueError("There is no lesion yet. Choose a photo, then compare.")
+            raise ValueError("There is no mask yet. Choose a photo, then compare.")
         return comparison_html(compare_photo(photo, self.processor, truth, threshold, largest_region))
 
     @with_messages
@@ -180,7 +187,7 @@ class Handlers:
         def show(done: int, total: int):
             progress((done, total), unit="images")
 
-        batch = segment_batch(uploads, self.model, self.processor, folder, threshold, largest_region, progress=show)
+        batch = segment_batch(uploads, self.model, self.own_processor, folder, threshold, largest_region, progress=show)
         return batch_html(batch), gr.DownloadButton(value=str(batch.archive), interactive=True)
 
     def corrections(self) -> dict[str, Callable]:
@@ -189,7 +196,7 @@ class Handlers:
             "undo": self.corrector(lambda photo, _: undo(photo)),
             "redo": self.corrector(lambda photo, _: redo(photo)),
             "reset": self.corrector(lambda photo, _: correct_photo(photo, Marks())),
-            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names))),
+            "marks": self.corrector(lambda photo, names: correct_photo(photo, photo.marks.only(names, photo.name))),
         }
 
     def writer(self, write_file: Callable[..., Path]) -> Callable:

@@ -5,7 +5,8 @@ from types import SimpleNamespace
 
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import class_names_of, is_lesion
+from ..inference.task import class_names_of, has_structures, is_lesion, shows_lesions
+from ..lesion.structures import LABELS
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
@@ -15,7 +16,8 @@ from .gate import MAX_MCP_BYTES
 from .handlers import Handlers, name_of_tab
 from .inputs import FilesInput, Page, PhotoInput
 from .markup import render
-from .photo_results import write_contour_file, write_mask_file, write_overlay_file
+from .photo import lesion_of
+from .photo_results import write_contour_file, write_layers_file, write_mask_file, write_overlay_file
 from .temporary_files import CLEAN_SECONDS, KEEP_SECONDS
 
 with needing("app", __name__):
@@ -28,6 +30,7 @@ DOWNLOADS = {  # file → its name on the button and the function that writes it
     "mask": ("mask (PNG)", write_mask_file),
     "overlay": ("overlay (PNG)", write_overlay_file),
     "contour": ("contour (JSON)", write_contour_file),
+    "layers": ("all masks (zip)", write_layers_file),
 }
 
 # Keyword arguments of events
@@ -50,25 +53,27 @@ def build_page(
         examples: folder of [`write_examples`], served by Gradio as a static path.
     """
     examples = sorted(examples.glob("*.jpg")) if examples is not None else []
-    takes_prompts, of_lesion = model.prompt_encoder is not None, is_lesion(model.config)
-    classes = () if of_lesion else class_names_of(model.config)
+    takes_prompts, with_structures = model.prompt_encoder is not None, has_structures(model.config)
+    of_lesion = is_lesion(model.config) or with_structures  # then structures are layers over it
+    classes = () if shows_lesions(model.config) or with_structures else class_names_of(model.config)
     handlers = Handlers(model, processor, evidence, examples)
     with Page(
-        title="Skin-lesion segmentation" if of_lesion else f"Segmentation: {', '.join(classes)}",
+        title=f"Segmentation: {', '.join(classes)}" if classes else "Skin-lesion segmentation",
         analytics_enabled=False,
         delete_cache=(CLEAN_SECONDS, KEEP_SECONDS),
     ) as page:
-        gr.Markdown(render("header.md", classes=classes))
-        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60), head=SCRIPT)
+        gr.Markdown(render("header.md", classes=classes, with_structures=with_structures))
+        gr.HTML(render("research_use.html", minutes=KEEP_SECONDS // 60, of_lesion=not classes), head=SCRIPT)
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 parts = add_photo_column(processor, takes_prompts, of_lesion)
             with gr.Column(scale=5, min_width=320):
                 with gr.Tabs() as tabs:
-                    add_photo_tabs(parts, examples, model)
+                    add_photo_tabs(parts, examples, model, of_lesion)
                     add_batch_tab(parts)
                     with gr.Tab("API"):
-                        words = {"takes_prompts": takes_prompts, "classes": classes, "url": url}
+                        words = {"takes_prompts": takes_prompts, "classes": () if of_lesion else classes, "url": url}
+                        words |= {"name": class_names_of(model.config)[0], "with_structures": with_structures}
                         gr.Markdown(render("api.md", **words, max_mcp_bytes=MAX_MCP_BYTES))
         wire_photo(parts, tabs, handlers)
         wire_downloads(parts, handlers)
@@ -89,8 +94,9 @@ def build_page(
 def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool, of_lesion: bool) -> SimpleNamespace:
     """
     What is chosen → the page's parts by name, to which the tabs add theirs. Several classes have neither a threshold
-    nor a largest region.
+    nor a largest region; with structures the threshold is the lesion's.
     """
+    with_structures = processor.labels_overlap
     upload = PhotoInput(
         label="Photo",
         placeholder=DROP_HERE,
@@ -107,26 +113,29 @@ def add_photo_column(processor: EFPImageProcessor, takes_prompts: bool, of_lesio
     threshold = gr.Slider(
         0.02,
         0.98,
-        value=processor.threshold,
+        value=lesion_of(processor).threshold,
         step=0.01,
         label="Threshold",
         elem_id="threshold",
-        info="A pixel is lesion above this probability.",
+        info="Above this probability a pixel is in the mask." + " Structures have their own." * with_structures,
         visible=of_lesion,
     )
     region = gr.Checkbox(
-        processor.largest_region, label="Largest region only, holes filled", elem_id="region", visible=of_lesion
+        processor.largest_region,
+        label="Largest region only, holes filled",
+        elem_id="region",
+        visible=of_lesion and not with_structures,
     )
     photo = gr.State(None, time_to_live=KEEP_SECONDS)
     return SimpleNamespace(upload=upload, settings=[threshold, region], photo=photo)
 
 
-def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSegmentation) -> None:
+def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSegmentation, of_lesion: bool) -> None:
     """The tabs of one photo; before there is one, the first has examples. Those of a lesion are hidden for classes."""
-    of_lesion = is_lesion(model.config)
+    layers = LABELS if has_structures(model.config) else ()
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
-            gr.Markdown(render("welcome.md", of_lesion=of_lesion))
+            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config)))
             parts.examples = gr.Gallery(
                 [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
                 label="Examples (drawings, not patients)",
@@ -138,19 +147,29 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
                 visible=of_lesion,
             )
         with gr.Column(visible=False) as parts.results:
+            parts.layers = gr.CheckboxGroup(
+                [(name.replace("_", " "), name) for name in layers],
+                value=list(layers),
+                label="Layers",
+                visible=bool(layers),
+                elem_id="layers",
+            )
             parts.view = gr.HTML(js_on_load="efp.followCut(element, watch)", elem_id="view")
-            parts.corrector = None if model.prompt_encoder is None else add_corrector()
+            parts.corrector = None if model.prompt_encoder is None else add_corrector(class_names_of(model.config)[0])
             if parts.corrector is None and of_lesion:
                 gr.Markdown(why_uncorrected(model))
             with gr.Row():
                 parts.downloads = {
                     id: gr.Button(
-                        f"Download {name}", size="sm", elem_id=f"get_{id}", visible=of_lesion or id != "contour"
+                        f"Download {name}",
+                        size="sm",
+                        elem_id=f"get_{id}",
+                        visible={"contour": of_lesion, "layers": bool(layers)}.get(id, True),
                     )
                     for id, (name, _) in DOWNLOADS.items()
                 }
             parts.probabilities = gr.HTML(elem_id="probabilities")
-    with gr.Tab("Measure", visible=of_lesion):
+    with gr.Tab("Measure", visible=shows_lesions(model.config) or bool(layers)):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
         )
@@ -212,7 +231,7 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
     shown = [parts.photo, parts.welcome, parts.results, *segmented]
     chosen = parts.upload.change(
         handlers.segment_upload,
-        [parts.upload, *parts.settings],
+        [parts.upload, *parts.settings, parts.layers],
         shown,
         show_progress_on=[parts.upload],
         **PRIVATE,
@@ -231,6 +250,15 @@ def wire_photo(parts: SimpleNamespace, tabs: gr.Tabs, handlers: Handlers) -> Non
         **PRIVATE,
         **MODEL,
     ).success(**update)
+    parts.layers.input(
+        handlers.show_layers,
+        [parts.photo, parts.layers, *parts.settings],
+        [parts.photo, *segmented],
+        trigger_mode="always_last",
+        show_progress="hidden",
+        **PRIVATE,
+        **MODEL,
+    )
     if parts.corrector is not None:
         wire_corrector(parts, handlers, segmented, update)
     tabs.select(name_of_tab, None, open_tab, **SILENT).success(**update)

@@ -3,8 +3,16 @@
 import math
 from dataclasses import dataclass
 
+from ..inference.correction import check_prompts
+from ..lesion.structures import LESION
+
 MAX_POINTS = 20  # each holds the logits of the step before it in memory
 KINDS = ("skin", "lesion")  # by label
+
+
+def words_of(name: str) -> dict[str, str]:
+    """What each of `KINDS` is called where the class has this name."""
+    return {"lesion": name, "skin": "skin" if name == LESION else "background"}
 
 
 @dataclass(frozen=True)
@@ -21,9 +29,10 @@ class Marks:
     def __bool__(self) -> bool:
         return bool(self.points or self.box)
 
-    def names(self) -> list[str]:
-        """A line for each of them, as a person reads it."""
-        names = [f"{k}: {KINDS[label]} ({x:.0f}, {y:.0f})" for k, (x, y, label) in enumerate(self.points, start=1)]
+    def names(self, name: str = LESION) -> list[str]:
+        """A line for each of them, as a person reads it; `name` is that of the class."""
+        words = [words_of(name)[KINDS[label]] for *_, label in self.points]
+        names = [f"{k}: {words[k - 1]} ({x:.0f}, {y:.0f})" for k, (x, y, _) in enumerate(self.points, start=1)]
         if self.box is not None:
             left, top, right, bottom = self.box
             names.append(f"box ({left:.0f}, {top:.0f}) to ({right:.0f}, {bottom:.0f})")
@@ -31,9 +40,9 @@ class Marks:
             names.append(f"corner of a box ({self.corner[0]:.0f}, {self.corner[1]:.0f})")
         return names
 
-    def only(self, names: list[str]) -> "Marks":
+    def only(self, names: list[str], of_class: str = LESION) -> "Marks":
         """Those of them whose names are given."""
-        kept = [name in names for name in self.names()]
+        kept = [name in names for name in self.names(of_class)]
         points = tuple(point for point, is_kept in zip(self.points, kept, strict=False) if is_kept)
         others = iter(kept[len(self.points) :])
         box = self.box if self.box is not None and next(others) else None
@@ -72,21 +81,12 @@ class Marks:
             ValueError: too many points, one outside the photo of this (height, width), a label that is not 0 or 1, a
                 box outside of it or without area.
         """
-        height, width = size
         if len(self.points) > MAX_POINTS:
             raise ValueError(f"There must be at most {MAX_POINTS} points, got {len(self.points)}. Take some away.")
-        for x, y, label in self.points:
+        for *_, label in self.points:
             if label not in (0, 1):
                 raise ValueError(f"`labels` must be 1 (lesion) or 0 (skin), got {label}.")
-            if not (0 <= x <= width and 0 <= y <= height):
-                raise ValueError(f"`points` must lie in the photo of {width}×{height} pixels, got ({x:g}, {y:g}).")
-        if self.box is not None:
-            left, top, right, bottom = self.box
-            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-                raise ValueError(
-                    f"`box` must be (left, top, right, bottom) in the photo of {width}×{height} pixels, with an area, "
-                    f"got ({left:g}, {top:g}, {right:g}, {bottom:g})."
-                )
+        check_prompts(self.points, self.box, size)
 
 
 def read_marks(points, labels, box) -> Marks:

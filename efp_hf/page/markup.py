@@ -33,7 +33,12 @@ MEASURES = {  # the library's name → the name that a clinician reads, and what
         "number of colours",
         "of the ABCD rule (C): white, red, light and dark brown, blue-grey, black",
     ),
+    "structure_variety": (
+        "number of structures",
+        "of the ABCD rule (D): network, streaks, globules; at least, as dots and structureless areas are not found",
+    ),
 }
+OUT_OF = {"color_variety": 6, "structure_variety": 5}  # as many as the ABCD rule knows
 MILLIMETRES = {"area": "mm2", "feret_diameter_max": "mm", "perimeter_crofton": "mm"}
 SCORE_NAMES = {
     "jaccard": "Jaccard (J)",
@@ -43,7 +48,7 @@ SCORE_NAMES = {
     "specificity": "specificity",
 }
 AGREEMENT_NAMES = {
-    "hit": "hit (lesion in both)",
+    "hit": "hit (in both masks)",
     "missed": "missed (in the true mask alone)",
     "false": "false (in the found mask alone)",
 }
@@ -87,8 +92,9 @@ def status_html(view: View) -> str:
 
 
 def view_html(view: View) -> str:
-    """How far to trust the mask, then photo and lesion with the slider between them."""
-    return render("view.html", view=view, word=word_of(view))
+    """How far to trust the mask, then photo and lesion with the slider between them, and the numbers of structures."""
+    html = render("view.html", view=view, word=word_of(view))
+    return html + render("layers.html", layers=view.layers) if view.layers else html
 
 
 def word_of(view: View) -> str | None:
@@ -103,7 +109,11 @@ def probability_html(picture: Image.Image, threshold: float) -> str:
 
 def measures_html(measures: dict[str, float | None]) -> str:
     """The measures, in millimetres first where there is a scale, each with what it is and the library's name."""
-    rows = [(title, measure_text(name, measures), meaning, name) for name, (title, meaning) in MEASURES.items()]
+    rows = [
+        (title, measure_text(name, measures), meaning, name)
+        for name, (title, meaning) in MEASURES.items()
+        if name in measures
+    ]
     caption = "Measures of the lesion" if measures["area"] else "No lesion found: there is nothing to measure"
     return table_html(caption, ("measure", "value", "what it is", "name in the library"), rows, numbers=(1,))
 
@@ -120,7 +130,7 @@ def measure_text(name: str, measures: dict[str, float | None]) -> str:
         return in_pixels if in_mm is None else f"{in_mm:.2f} {unit.replace('2', '²')} ({in_pixels})"
     if name == "area_share":
         return f"{value:.2%}"
-    return f"{value:d} of 6" if name == "color_variety" else f"{value:.3f}"
+    return f"{value:d} of {OUT_OF[name]}" if name in OUT_OF else f"{value:.3f}"
 
 
 def trust_html(trusted: dict, evidence: str) -> str:
@@ -149,10 +159,11 @@ def batch_html(batch: Batch) -> str:
         header = ("file", "width × height", *batch.classes, "note")
         rows = [(row["image"], *class_cells(row, batch.classes)) for row in batch.rows]
         numbers = tuple(range(1, len(batch.classes) + 2))
-        return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "The classes in a photo")
-    header = ("file", "width × height", "lesion", "mean probability inside", "note")
-    rows = [(row["image"], *batch_cells(row)) for row in batch.rows]
-    return table_html(caption, header, rows, numbers=(1, 2, 3)) + grid_html(batch.pictures, "The lesion in a photo")
+        return table_html(caption, header, rows, numbers) + grid_html(batch.pictures, "What was found in a photo")
+    header = ("file", "width × height", batch.name, "mean probability inside", "note")
+    rows = [(row["image"], *batch_cells(row, batch.name)) for row in batch.rows]
+    pictures = grid_html(batch.pictures, f"The {batch.name} in a photo")
+    return table_html(caption, header, rows, numbers=(1, 2, 3)) + pictures
 
 
 def class_cells(row: dict, classes: tuple[str, ...]) -> tuple[str, ...]:
@@ -163,15 +174,15 @@ def class_cells(row: dict, classes: tuple[str, ...]) -> tuple[str, ...]:
     return (f"{row['width']} × {row['height']}", *shares, row["note"])
 
 
-def batch_cells(row: dict) -> tuple[str, str, str, str]:
+def batch_cells(row: dict, name: str) -> tuple[str, str, str, str]:
     """A row of a batch as text, without the file's name."""
     if row["error"]:
         return "", "", "", row["error"]
-    size, share = f"{row['width']} × {row['height']}", f"{row['lesion_share']:.1%}"
+    size, share = f"{row['width']} × {row['height']}", f"{row[f'{name}_share']:.1%}"
     return (
         (size, share, f"{row['mean_confidence']:.2f}", "")
-        if row["lesion_pixels"]
-        else (size, share, "", "no lesion found")
+        if row[f"{name}_pixels"]
+        else (size, share, "", f"no {name} found")
     )
 
 

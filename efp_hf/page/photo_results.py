@@ -1,15 +1,18 @@
 """The results of one photo: what its tabs show and what its files hold."""
 
 import json
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 from PIL import Image
+from transformers.image_processing_utils import BatchFeature
 
 from ..data.files import read_image, read_mask, write_atomically
 from ..image_processing_efp import EFPImageProcessor, check_sizes
-from ..inference.correction import NO_LESION_IN_BOX
+from ..inference.correction import NOTHING_IN_BOX
 from ..inference.drawing import (
     TINT,
     add_legend,
@@ -18,15 +21,18 @@ from ..inference.drawing import (
     color_map,
     draw_agreement,
     draw_border,
+    outline_labels,
     tint_classes,
     tint_lesion,
 )
 from ..inference.folder import Prediction, table_row, write_classes, write_mask
+from ..inference.prediction_table import mask_paths
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
+from ..lesion.structures import LESION
 from ..metrics.scores import confusion_counts, dice, jaccard, sensitivity, specificity, threshold_jaccard
-from .photo import SegmentedPhoto, find_lesion, post_process
+from .photo import Layers, SegmentedPhoto, find_lesion, post_process
 from .pictures import draw_marks, outline_at_once
 from .uploads import MAX_UPLOAD_PIXELS, check_photo, naming
 
@@ -38,14 +44,16 @@ SCORES = (jaccard, threshold_jaccard, dice, sensitivity, specificity)
 class View:
     """
     What the Segment tab shows first: the photo, the lesion in it, a sentence, and how far to trust the mask. Of several
-    classes the parts of a legend in place of the last.
+    classes the parts of a legend in place of the last; of a lesion and its structures a row of each label.
     """
 
     before: Image.Image
     after: Image.Image
     summary: str
     expected_jaccard: float | None = None
+    name: str = LESION  # of the one class
     legend: tuple[dict, ...] = ()  # `color` and `words` of each class
+    layers: tuple[dict, ...] = ()  # `color`, `name`, `share`, `probability` and `expected_jaccard` of each label
 
 
 def draw_view(
@@ -60,21 +68,53 @@ def draw_view(
     mask = result["segmentation"].numpy()
     if photo.classes:
         return classes_view(photo, mask)
+    layers, rows = None, ()
+    if photo.layers is not None:
+        layers = photo.layers.post_process(mask.shape, threshold)
+        rows = layer_rows(layers, photo.layers.names)
     marks = photo.marks.scaled(photo.size, mask.shape)
     height, width = photo.size
     if mask.any():
-        summary = f"The lesion covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
+        summary = f"The {photo.name} covers {mask.mean():.1%} of {photo.path.name} ({width} × {height} pixels)."
     else:
-        summary = f"No lesion found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
+        summary = f"No {photo.name} found in {photo.path.name} ({width} × {height} pixels) above {threshold:.2f}."
         if photo.marks.box is not None:
-            summary = f"No lesion found in the box on {photo.path.name}. Draw another, or click."
-    tint = TINT if photo.correction is None else 0  # it would hide what a person who corrects looks at
+            summary = f"No {photo.name} found in the box on {photo.path.name}. Draw another, or click."
+    if layers is not None:
+        after = draw_layers(photo.preview, layers, photo.layers)
+    else:
+        tint = TINT if photo.correction is None else 0  # it would hide what a person who corrects looks at
+        after = draw_marks(outline_at_once(photo.preview, mask, tint), marks)
     return View(
         before=photo.preview,
-        after=draw_marks(outline_at_once(photo.preview, mask, tint), marks),
+        after=after,
         summary=f"{summary} The file is damaged: {photo.note}." if photo.note else summary,
         expected_jaccard=result["expected_jaccard"],
+        name=photo.name,
+        layers=rows,
     )
+
+
+def layer_rows(layers: BatchFeature, names: tuple[str, ...]) -> tuple[dict, ...]:
+    """A row a label, of [`Layers.post_process`]: what the page shows, without the pixels of `predictions.csv`."""
+    parts = zip(names, layers["segmentation"], layers["probabilities"], layers["expected_jaccard"], strict=True)
+    colors = class_colors(len(names))[1:].tolist()
+    return tuple(
+        {
+            "name": name,
+            "color": color,
+            "share": float(mask.float().mean()),
+            "probability": float(probabilities.max()),
+            "expected_jaccard": expected,
+        }
+        for color, (name, mask, probabilities, expected) in zip(colors, parts, strict=True)
+    )
+
+
+def draw_layers(image: Image.Image, layers: BatchFeature, kept: Layers) -> Image.Image:
+    """The image with the labels that are shown outlined in their colours."""
+    is_shown = np.array([name in kept.shown for name in kept.names])
+    return outline_labels(image, layers["segmentation"].numpy() & is_shown[:, None, None])
 
 
 def classes_view(photo: SegmentedPhoto, labels: np.ndarray) -> View:
@@ -113,12 +153,18 @@ def write_mask_file(photo, processor, folder: Path, threshold=None, largest_regi
 
 
 def write_overlay_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
-    """`<id>_overlay.png`: the photo at its own size with the lesion tinted and outlined; of classes with a legend."""
+    """
+    `<id>_overlay.png`: the photo at its own size with the lesion tinted and outlined; of classes, and of the labels
+    that are shown, with a legend.
+    """
     check_photo(photo.path)
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     path = Path(folder) / f"{photo.path.stem}_overlay.png"
     image = read_image(photo.path)
-    if photo.classes:
+    if photo.layers is not None:
+        layers = photo.layers.post_process(photo.size, threshold)
+        overlay = add_legend(draw_layers(image, layers, photo.layers), photo.layers.names)
+    elif photo.classes:
         overlay = add_legend(tint_classes(image, mask, len(photo.classes)), photo.classes)
     else:
         overlay = tint_lesion(image, mask)
@@ -126,13 +172,36 @@ def write_overlay_file(photo, processor, folder: Path, threshold=None, largest_r
     return path
 
 
+def write_layers_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
+    """`<id>_masks.zip`: the mask of each label of a photo with structures, byte for byte what `efp predict` writes."""
+    path = Path(folder) / f"{photo.path.stem}_masks.zip"
+    masks = photo.layers.post_process(photo.size, threshold)["segmentation"].numpy()
+    with TemporaryDirectory(dir=folder) as masks_folder, zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as packed:
+        names = mask_paths(Path(masks_folder), photo.path.name, photo.layers.names)
+        for mask_file, mask in zip(names, masks, strict=True):
+            write_mask(mask, mask_file)
+            packed.write(mask_file, mask_file.name)
+    return path
+
+
 def write_contour_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
     """`<id>_contour.json`: the lesion as a COCO data set of one image."""
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     path = Path(folder) / f"{photo.path.stem}_contour.json"
-    text = json.dumps(coco_contour(mask, photo.path.name))
+    text = json.dumps(coco_contour(mask, photo.path.name, photo.name))
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
     return path
+
+
+def layers_data(photo, threshold: float | None = None) -> dict:
+    """
+    The row of `predictions.csv` of a photo with structures: pixels, share, highest probability and expected Jaccard of
+    each label.
+    """
+    prediction = Prediction.of(photo.path, photo.layers.post_process(photo.size, threshold))
+    prediction.note = photo.note
+    row = table_row(prediction, photo.layers.names)
+    return {name: None if value == "" else value for name, value in row.items()}
 
 
 def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
@@ -145,8 +214,8 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
     if photo.classes:
         return {name: None if value == "" else value for name, value in table_row(prediction, photo.classes).items()}
     if photo.marks.box is not None and not prediction.mask.any():
-        prediction.add_note(NO_LESION_IN_BOX)
-    row = table_row(prediction)
+        prediction.add_note(NOTHING_IN_BOX.format(photo.name))
+    row = table_row(prediction, (photo.name,))
     if largest_region is None:
         largest_region = processor.largest_region
     return {
@@ -154,7 +223,7 @@ def lesion_data(photo, processor, threshold=None, largest_region=None) -> dict:
         "threshold": processor.threshold if threshold is None else threshold,
         "largest_region": largest_region and not photo.marks.points,
         **(photo.marks.data() if photo.marks else {}),
-        "contour": coco_contour(prediction.mask, photo.path.name),
+        "contour": coco_contour(prediction.mask, photo.path.name, photo.name),
     }
 
 
@@ -167,17 +236,21 @@ def measure_photo(photo, processor, threshold=None, largest_region=None, pixels_
             f"`pixels per mm` must be between {low} and {high}, got {pixels_per_mm}. Leave it empty if it is unknown."
         )
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
-    return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm)
+    structures = None
+    if photo.layers is not None:
+        masks = photo.layers.post_process(photo.size, threshold)["segmentation"].numpy()
+        structures = dict(zip(photo.layers.names, masks, strict=True))
+    return measure_lesion(mask, np.asarray(read_image(photo.path)), pixels_per_mm, structures)
 
 
 def trust_photo(photo, processor, threshold=None, largest_region=None) -> dict:
     """`expected_jaccard` of this mask, and `notes` on what speaks against trusting it."""
     check_photo(photo.path)
     prediction = Prediction.of(photo.path, post_process(photo, processor, threshold, largest_region))
-    return {
-        "expected_jaccard": prediction.expected_jaccard,
-        "notes": image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities),
-    }
+    notes = []
+    if photo.name == LESION:  # they are about lesions and skin
+        notes = image_notes(np.asarray(read_image(photo.path)), prediction.mask, prediction.probabilities)
+    return {"expected_jaccard": prediction.expected_jaccard, "notes": notes}
 
 
 @dataclass

@@ -4,8 +4,9 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from ..data.files import read_image
-from ..inference.drawing import OUTLINE_COLOR, TINT, color_map, resize_mask, tint_classes, tint_lesion
+from ..inference.drawing import OUTLINE_COLOR, TINT, color_map, outline_labels, resize_mask, tint_classes, tint_lesion
 from ..inference.folder import Prediction
+from ..lesion.structures import LESION
 from .marks import Marks
 from .photo import SegmentedPhoto
 
@@ -68,15 +69,21 @@ def draw_maps(photo: SegmentedPhoto) -> list[tuple[Image.Image, str]]:
     return pictures
 
 
-def draw_thumbnail(prediction: Prediction, classes: tuple[str, ...] = ()) -> tuple[Image.Image, str]:
-    """(picture with the lesion, or the classes, caption) of a good file."""
+def draw_thumbnail(
+    prediction: Prediction, classes: tuple[str, ...] = (), name: str = LESION
+) -> tuple[Image.Image, str]:
+    """(picture with the classes, or the one called `name`, caption) of a good file."""
     image = read_image(prediction.path, min_size=THUMBNAIL_SIDE)
     image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE))
+    if prediction.mask.ndim == 3:
+        found = [name for name, mask in zip(classes, prediction.mask, strict=True) if mask.any()]
+        masks = np.stack([resize_mask(mask, image.size) for mask in prediction.mask])
+        return outline_labels(image, masks), f"{prediction.path.name}: {', '.join(found) or 'nothing found'}"
     if classes:
         labels = resize_mask(prediction.mask, image.size)
         found = [name for label, name in enumerate(classes, start=1) if (prediction.mask == label).any()]
         caption = f"{prediction.path.name}: {', '.join(found) or 'none of the classes found'}"
         return tint_classes(image, labels, len(classes)), caption
     share = prediction.mask.mean()
-    caption = f"{prediction.path.name}: lesion {share:.1%}" if share else f"{prediction.path.name}: no lesion found"
+    caption = f"{prediction.path.name}: " + (f"{name} {share:.1%}" if share else f"no {name} found")
     return tint_lesion(image, resize_mask(prediction.mask, image.size)), caption

@@ -8,8 +8,9 @@ import threading
 from pathlib import Path
 
 from ..inference.checkpoint import load_checkpoint
+from ..inference.task import class_names_of, has_structures, labels_overlap
 from .evidence import trust_evidence
-from .photo import segment_photo
+from .photo import lesion_of, segment_photo
 from .photo_results import draw_view
 from .temporary_files import keep_clean, make_folders, upload_folder
 from .uploads import MAX_ZIP_BYTES
@@ -46,9 +47,16 @@ def launch(
         with_mcp: be an MCP server, too.
 
     Raises:
-        FileNotFoundError, ValueError: as [`load_checkpoint`].
+        FileNotFoundError, ValueError: as [`load_checkpoint`]; labels that overlap, other than the lesion and its
+            structures.
     """
-    model, processor = load_checkpoint(checkpoint)
+    model, processor = load_checkpoint(checkpoint, allow_overlap=True)
+    if labels_overlap(model.config) and not has_structures(model.config):
+        found = ", ".join(class_names_of(model.config))
+        raise ValueError(
+            f"{checkpoint}: of labels that overlap the page takes the lesion and its structures, got {found}. "
+            "Use `efp predict`."
+        )
 
     set_environment()
     import gradio as gr  # reads the environment
@@ -64,7 +72,7 @@ def launch(
     threading.Thread(target=keep_clean, args=[upload_folder()], daemon=True).start()
     gr.set_static_paths([examples])
     # the first run is slower than the others: not that of the first visitor
-    draw_view(segment_photo(next(examples.glob("*.jpg")), model, processor), processor)
+    draw_view(segment_photo(next(examples.glob("*.jpg")), model, processor), lesion_of(processor))
     page = build_page(model, processor, f"http://{host}:{port}", trust_evidence(checkpoint), examples)
     page.queue(max_size=MAX_QUEUE)
     be_impatient()

@@ -8,9 +8,10 @@ import numpy as np
 from ..data.files import read_mask, write_atomically
 from ..inference.prediction_table import mask_path, table_text
 from ..lesion.contour import bounding_box
+from ..lesion.structures import LESION
 from .decisions import Decisions
 
-CATEGORY = {"id": 1, "name": "lesion"}
+CATEGORY = 1  # the only one
 
 
 def run_lengths(mask: np.ndarray) -> list[int]:
@@ -21,10 +22,10 @@ def run_lengths(mask: np.ndarray) -> list[int]:
     return [0, *lengths] if pixels[0] else lengths
 
 
-def write_coco(decisions: Decisions, path: Path) -> int:
+def write_coco(decisions: Decisions, path: Path, category: str = LESION) -> int:
     """
     A JSON file of the decided images and masks in the set, a lesion an annotation with its exact mask as run lengths;
-    an image without lesion has none → the number of images.
+    an image without lesion has none → the number of images. `category` is the name of the class.
 
     Raises:
         FileExistsError: the file is there.
@@ -47,14 +48,15 @@ def write_coco(decisions: Decisions, path: Path) -> int:
                 {
                     "id": len(annotations) + 1,
                     "image_id": images[-1]["id"],
-                    "category_id": CATEGORY["id"],
+                    "category_id": CATEGORY,
                     "bbox": [left, top, right - left, bottom - top],
                     "area": int(np.count_nonzero(mask)),
                     "segmentation": {"size": [height, width], "counts": run_lengths(mask)},
                     "iscrowd": 0,
                 }
             )
-    content = json.dumps({"images": images, "annotations": annotations, "categories": [CATEGORY]})
+    categories = [{"id": CATEGORY, "name": category}]
+    content = json.dumps({"images": images, "annotations": annotations, "categories": categories})
     path.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(path, lambda partial: partial.write_text(content, encoding="utf-8"))
     return len(images)

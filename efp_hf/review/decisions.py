@@ -244,7 +244,10 @@ class Decisions:
             elif path := self.foreign(image.name, of_image):
                 refused[image] = f"{path} is not of this review, and would be replaced. Move it away."
             elif (self.images / image.name).exists() and not is_of(of_image[-1], image):
-                refused[image] = f"{image}: another photo of this name is in {self.images}. Rename it."
+                refused[image] = (
+                    f"{image}: another photo of this name is in {self.images}: the one that was decided. Rename it, or "
+                    "bring that one back."
+                )
         return refused
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..extras import needing
 from ..inference.prediction_table import printable
+from ..inference.task import class_names_of
 from ..page.evidence import trust_word
 from ..page.server import CLOSED, set_environment
 from .decisions import DECISIONS, OtherDecision
@@ -17,7 +18,7 @@ from .reviewer import Reviewer, takes_clicks
 HOST = "127.0.0.1"
 KEEP_SECONDS = 900  # the pictures that were shown
 TICK_SECONDS = 2
-VERDICTS = {"accept": "Accept (A)", "no lesion": "No lesion (N)", "unusable": "Unusable (U)"}
+VERDICTS = {"accept": "Accept (A)", "no lesion": "No {} (N)", "unusable": "Unusable (U)"}
 WORDS = {"no lesion": "without lesion"}
 CSS = """
 #photo img {max-height: 75vh; cursor: crosshair}
@@ -92,7 +93,7 @@ def build_page(queue: Queue):
         "api_visibility": "private",
         "show_progress": "hidden",
     }
-    with gr.Blocks(title="Review of lesion masks", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
+    with gr.Blocks(title="Review of masks", analytics_enabled=False, delete_cache=(60, KEEP_SECONDS)) as page:
         reviewer = gr.State(None)
         view = gr.Textbox(visible="hidden", label="view", elem_id="view")
         state = gr.HTML(elem_id="state")
@@ -111,7 +112,7 @@ def build_page(queue: Queue):
             with gr.Column(scale=1, min_width=200):
                 buttons = {
                     verdict: gr.Button(
-                        name,
+                        name.format(*class_names_of(queue.model.config)),
                         variant="primary" if verdict == "accept" else "secondary",
                         interactive=False,
                         elem_id=f"key-{verdict[0]}",
@@ -123,7 +124,7 @@ def build_page(queue: Queue):
                     list(KINDS),
                     value="lesion",
                     label="A click on the photo marks (S, box: X)",
-                    info="For a box, click on two opposite corners around the lesion.",
+                    info="For a box, click on two opposite corners around it.",
                     elem_id="label",
                     visible=takes_clicks(queue.model),
                 )
@@ -218,7 +219,7 @@ def describe(reviewer: Reviewer) -> str:
     elif segmented:
         lines.append("The next image is being segmented.")
     elif images == 0:
-        lines.append("There is no image to review.")
+        lines.append(f"There is no image to review: {left_out(reviewer.queue)}.")
     elif decided == images:
         folder = escape(printable(str(reviewer.decisions.output)))
         counts = Counter(row["decision"] for row in reviewer.queue.decided().values())
@@ -234,12 +235,24 @@ def describe(reviewer: Reviewer) -> str:
     bar = f'<progress aria-label="decided" value="{decided}" max="{images}"></progress>'
     lines.append(f"{decided} of {images} decided{segmented}{bar}")
     if failed := reviewer.queue.failed:
-        reasons = "".join(f"<li>{escape(printable(why))}</li>" for why in list(failed.values()))
-        count = f"{len(failed)} file{'s' if len(failed) != 1 else ''}"
-        lines[-1] += f"<details><summary>{count} cannot be reviewed</summary><ul>{reasons}</ul></details>"
+        reasons = [escape(printable(why)) for why in list(failed.values())]
+        listed = "".join(f"<li>{why}</li>" for why in reasons)
+        lines[-1] += (
+            f"<br>1 file cannot be reviewed: {reasons[0]}"
+            if len(reasons) == 1
+            else f"<details><summary>{len(reasons)} files cannot be reviewed</summary><ul>{listed}</ul></details>"
+        )
     return "<br>".join(lines)
+
+
+def left_out(queue: Queue) -> str:
+    """Why there is no image: how many files are left out, each of which has its own reason."""
+    count = len(queue.failed)
+    return "the only file is left out" if count == 1 else f"all {count} files are left out"
 
 
 def summary(queue: Queue, output: Path) -> str:
     progress = queue.progress()
+    if progress["images"] == 0:
+        return f"No image can be reviewed: {left_out(queue)}"
     return f"{progress['decided']} of {progress['images']} images decided in {printable(str(output))}"

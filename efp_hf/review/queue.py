@@ -7,7 +7,7 @@ from transformers.exporters.base import ExportedModel
 
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.folder import find_images, predict_files
-from ..inference.prediction_table import table_text
+from ..inference.prediction_table import FORMULA_SIGNS, table_text
 from ..modeling_efp import EFPForSegmentation
 from .decisions import Decisions
 
@@ -25,6 +25,8 @@ def find_photos(folder: Path) -> tuple[list[Path], dict[Path, str]]:
     for path in find_images([str(folder)]):
         if any("\udc80" <= sign <= "\udcff" for sign in path.name):  # bytes that are no UTF-8
             refused[path] = f"{path}: its name must be UTF-8. Rename it."
+        elif path.name.startswith(tuple(f"'{sign}" for sign in FORMULA_SIGNS)):
+            refused[path] = f"{path}: the set could not tell it from {path.name[1:]}. Rename it."
         elif (other := photos.setdefault(Path(table_text(path.name)).stem, path)) != path:
             refused[path] = f"{path}: the set could not tell it from {other.name}. Rename one of them."
     return list(photos.values()), refused

@@ -7,6 +7,7 @@ import pandas as pd
 from ..inference.checkpoint import weights_digest
 from ..metrics.card import LABELS
 from .cost import checkpoint_costs
+from .image_tables import NOT_MEASURED, groups_table, read_images, skin_table
 from .prompt_tables import SHORT, prompt_tables, short_cells
 from .tables import find_rows, last_row_about, read_results, to_table
 
@@ -99,12 +100,20 @@ def short_checkpoints_table(results: Path, checkpoints: tuple[Path, ...]) -> str
     return to_table(f"checkpoint | parameters | MB | J | TJ | Dice | {with_prompts}", lines)
 
 
+def groups_block(results: Path, checkpoint: Path) -> str:
+    """J and failures of the test images with an unusual lesion, and by the colour of the skin."""
+    images = read_images(results, checkpoint)
+    if images is None:
+        return NOT_MEASURED.format(checkpoint.name)
+    return f"{groups_table(images)}\n\n{skin_table(images)}"
+
+
 def checkpoint_blocks(results: Path, checkpoint: Path) -> dict[str, str]:
     """Name → Markdown of what is said of one checkpoint."""
     return {
-        "costs": "{} parameters, {} multiply-adds".format(*checkpoint_costs(checkpoint)),
         "scores": score_table(last_row_about(results / "scores.csv", checkpoint)),
         "clicks": prompt_tables(results, checkpoint),
         "trust": trust_sentence(last_row_about(results / "trust.csv", checkpoint)),
         "robustness": robustness_table(results, checkpoint),
+        "groups": groups_block(results, checkpoint),
     }

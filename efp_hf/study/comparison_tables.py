@@ -173,6 +173,32 @@ def short_comparison_table(results: Path, track: str = "pretrained") -> str:
     return to_table("system | parameters | multiply-adds | J [95 %] | Dice | failures", lines)
 
 
+def variant_words(variant: str) -> str:
+    """The name of a variant as a reader's."""
+    if variant.isdigit():
+        return f"input of {variant}²"
+    return {"": "EFP", "lite2": "a larger encoder, lite2"}.get(variant, variant)
+
+
+def short_ablation_table(results: Path, track: str = "pretrained") -> str:
+    """What [`ablation_table`] says in six columns."""
+    runs = read_comparison(results, track)
+    reference = runs.get(("efp", ""))
+    lines = [
+        [
+            variant_words(variant),
+            cost_cells(runs["efp", variant])[1],
+            jaccard_cell(runs["efp", variant]),
+            difference(runs["efp", variant], reference),
+            f"{runs['efp', variant].mean('failure_rate'):.1%}",
+            seeds_cell(runs["efp", variant]),
+        ]
+        for variant in ("", *VARIANTS[track])
+        if ("efp", variant) in runs
+    ]
+    return to_table("variant | multiply-adds | J [95 %] | J − EFP's [95 %] | failures | seeds (their J)", lines)
+
+
 def ablation_table(results: Path, track: str = "pretrained") -> str:
     """EFP with one thing changed, with the difference to EFP as it is; variants without a row are named below."""
     runs = read_comparison(results, track)

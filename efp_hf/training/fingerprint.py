@@ -16,9 +16,11 @@ from pathlib import Path
 from PIL import Image
 from transformers.utils.hub import cached_file
 
+from ..data.channels import picture_of, read_channels
 from ..data.duplicates import HASHED_SIDE, SAME_IMAGE_BITS, bits_between, hash_words, perceptual_hash
 from ..data.files import IMAGE_FORMATS, read_image, write_atomically
 from ..data.lesions import load_lesions
+from ..data.names import listed
 from ..extras import needing
 from ..image_processing_efp import to_upright_rgb
 from ..inference.checkpoint import TRAINING_IMAGES, find_checkpoint
@@ -34,14 +36,18 @@ MEND = "Copy the checkpoint again, or remove the file: its scores then say that 
 def image_hashes(dataset: Dataset | IterableDataset) -> list[str]:
     """The [`perceptual_hash`] of each row's `image`, in order; the images are read once, some at a time."""
     files = dataset.select_columns(["image"])
-    if isinstance(dataset, Dataset):  # a stream gives pixels that are reduced on the way
+    if isinstance(dataset, Dataset) and not isinstance(dataset.features["image"], ImageFeature):
+        files = files.with_format(None)
+    elif isinstance(dataset, Dataset):  # a stream gives pixels that are reduced on the way
         files = files.cast_column("image", ImageFeature(decode=False))
     with ThreadPoolExecutor(os.cpu_count()) as threads:
         return [value for rows in files.iter(batch_size=64) for value in threads.map(hash_image, rows["image"])]
 
 
-def hash_image(image: Image.Image | dict) -> str:
-    """Of pixels, or of an undecoded `datasets` image: its `path` or `bytes`."""
+def hash_image(image: Image.Image | dict | list[str]) -> str:
+    """Of pixels, of an undecoded `datasets` image: its `path` or `bytes`, or of the files of [`read_channels`]."""
+    if isinstance(image, list):
+        return perceptual_hash(picture_of(read_channels(image)))
     if isinstance(image, Image.Image):
         return perceptual_hash(to_upright_rgb(image))
     if image["bytes"] is None:
@@ -116,6 +122,24 @@ def shared_images(hashes: list[str], fingerprint: set[tuple[str, str]]) -> list[
         for position, words in enumerate(hash_words(hashes))
         if len(seen) and bits_between(seen, words).min() <= SAME_IMAGE_BITS
     ]
+
+
+def check_same_split(resumed: Path, base: str | Path | None, data: DatasetDict) -> None:
+    """
+    Raises:
+        ValueError: `validation` holds images that the resumed checkpoint was trained on, and not its `base` before it:
+            their scores would choose the epoch.
+    """
+    seen = (read_fingerprint(resumed) or set()) - ((base and read_fingerprint(base)) or set())
+    trained = {value for value, split in seen if split == "train"}  # the data itself may have copies on both sides
+    trained -= {value for value, split in seen if split == "validation"}
+    hashes = image_hashes(data["validation"]) if trained else []
+    shared = [data["validation"]["image_id"][place] for place, value in enumerate(hashes) if value in trained]
+    if shared:
+        raise ValueError(
+            f"{resumed} must not be trained on images of `validation`, got {len(shared)} of {len(hashes)} "
+            f"({listed(shared, 3)}). Resume with the --split-seed and the data that it was started with."
+        )
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 import copy
 
-from ..configuration_efp import MULTI_LABEL
+from ..configuration_efp import MULTI_LABEL, NUM_LEVELS
 from ..inference.task import class_names_of, is_lesion
 from ..lesion.structures import LABELS, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
+from .encoders import load_packaged_weights
 
-ADDED_LEVELS = 2  # F1 and F2, at strides 4 and 8 of EFP's own backbone
 STRUCTURE_DEFAULTS = {"metric_for_best_model": "overlap_score"}  # of `TrainingArguments`
 
 
@@ -19,8 +19,9 @@ def with_structures(
     or itself where it has them. Prompts are left out: a click does not say which structure it means.
 
     Args:
-        num_added_levels: that come to the new decoder from a copy of the beginning of the encoder; by default
-            `ADDED_LEVELS` where the encoder is frozen, and none where it learns itself.
+        num_added_levels: that come to the new decoder from an encoder of its own; by default all where the lesion's
+            encoder is frozen, and none where it learns itself. It starts with ImageNet's weights where a package has
+            them, which know textures that the lesion did not need, else as a copy.
         shared_size: sides at which the lesion's encoder goes on reading the image, where structures need a larger one.
         freeze: nothing but the new decoder will learn: the lesion's logits stay bit for bit.
 
@@ -35,7 +36,7 @@ def with_structures(
         config.id2label = dict(enumerate(LABELS))
         config.label2id = {name: label for label, name in enumerate(LABELS)}
         config.num_added_labels = len(STRUCTURES)
-        config.num_added_levels = ADDED_LEVELS * freeze if num_added_levels is None else num_added_levels
+        config.num_added_levels = NUM_LEVELS * freeze if num_added_levels is None else num_added_levels
         config.shared_size = shared_size if config.num_added_levels else 0
         config.prompt_size = 0
         config.attention_weight = 0.0  # a map that is taught that nothing is there would shut the level
@@ -48,6 +49,8 @@ def with_structures(
             if own[name].shape == start[source].shape:
                 own[name] = start[source]
         added.load_state_dict(own)
+        if added.added_encoder is not None:
+            load_packaged_weights(added.added_encoder)
         model = added
     if class_names_of(model.config) != LABELS:
         found = ", ".join(class_names_of(model.config))

@@ -27,7 +27,7 @@ from ..inference.task import class_names_of, labels_overlap
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from ..metrics.classes import class_scores, mean_of_classes, nan_mean
-from .checkpoints import damage, keep_whole_best, numbered_checkpoints
+from .checkpoints import damage, is_of_training, keep_whole_best, numbered_checkpoints
 from .fingerprint import write_fingerprint
 from .memory import keep_freed_memory
 from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
@@ -244,7 +244,7 @@ class LesionTrainer(Trainer):
     def check_labels(cls, model: PreTrainedModel, data: DatasetDict | IterableDatasetDict) -> None:
         """
         Raises:
-            ValueError: a model with labels for other classes than the data's.
+            ValueError: a model with labels for other classes than the data's, or a class that no mask holds.
         """
         classes, own = label_names(data) or class_names(data), class_names_of(model.config)
         if (
@@ -254,9 +254,16 @@ class LesionTrainer(Trainer):
             or (len(own) > 1 and classes != own)
         ):
             raise ValueError(
-                f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one lesion'}, got "
+                f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one class'}, got "
                 f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
             )
+        if len(classes) > 1 and isinstance(data, DatasetDict):
+            held = {label for rows in data.values() for labels in rows["classes"] for label in labels}
+            absent = [name for label, name in enumerate(classes, start=1) if label not in held]
+            if absent:
+                raise ValueError(
+                    f"No mask holds {', '.join(absent)}. Take the name out of the classes, and number the others anew."
+                )
 
     def finish(self, scores: dict[str, float]) -> None:
         """What the scores of the trained model choose of its processor. Of a lesion `efp calibrate` does it."""
@@ -271,8 +278,9 @@ class LesionTrainer(Trainer):
         output, step = Path(self.args.output_dir), self.state.global_step
         checkpoint = output / f"checkpoint-{step}"
         if self.args.should_save:  # an earlier run's: nothing of theirs may complete this one, or be resumed after it
-            for later in [folder for number, folder in numbered_checkpoints(output).items() if number >= step]:
-                shutil.rmtree(later)
+            for number, folder in numbered_checkpoints(output).items():
+                if number >= step and is_of_training(folder):
+                    shutil.rmtree(folder)
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)

@@ -12,6 +12,7 @@ from PIL import Image
 from transformers import TrainerCallback
 
 from ..data.augmentation import training_augmentation
+from ..data.channels import read_channels
 from ..data.files import DECODING_ERRORS, as_boolean_mask
 from ..data.labels import IGNORED, labels_of
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
@@ -47,7 +48,8 @@ class LesionTransform:
     """
     Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
 
-    Images and masks may be `PIL` images or [`undecoded`]. The mask must be a 0/255 mask of its image's size, or with
+    Images and masks may be `PIL` images or [`undecoded`], images also the lists of files of [`read_channels`]; then
+    there is no change of colours. The mask must be a 0/255 mask of its image's size, or with
     several classes one of their numbers 0..`num_classes` and `IGNORED`. Image and mask are augmented together at the
     dataset's size, then resized by the same processor that serves inference. How an image is changed depends on `seed`,
     `epoch` and its id alone: not on the number of processes, nor on whether the run was resumed.
@@ -57,18 +59,21 @@ class LesionTransform:
         self.processor = processor
         self.num_classes = num_classes
         self.augmentation = training_augmentation() if augment else None
+        self.moving = training_augmentation(colours=False) if augment else None  # of what is no photo
         self.seed = seed
         self.epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # seen by data-loading processes, too
 
     def __call__(self, rows: dict[str, list]) -> dict[str, torch.Tensor]:
         images, masks = [], []
         for image, mask, image_id in zip(rows["image"], rows["mask"], rows["image_id"], strict=True):
-            image = np.array(to_upright_rgb(decoded(image, image_id)))
+            is_photo = not isinstance(image, list)
+            image = np.array(to_upright_rgb(decoded(image, image_id))) if is_photo else read_channels(image)
             mask = self.read_labels(decoded(mask, image_id), image_id)
             check_sizes(image_id, image.shape[:2], mask.shape)
-            if self.augmentation is not None:
-                self.augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
-                augmented = self.augmentation(image=image, mask=mask)
+            augmentation = self.augmentation if is_photo else self.moving
+            if augmentation is not None:
+                augmentation.set_random_seed(crc32(f"{self.seed}:{self.epoch.item()}:{image_id}".encode()))
+                augmented = augmentation(image=image, mask=mask)
                 image, mask = augmented["image"], augmented["mask"]
             images.append(image)
             masks.append(mask)

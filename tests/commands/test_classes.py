@@ -6,12 +6,14 @@ import shutil
 import numpy as np
 import pytest
 import yaml
-from conftest import ORGANS
+from conftest import ORGANS, draw_organs
 from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
 from efp_hf.data.lesions import load_lesions
+from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.inference.drawing import class_colors
+from efp_hf.metrics.card import TILE, Extremes
 from efp_hf.metrics.classes import MEAN
 
 SMALL = ("--max-steps", 2, "--per-device-train-batch-size", 14, "--use-cpu", "--disable-tqdm")
@@ -120,9 +122,9 @@ def test_score_of_other_classes_is_refused(efp, organs_root, synthetic_root, tin
     ran = efp("score", "--data", organs_root, "--checkpoint", tiny_checkpoint)
     assert ran.code == 2 and "must segment the classes of the data, liver, spleen, kidney, got lesion." in ran.err
     ran = efp("score", "--data", synthetic_root, "--checkpoint", "mine")
-    assert ran.code == 2 and "mine must segment the classes of the data, one lesion, got liver" in ran.err
+    assert ran.code == 2 and "mine must segment the classes of the data, one class, got liver" in ran.err
     ran = efp("calibrate", "--data", synthetic_root, "--checkpoint", "mine")
-    assert ran.code == 2 and "mine must segment the classes of the data, one lesion, got liver" in ran.err
+    assert ran.code == 2 and "mine must segment the classes of the data, one class, got liver" in ran.err
 
 
 def test_predict_writes_labels_in_colours_and_their_areas(efp, tmp_path, organs_root, mine, rows_of):
@@ -182,3 +184,65 @@ def test_export_for_the_hub_takes_the_classes_along(efp, tmp_path, mine):
 def test_data_says_its_classes(efp, tmp_path, organs_root):
     ran = efp("data", organs_root, "--sheet", "sheet.png")
     assert ran.code == 0 and "class 3 kidney: in 20 of 40 images, there " in ran.out
+
+
+@pytest.fixture
+def cells(tmp_path, tiny_checkpoint):
+    """A checkpoint of one class that is no lesion, and drawings of it."""
+    model, processor = load_checkpoint(tiny_checkpoint)
+    model.config.id2label, model.config.label2id = {0: "background", 1: "cell"}, {"background": 0, "cell": 1}
+    processor.largest_region = True
+    model.save_pretrained(tmp_path / "mine")
+    processor.save_pretrained(tmp_path / "mine")
+    for folder in ("images", "masks"):
+        (tmp_path / "drawn" / folder).mkdir(parents=True)
+    for number in range(20):
+        image, labels = draw_organs(number)
+        image.save(tmp_path / "drawn" / "images" / f"c{number}.png")
+        Image.fromarray((labels == 1).astype(np.uint8) * 255).save(tmp_path / "drawn" / "masks" / f"c{number}.png")
+    (tmp_path / "drawn" / "classes.txt").write_text("cell")
+    return tmp_path / "drawn"
+
+
+def test_one_class_of_another_name_has_no_words_of_lesions(efp, tmp_path, cells):
+    assert efp("score", "--data", cells, "--checkpoint", "mine", "--card").code == 0
+    card = (tmp_path / "mine" / "README.md").read_text()
+    assert "cell IoU, pooled over all pixels" in card and "Segments cell in an image" in card
+    assert not [word for word in ("lesion", "skin", "dermoscopy", "- medical") if word in card]
+    for options in ((), ("--resume",)):
+        assert efp("predict", cells / "images", "--checkpoint", "mine", *options).code == 0
+    header = (tmp_path / "masks" / "predictions.csv").read_text().splitlines()[0]
+    assert "cell_pixels,cell_share" in header and "lesion" not in header
+
+
+def test_card_shows_the_worst_and_the_best_masks_of_the_split(efp, tmp_path, cells):
+    score = ("score", "--data", cells, "--checkpoint", "mine", "--split", "train")
+    assert efp(*score).code == 0 and not (tmp_path / "mine" / "masks.png").exists()
+    assert efp(*score, "--card").code == 0
+    card, figure = (tmp_path / "mine" / name for name in ("README.md", "masks.png"))
+    assert "](masks.png)" in card.read_text() and Image.open(figure).size == (4 * TILE, 2 * (TILE + 16))
+    assert efp("export", "--to", "hub", "--checkpoint", "mine", "--output", "hub").code == 0
+    assert (tmp_path / "hub" / "masks.png").read_bytes() == figure.read_bytes()
+    figure.unlink()
+    assert efp("card", "--checkpoint", "mine", "--split", "train", "--overwrite").code == 0
+    assert "masks.png" not in card.read_text()
+    card.unlink()
+    figure.write_bytes(b"a picture of somebody's")
+    ran = efp(*score, "--card")
+    assert ran.code == 2 and "masks.png is there, and no card's. Move it away" in ran.err
+
+
+def test_extremes_are_the_lowest_and_the_highest():
+    extremes = Extremes()
+    for row, jaccard in enumerate((0.5, 0.9, 0.1, 0.6, 0.2, 0.8, 0.3, 0.7, 0.4, 0.55, 1.0)):
+        extremes.add(jaccard, row, np.zeros(1), np.zeros(1))
+    assert [found[0] for found in extremes.found] == [0.1, 0.2, 0.3, 0.4, 0.7, 0.8, 0.9, 1.0]
+
+
+@pytest.mark.slow
+def test_other_class_than_the_checkpoint_s_keeps_all_regions(efp, tmp_path, cells, tiny_checkpoint):
+    folder = shutil.copytree(tiny_checkpoint, tmp_path / "lesions")
+    EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True).save_pretrained(folder)
+    ran = efp("train", "--data", cells, "--checkpoint", "./lesions", "--output", "run", "--use-cpu", "--max-steps", "1")
+    assert ran.code == 0 and "./lesions calls its label lesion; its head is kept, for cell." in ran.out
+    assert not EFPImageProcessor.from_pretrained(tmp_path / "run").largest_region

@@ -1,11 +1,15 @@
 import os
 import signal
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import pytest
 from torch.utils.data import DataLoader
 from torch.utils.data._utils import signal_handling
 
+from efp_hf import __main__, commands
 from efp_hf.commands.interruption import interrupted_by_termination
 
 
@@ -42,3 +46,24 @@ def test_termination_of_the_whole_group_interrupts_once_and_nothing_after_it(loa
         end(loading_process)
         os.kill(os.getpid(), signal.SIGTERM)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_interruption_of_the_first_imports_is_one_line(tmp_path):
+    (tmp_path / "transformers.py").write_text("raise KeyboardInterrupt")
+    environment = os.environ | {"PYTHONPATH": f"{tmp_path}:{Path(__main__.__file__).parents[1]}"}
+    command = {True: ("-m", "efp_hf", "--version"), False: ("-c", "import efp_hf")}
+    ended = {
+        is_command: subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+        for is_command, words in command.items()
+    }
+    assert (ended[True].returncode, ended[True].stderr) == (130, "efp: interrupted\n")
+    assert "KeyboardInterrupt" in ended[False].stderr  # a program of somebody else's is told
+
+
+def test_interruption_of_the_imports_of_a_command_is_one_line(monkeypatch, capsys):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(commands, "import_module", interrupted)
+    assert __main__.main(["predict", "photo.jpg"]) == 130
+    assert capsys.readouterr().err == "efp: interrupted\n"

@@ -58,7 +58,7 @@ def test_fine_tuning_says_its_start_takes_lower_rates_and_is_resumed(efp, tmp_pa
 def test_one_class_may_start_from_labels_that_overlap(efp, tmp_path, synthetic_root, mine):
     call = ("train", "--data", synthetic_root, "--checkpoint", "mine", "--output", "run", *SMALL)
     ran = efp(*call)
-    assert ran.code == 0 and "mine has labels for membrane, nucleus, the data one lesion: its encoder" in ran.out
+    assert ran.code == 0 and "mine has labels for membrane, nucleus, the data one class: its encoder" in ran.out
     config, processor = (kind.from_pretrained(tmp_path / "run") for kind in (EFPConfig, EFPImageProcessor))
     assert not config.labels_overlap and not processor.labels_overlap and processor.threshold == 0.5
     assert processor.size["height"] == 32
@@ -67,7 +67,10 @@ def test_one_class_may_start_from_labels_that_overlap(efp, tmp_path, synthetic_r
 def test_prompts_and_data_without_overlap_are_refused(efp, cells_root, organs_root, tiny_checkpoint):
     call = ("train", "--checkpoint", tiny_checkpoint, "--output", "run")
     ran = efp(*call, "--data", cells_root, "--prompts")
-    assert ran.code == 2 and "got membrane, nucleus, which overlap. Leave it out." in ran.err
+    assert ran.code == 2 and "`--prompts` must be used with classes" in ran.err
+    assert "got membrane, nucleus, which overlap. Leave it out." in ran.err
+    ran = efp(*call, "--data", cells_root, "--compare", "unet")
+    assert ran.code == 2 and "`--compare` must be used with classes" in ran.err
     ran = efp(*call, "--data", organs_root, "--labels-overlap")
     assert ran.code == 2 and "organs: labels that overlap must have a mask each" in ran.err
     ran = efp(*call, "--data", cells_root, "--labels-overlap", "--prompts")
@@ -107,8 +110,8 @@ def test_score_has_a_row_a_label_and_two_of_all(efp, tmp_path, cells_root, mine,
     _, metadata, body = (mine / "README.md").read_text().split("---\n", 2)
     metrics = yaml.safe_load(metadata)["model-index"][0]["results"][0]["metrics"]
     assert {"type": "jaccard", "name": f"{MICRO}: Jaccard (J), over all images", "value": values[2]} in metrics
-    assert "Segments membrane, nucleus in an image" in body and "nucleus above the probability 0.4" in body
-    assert "True for each of membrane, nucleus" in body and "{" not in body
+    assert "Segments membrane, nucleus in an image" in body and "thresholds membrane 0.5, nucleus 0.4; " in body
+    assert "boolean, a mask a label: membrane, nucleus, the size" in body and "{" not in body
     assert efp("card", "--checkpoint", "mine", "--overwrite").code == 0
 
     assert efp("predict", cells_root / "images", "--checkpoint", "mine").code == 0

@@ -316,8 +316,10 @@ def test_clicks_and_box_make_the_mask_that_a_correction_has(efp, tmp_path, promp
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (("--points", "10,20,2"), "a click is X,Y or X,Y,0 (skin), got '10,20,2'"),
-        (("--points", "10,nan"), "a click is X,Y or X,Y,0 (skin), got '10,nan'"),
+        (("--points", "10,20,2"), "a click is X,Y, or X,Y,0 for background, got '10,20,2'"),
+        (("--points", "10,nan"), "a click is X,Y, or X,Y,0 for background, got '10,nan'"),
+        (("--points", "-inf,5"), "a click is X,Y, or X,Y,0 for background, got '-inf,5'"),
+        (("--points", "60,45", "photo.jpg"), "got 'photo.jpg'. A photo goes before --points"),
         (("--points", "-5,x"), "argument --points"),
         (("--box", "1,2,3"), "a box is L,T,R,B with L < R and T < B, got '1,2,3'"),
         (("--box", "30,10,20,40"), "a box is L,T,R,B with L < R and T < B, got '30,10,20,40'"),
@@ -346,9 +348,9 @@ def test_the_border_of_a_photo_may_be_clicked(efp, tmp_path, prompted_checkpoint
 @pytest.mark.parametrize(
     ("prompts", "message"),
     [
-        (("--points", "5000,20"), "must lie in the image of 600×450 pixels, got (5000.0, 20.0)"),
-        (("--points", "-5,20"), "must lie in the image of 600×450 pixels, got (-5.0, 20.0)"),
-        (("--box", "-5,20,60,80"), "must be (left, top, right, bottom) in the image of 600×450 pixels"),
+        (("--points", "5000,20"), "must lie in the photo of 600×450 pixels, got (5000, 20)"),
+        (("--points", "-5,20"), "must lie in the photo of 600×450 pixels, got (-5, 20)"),
+        (("--box", "-5,20,60,80"), "must be (left, top, right, bottom) in the photo of 600×450 pixels"),
     ],
 )
 def test_prompts_outside_of_the_photo_are_refused_before_anything_is_made(
@@ -365,6 +367,7 @@ def test_a_box_without_lesion_is_noted(efp, tmp_path, prompted_checkpoint, rows_
     ran = efp("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", prompted_checkpoint, "--box", "5,5,60,80")
     (row,) = rows_of(tmp_path / "masks" / "predictions.csv")
     assert ran.code == 0 and row["note"] == "no lesion found in the box"
+    assert row["lesion_pixels"] == "0" and float(row["expected_jaccard"]) == 0
 
 
 def test_a_checkpoint_without_prompts_says_so(efp, tiny_checkpoint):

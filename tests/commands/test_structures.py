@@ -11,7 +11,7 @@ from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.inference.checkpoint import load_checkpoint
-from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES
+from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety
 from efp_hf.training.overlap import with_thresholds
 from efp_hf.training.structures import with_structures
 
@@ -68,6 +68,8 @@ def test_predicted_masks_have_the_names_of_tasks_1_and_2(efp, tmp_path, structur
     assert efp("score", *of_structures, "--masks", "masks").code == 0
     rows = rows_of(tmp_path / "scores" / "label_scores.csv")
     assert [row["jaccard"] for row in rows[:7]] == [row["jaccard"] for row in rows[7:]]
+    found = {name: mask > 0 for name, mask in zip(LABELS, masks, strict=True)}
+    assert row["structure_variety"] == str(structure_variety(found))
 
 
 def test_thresholds_are_chosen_on_validation(efp, tmp_path, structure_root, structure_checkpoint, rows_of):
@@ -124,8 +126,63 @@ def test_what_does_not_go_with_structures_is_said(efp, arguments, message):
 
 
 def test_other_doors_refuse_labels_that_overlap(efp, structure_root, structure_checkpoint):
-    ran = efp("export", "--checkpoint", structure_checkpoint, "--to", "onnx", "--output", "o")
-    assert ran.code == 2 and "the labels must exclude each other here, got lesion, globules" in ran.err
+    for options in (("--to", "executorch"), ("--to", "onnx", "--int8", "--data", structure_root)):
+        ran = efp("export", "--checkpoint", structure_checkpoint, "--output", "o", *options)
+        assert ran.code == 2 and "it is exported to hub, onnx or openvino, without --int8." in ran.err
+    ran = efp("review", structure_root / FOLDERS["train"][0], "--output", "o", "--checkpoint", structure_checkpoint)
+    assert ran.code == 2 and "a review is of one. Pass a checkpoint for lesions, as efp-isic." in ran.err
+    ran = efp("score", "--data", structure_root, "--checkpoint", structure_checkpoint, "--prompts")
+    assert ran.code == 2 and "`efp predict` and `efp export` take such a checkpoint, and `efp app` one" in ran.err
     ran = efp("predict", structure_root / FOLDERS["train"][0], "--checkpoint", structure_checkpoint, "--threshold", 0.3)
     assert ran.code == 2 and "`--threshold` must have a checkpoint of one class, got one of 6" in ran.err
     assert len(load_isic(structure_root)["test"]) == 8
+
+
+def test_card_has_the_scores_of_each_structure(efp, tmp_path, structure_root, structure_checkpoint, rows_of):
+    of_structures = ("--task", "structures", "--data", structure_root, "--checkpoint", structure_checkpoint)
+    ran = efp("score", *of_structures, "--card")
+    assert ran.code == 0, ran.err
+    card = (structure_checkpoint / "README.md").read_text()
+    for row in rows_of(tmp_path / "scores" / "label_scores.csv"):
+        value, low, high = (float(row[f"jaccard{end}"]) for end in ("", "_low", "_high"))
+        assert f"| {row['label']}: Jaccard (J), over all images | {value:.3f} | {low:.3f} – {high:.3f} |" in card
+    assert "globules: presence, area under" in card and "micro-average: presence" not in card
+    assert "dermoscopy" in card and "lesion 0.5, globules 0.3, " in card and "allow_overlap=True" in card
+    again = efp("card", "--checkpoint", structure_checkpoint, "--overwrite")
+    assert again.code == 0
+    after = (structure_checkpoint / "README.md").read_text()
+    assert after.split("---\n", 2)[2] == card.split("---\n", 2)[2]  # the metadata differ in the license
+
+
+SLOW_RUNTIMES = [pytest.param(runtime, marks=pytest.mark.slow) for runtime in ("onnx", "openvino")]
+
+
+@pytest.mark.parametrize("runtime", ["hub", *SLOW_RUNTIMES])
+def test_exported_folder_gives_the_same_masks(efp, tmp_path, structure_root, tiny_checkpoint, rows_of, runtime):
+    model, processor = load_checkpoint(tiny_checkpoint)
+    torch.manual_seed(6)
+    with_structures(model, num_added_levels=4, shared_size=32).save_pretrained("structures")
+    processor = with_thresholds(processor, 6, 1, [0.3, 0.7, 0.5, 0.5, 0.6])
+    processor.size = {"height": 64, "width": 64}
+    processor.save_pretrained("structures")
+    ran = efp("export", "--to", runtime, "--checkpoint", "structures", "--output", "exported")
+    assert ran.code == 0, ran.err
+    photos = sorted((structure_root / FOLDERS["train"][0]).iterdir())[:3]
+    for checkpoint in ("structures", "exported"):
+        assert efp("predict", *photos, "--checkpoint", checkpoint, "--output", f"of-{checkpoint}").code == 0
+        score = ("score", "--task", "structures", "--data", structure_root, "--checkpoint", checkpoint)
+        assert efp(*score).code == 0
+    masks = sorted((tmp_path / "of-structures").glob("*.png"))
+    assert len(masks) == 3 * len(LABELS)
+    for path in masks:
+        mine, theirs = (
+            np.asarray(Image.open(folder / path.name)) for folder in (path.parent, tmp_path / "of-exported")
+        )
+        assert (mine != theirs).mean() < 1e-3
+    models = [load_checkpoint(folder, allow_overlap=True)[0] for folder in ("structures", "exported")]
+    with torch.inference_mode():  # of the very size at which PyTorch leaves out an interpolation
+        mine, theirs = (model(pixel_values=torch.ones(1, 3, 32, 32)).logits for model in models)
+    torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
+    rows = rows_of(tmp_path / "scores" / "label_scores.csv")
+    for mine, theirs in zip(rows[:7], rows[7:], strict=True):
+        assert float(mine["jaccard"]) == pytest.approx(float(theirs["jaccard"]), abs=1e-3)

@@ -1,4 +1,5 @@
 import os
+import re
 import shlex
 import shutil
 import signal
@@ -352,3 +353,60 @@ def test_accelerate_launches_two_processes(tmp_path, synthetic_root, prompted_ch
     assert ran.stdout.count("saved run") == 1
     (row,) = rows_of(tmp_path / "run" / "training.csv")
     assert row["batch_size"] == "32"  # 16 in each of them
+
+
+COMPARED = ("--compare", "unet", *SMALL)
+
+
+def compared_line(ran) -> str:
+    return next(line for line in ran.out.splitlines() if line.startswith("J of the "))
+
+
+@pytest.mark.slow
+def test_unet_is_trained_alike_and_its_score_stands_beside_ones_own(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    call = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint)
+    alone = efp(*call, *SMALL, "--output", "alone")
+    ran = efp(*call, *COMPARED)
+    assert alone.code == ran.code == 0
+    weights = [(tmp_path / folder / "model.safetensors").read_bytes() for folder in ("alone", "run")]
+    assert weights[0] == weights[1]  # one's own training is not touched by it
+    assert re.fullmatch(
+        r"J of the 4 images of validation: this training 0\.\d{4}, U-Net 0\.\d{4}, the start 0\.\d{4}",
+        compared_line(ran),
+    )
+
+
+@pytest.mark.slow
+def test_comparison_goes_on_where_it_was_stopped(efp, tmp_path, synthetic_root, tiny_checkpoint, rows_of):
+    call = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *COMPARED)
+    whole = efp(*call)
+    table, unet = tmp_path / "run" / "training.csv", tmp_path / "run" / train.UNET_FOLDER
+    (own,), (row,) = rows_of(table), rows_of(unet / "training.csv")
+    assert (row["learning_rate"], row["encoder_learning_rate"]) == ("0.001", "0.0003")  # its decoder is new
+    assert (own["learning_rate"], own["images"], own["seed"]) == ("0.0003", row["images"], row["seed"])
+    assert f"U-Net {float(row['validation_jaccard']):.4f}" in compared_line(whole)
+    trained = (unet / "model.safetensors").read_bytes()
+
+    for path in (unet / "model.safetensors", unet / "training.csv", unet / "checkpoint-6" / "trainer_state.json"):
+        path.unlink()  # as of a run that was killed there
+    resumed = efp(*call, "--resume")
+    assert resumed.code == 0 and "run is finished: nothing was left to train" in resumed.out
+    assert compared_line(resumed) == compared_line(whole)
+    assert (unet / "model.safetensors").read_bytes() == trained and len(rows_of(table)) == 1
+
+    again = efp(*call, "--overwrite", "--seed", "1")  # nothing of the run before is gone on from
+    assert again.code == 0 and len(rows_of(unet / "training.csv")) == 1
+
+
+@pytest.mark.slow
+def test_unet_of_several_classes_and_a_new_network_has_no_start(efp, organs_root):
+    ran = efp("train", "--data", organs_root, "--encoder", "paper", "--nano", *COMPARED, "--max-steps", "2")
+    assert ran.code == 0 and "U-Net" in compared_line(ran) and "the start" not in compared_line(ran)
+
+
+@pytest.mark.parametrize(
+    "other", [("--prompts",), ("--streaming", "--max-steps", "2"), ("--task", "structures"), ("--compare", "detr")]
+)
+def test_comparison_is_refused_where_there_is_none(efp, tmp_path, tiny_checkpoint, other):
+    ran = efp("train", "--data", "/nowhere", "--checkpoint", tiny_checkpoint, *COMPARED, *other)
+    assert ran.code == 2 and "--compare" in ran.err and not (tmp_path / "run").exists()

@@ -190,7 +190,9 @@ def test_one_named_class_is_a_mask_of_0_and_255(tmp_path):
 
 def test_numbers_without_names_are_refused_and_the_way_is_named(tmp_path):
     (write(tmp_path) / "classes.txt").unlink()
-    with pytest.raises(ValueError, match=r"must hold 0 \(skin\) and 255 .*or name several classes in classes.txt"):
+    with pytest.raises(
+        ValueError, match=r"must hold 0 \(background\) and 255 .*or name several classes in classes.txt"
+    ):
         load_lesions(tmp_path)
 
 
@@ -227,6 +229,49 @@ def test_labels_that_nobody_drew_and_colours():
         labels_of(colours, "a", 3)
     with pytest.raises(ValueError, match="a: a mask of several classes must hold their numbers, got black and white"):
         labels_of(Image.fromarray(labels > 0), "a", 3)
+
+
+def test_name_of_the_one_category_of_a_coco_file_is_kept(tmp_path):
+    path = write_coco(tmp_path) / "result.json"
+    content = json.loads(path.read_text())
+    content["annotations"] = [found for found in content["annotations"] if found["category_id"] == 3]
+    for name, classes in (("cell", ("cell",)), ("lesion", ())):
+        content["categories"] = [{"id": 3, "name": name}]
+        path.write_text(json.dumps(content))
+        data = load_lesions(tmp_path)
+        assert class_names(data) == classes and set(np.unique(data["train"][0]["mask"])) == {0, 255}
+
+
+def reordered(labels: np.ndarray) -> Image.Image:
+    """As a program does that makes PNG files small: the palette's entries in another order, the picture is the same."""
+    picture = palette(np.choose(labels, (0, 2, 1, 3)).astype(np.uint8))
+    colors = np.array(picture.getpalette()[:12]).reshape(4, 3)
+    picture.putpalette(colors[[0, 2, 1, 3]].ravel().tolist())
+    return picture
+
+
+@pytest.mark.parametrize("as_rows", [False, True])
+def test_palettes_that_number_the_classes_in_other_orders_are_refused(tmp_path, as_rows):
+    drawn = iter(range(len(DRAWN)))
+
+    def draw(labels):
+        return reordered(labels) if next(drawn) == 4 else palette(labels)
+
+    source = rows_of(draw) if as_rows else write(tmp_path, draw)
+    assert np.array_equal(*(np.asarray(one(DRAWN["organ_4"][1]).convert("RGB")) for one in (palette, reordered)))
+    words = "The index of liver must have one colour in all palettes, got #.* Save the masks as grey PNG"
+    with pytest.raises(ValueError, match=words):
+        load_lesions(source)
+    assert any("The index of spleen must have one colour" in problem for problem in survey_lesions(source).problems)
+
+
+def test_black_and_white_masks_of_several_classes_are_refused(tmp_path):
+    write(tmp_path, lambda labels: numbers(np.where(labels == 1, IGNORED, 0).astype(np.uint8)))
+    with pytest.raises(
+        ValueError, match=r"No mask holds one of the 3 classes, but 0 \(background\) or 255 \(ignored\)"
+    ):
+        load_lesions(tmp_path)
+    assert any("No mask holds one of the 3 classes" in problem for problem in survey_lesions(tmp_path).problems)
 
 
 def test_survey_says_where_each_class_is(tmp_path):

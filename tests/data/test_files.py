@@ -155,7 +155,9 @@ def test_mask_with_another_value_is_refused_with_the_value(tmp_path, value):
     grey = np.zeros((4, 4), dtype=np.uint8)
     grey[1, 2] = value
     Image.fromarray(grey).save(tmp_path / "mask.png")
-    with pytest.raises(ValueError, match=rf"mask.png: a mask must hold 0 \(skin\) and 255 \(lesion\), got {value}"):
+    with pytest.raises(
+        ValueError, match=rf"mask.png: a mask must hold 0 \(background\) and 255 \(foreground\), got {value}"
+    ):
         read_mask(tmp_path / "mask.png")
     with pytest.raises(ValueError, match=f"ISIC_1: .* got {value}"):
         as_boolean_mask(Image.fromarray(grey), "ISIC_1")

@@ -205,7 +205,7 @@ def test_dataset_without_a_train_split_is_refused(pairs):
 @pytest.mark.parametrize("max_side", [512, None])
 def test_row_of_a_dataset_that_cannot_be_used_is_named(pairs, max_side):
     rows = rows_of(pairs, lambda mask: grey(mask, 2 if mask.sum() == pairs["mole_4"][1].sum() else 255))
-    with pytest.raises(ValueError, match=r"mole_4: a mask must hold 0 \(skin\) and 255 \(lesion\), got 2"):
+    with pytest.raises(ValueError, match=r"mole_4: a mask must hold 0 \(background\) and 255 \(foreground\), got 2"):
         load_lesions(rows, max_side=max_side)
 
 
@@ -221,6 +221,13 @@ def test_split_column_of_a_table_is_kept(tmp_path, pairs):
         "test": IDS[8:],
     }
     assert "drawn" not in found_line(data)
+
+
+def test_paths_of_windows_are_read(tmp_path, pairs):
+    write_paths(tmp_path, pairs)
+    table = tmp_path / "pairs.csv"
+    table.write_text(table.read_text().replace("/", "\\"))
+    check_rows(load_lesions(tmp_path), pairs)
 
 
 def test_split_of_another_name_and_an_empty_one_are_refused(tmp_path, pairs):
@@ -288,6 +295,38 @@ def test_table_of_the_archive_beside_images_and_masks_is_no_form(tmp_path, pairs
 
 def no_form(root: Path, pairs):
     write(root, pairs, "photos/{}.png", "lesions/{}.png")
+
+
+def other_name_of_the_masks(root: Path, pairs):
+    write(root, pairs, mask="labels/{}.png")
+
+
+def folders_of_splits(root: Path, pairs):
+    for split in ("train", "val"):
+        write(root, pairs, f"images/{split}/{{}}.png", f"masks/{split}/{{}}.png")
+
+
+def deeper_folders(root: Path, pairs):
+    for split in ("train", "test"):
+        write(root, pairs, f"{split}/images/{{}}.png", f"{split}/masks/{{}}.png")
+
+
+def labelme(root: Path, pairs):
+    root.mkdir()
+    pairs["mole_0"][0].save(root / "mole_0.jpg")
+    (root / "mole_0.json").write_text(json.dumps({"shapes": [], "imagePath": "mole_0.jpg"}))
+
+
+def volumes(root: Path, pairs):
+    root.mkdir()
+    for name in ("mole_0", "mole_0_mask"):
+        (root / f"{name}.nii.gz").write_bytes(b"")
+
+
+def table_of_other_columns(root: Path, pairs):
+    write(root, pairs, "a/{}.png", "b/{}.png")
+    pairs["mole_0"][0].save(root / "cover.png")
+    write_table(root / "pairs.csv", [{"photo": "a/mole_0.png", "label": "b/mole_0.png"}])
 
 
 def images_alone(root: Path, pairs):
@@ -408,13 +447,20 @@ def no_height(content):
 
 
 FAULTS = {
-    no_form: "no form of images and masks, got lesions, photos",
+    no_form: r"no form .*, got lesions, photos. If lesions/ \(mole_0.png, …\) and photos/ \(mole_0.png, …\) are photos "
+    "and masks, call these folders images/ and masks/. The mask of mole_0 would be mole_0.png, ",
+    other_name_of_the_masks: "masks: no such folder.* the masks of images. If labels/ does, call it masks/",
+    folders_of_splits: r"images: no image in the folder .*, got train/, val/. .* in a CSV of image, mask and split",
+    deeper_folders: r"Images are in test/images/ \(mole_0.png, …\), test/masks/ .* list the pairs in a CSV",
+    labelme: r"JSON files are not COCO: mole_0.json. Export them as COCO, of LabelMe with its labelme2coco.py",
+    volumes: r"volumes are not read: mole_0.nii.gz, mole_0_mask.nii.gz. Save each slice as an 8-bit PNG in images/",
+    table_of_other_columns: r"must have the columns image and mask, got pairs.csv \(photo, label\). Rename them",
     images_alone: "10 images have no mask in .*The mask of mole_0 would be mole_0_segmentation.png, .*mask_mole_0.png",
     other_names: "would be mole_0.png, mole_0_segmentation.png, .* and there is mole_0-lesion.png, mole_1-lesion.png",
     mask_of_two: "mole_0_mask.png may be the mask of mole_0_mask or of mole_0. Rename it",
     mask_beside_of_no_image: "1 files are named as masks of no image: mole_3_mask.png",
     image_beside_without_mask: "1 images have no mask in .*: mole_3",
-    strange_palette: r"10 of 10 pairs cannot be used: .* a mask must hold 0 \(skin\) and 255 \(lesion\), got ",
+    strange_palette: r"10 of 10 pairs cannot be used: .* must hold 0 \(background\) and 255 \(foreground\), got ",
     labels_of_two_classes: r"10 of 10 pairs cannot be used: .*got 2",
     row_without_mask: "9 rows have no image or no mask: mole_1.png, ",
     table_of_a_missing_file: "mole_2_lesion.png: no such file",
@@ -426,7 +472,7 @@ FAULTS = {
     two_points: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     code_of_another_size: "1 images have a box alone, or a polygon or run-length code that is none: mole_2.png",
     not_annotated: "1 images have no annotation: mole_2.png",
-    unknown_file: "1 images have no file: other/mole_2.png",
+    unknown_file: "1 images have no file: other/mole_2.png, and there is mole_0.png, mole_1.png, mole_2.png",
     annotation_of_no_image: "annotations are of images that are not in it: 2",
     other_size: "mole_2: image is 32×40, mask 33×40",
     no_height: "the file is damaged .*height.*Export it again",

@@ -316,7 +316,10 @@ def no_mask_folder(root: Path, image_id: str):
         (double_mask, "ISIC_9000003: two masks"),
         (double_image, "ISIC_9000003: two images"),
         (other_size, "ISIC_9000003: image is 64×64, mask 64×60. A mask must have the size of its image"),
-        (strange_value, r"ISIC_9000003_segmentation.png: a mask must hold 0 \(skin\) and 255 \(lesion\), got 3"),
+        (
+            strange_value,
+            r"ISIC_9000003_segmentation.png: a mask must hold 0 \(background\) and 255 \(foreground\), got 3",
+        ),
         (cut_image, "ISIC_9000003.jpg: the file is damaged or truncated"),
         (no_image, f"{IMAGES}: no image in the folder"),
         (no_mask_folder, f"{MASKS}: no such folder"),

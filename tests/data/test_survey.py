@@ -66,7 +66,7 @@ def test_all_problems_are_named_at_once(root):
     assert "1 images have no mask in" in problems[0] and "mole_0" in problems[0]
     assert "mole_1.png: the file is damaged or truncated" in problems[1]
     assert problems[2].startswith("mole_2: image is 32×40, mask 33×40.")
-    assert "mole_3.png: a mask must hold 0 (skin) and 255 (lesion), got 7" in problems[3]
+    assert "mole_3.png: a mask must hold 0 (background) and 255 (foreground), got 7" in problems[3]
     assert lines[-1] == "4 problems: a training would refuse this data."
 
 

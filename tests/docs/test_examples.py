@@ -58,7 +58,7 @@ def run_command(words: list[str], more: list[str], parsed_only: bool) -> None:
         extras = re.search(r"\[(.+?)\]", words[-1])
         assert set(extras[1].split(",") if extras else ()) <= set(EXTRAS), words
     else:  # what a contributor does: named here, so that a new kind of command is looked at
-        assert program in ("python3", "python", "git", "ruff", "mkdocs", ".ci/run"), words
+        assert program in ("python3", "python", "git", "ruff", "mkdocs", "hf", ".ci/run"), words
 
 
 SYBIL = Sybil([PythonCodeBlockParser(), CodeBlockParser("bash", run_commands), SkipParser()])
@@ -82,6 +82,13 @@ def clone(tmp_path, monkeypatch):
         Image.fromarray(labels).save(tmp_path / "organs" / "masks" / f"{number}.png")
     (tmp_path / "organs" / "classes.txt").write_text("\n".join(ORGANS))
     write_cells(tmp_path / "cells", 16)
+    for folder in ("images", "masks"):
+        (tmp_path / "pairs" / folder).mkdir(parents=True)
+    for number in range(16):
+        image, mask = draw_lesion(number, 64, 64)
+        image.save(tmp_path / "pairs" / "images" / f"{number}a.png")
+        image.convert("L").save(tmp_path / "pairs" / "images" / f"{number}a_2.png")
+        mask.save(tmp_path / "pairs" / "masks" / f"{number}a.png")
     (tmp_path / "photos").mkdir()
     for number, path in enumerate(("photo.jpg", "photos/a.jpg", "photos/b.jpg")):
         draw_lesion(number, 90, 120)[0].save(tmp_path / path)
@@ -149,6 +156,11 @@ def test_no_module_names_a_file_of_before():
     assert len(MODULES) > 50
     found = {module: OLD_FILES.findall((REPOSITORY / module).read_text()) for module in MODULES}
     assert {module: names for module, names in found.items() if names} == {}
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page != "model_card.md"])  # made by scripts/report.py
+def test_no_placeholder_stands_for_an_owner(page):
+    assert re.findall(r"(?<![\w./-])(?:org|ORG|your-org)/[\w-]+", (REPOSITORY / page).read_text()) == []
 
 
 @pytest.mark.parametrize("page", PAGES)

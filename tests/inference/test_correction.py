@@ -167,17 +167,44 @@ def test_a_reduced_copy_counts_the_pixels_of_the_photo(model, image):
     assert found.segment(CLICKS)["segmentation"].shape == (60, 80)
 
 
-@pytest.mark.parametrize("point", [(30, 20), (30, 20, 0.7), (30, 20, -10), 5])
+@pytest.mark.parametrize("point", [(30, 20), (30, 20, 0.7), (30, 20, -10), 5, ("a", 45, 1), (1, [2], 1)])
 def test_a_click_that_is_none_is_named(model, image, point):
     with pytest.raises(ValueError, match=r"must be of \(x, y, label\).* got " + re.escape(repr(point))):
         Correction(image, model, PROCESSOR).segment([point])
 
 
-def test_prompts_outside_the_photo_are_named_in_its_pixels(model, image):
-    with pytest.raises(ValueError, match=r"in the image of 80×60 pixels, got \(81.0, 20.0\)"):
-        Correction(image, model, PROCESSOR).outputs([(81, 20, 1)])
-    with pytest.raises(ValueError, match=r"with an area, got \(5.0, 5.0, 5.0, 9.0\)"):
-        Correction(image, model, PROCESSOR).outputs(box=(5, 5, 5, 9))
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ({"points": [(81, 20, 1)]}, r"`points` must lie in the photo of 80×60 pixels, got \(81, 20\)"),
+        ({"points": [(float("nan"), 20, 1)]}, r"must be of \(x, y, label\).* got \(nan, 20, 1\)"),
+        ({"box": (5, 5, 5, 9)}, r"photo of 80×60 pixels, with an area, got \(5, 5, 5, 9\). Give two opposite corners"),
+        ({"box": (20, 15, 20, 15)}, r"with an area, got \(20, 15, 20, 15\)"),
+        ({"box": (20, 15, 60)}, r"`box` must be \(left, top, right, bottom\) .* got \(20, 15, 60\)"),
+        ({"box": "all"}, "`box` must be .* got 'all'"),
+        ({"box": (5, 5, 81, 9)}, r"got \(5, 5, 81, 9\)"),
+    ],
+)
+def test_prompts_that_cannot_be_are_named_in_pixels_of_the_photo(model, image, prompts, message):
+    with pytest.raises(ValueError, match=message):
+        Correction(image, model, PROCESSOR).outputs(**prompts)
+
+
+def test_a_file_name_is_no_image(model):
+    with pytest.raises(ValueError, match="`image` must be a PIL image, got 'photo.jpg'. Open a file"):
+        Correction("photo.jpg", model, PROCESSOR)
+
+
+def test_nothing_is_not_expected_to_be_right_where_a_person_says_that_there_is_something(model, image):
+    model.prompted_decoder.classifier.bias.data.fill_(-50)
+    correction = Correction(image, model, PROCESSOR)
+    for prompts, expected in (
+        ({"box": (5, 5, 40, 40)}, 0),
+        ({"points": [(10, 10, 1)]}, 0),
+        ({"points": [(10, 10, 0)]}, 1),
+    ):
+        found = correction.segment(**prompts)
+        assert not found["segmentation"].any() and found["expected_jaccard"] == pytest.approx(expected, abs=1e-3)
 
 
 def test_with_clicks_all_regions_stay(model, image):

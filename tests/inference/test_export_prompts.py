@@ -69,7 +69,9 @@ def test_images_points_and_sizes_are_free(both):
 def test_prompts_and_sizes_that_cannot_be_are_named(both):
     _, exported, _ = both
     pixel_values, points = torch.zeros(1, 3, 32, 64), torch.tensor([[[10.0, 20.0]]])
-    with pytest.raises(ValueError, match=r"`input_labels` must be 1 \(lesion\), 0 \(skin\) or -10 \(no point\), got 2"):
+    with pytest.raises(
+        ValueError, match=r"`input_labels` must be 1 \(foreground\), 0 \(background\) or -10 \(no point\), got 2"
+    ):
         exported(pixel_values, input_points=points, input_labels=torch.tensor([[2]]))
     with pytest.raises(ValueError, match=r"in the image of 64×32 pixels, got \(10.0, 33.0\)"):
         exported(pixel_values, input_points=points + torch.tensor([0, 13]), input_labels=torch.tensor([[1]]))

@@ -14,7 +14,6 @@ from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.drawing import outline_lesion
 from efp_hf.inference.folder import (
-    COLUMNS,
     Prediction,
     find_images,
     predict_files,
@@ -23,7 +22,7 @@ from efp_hf.inference.folder import (
     write_mask,
     write_predictions,
 )
-from efp_hf.inference.prediction_table import finished_rows
+from efp_hf.inference.prediction_table import COLUMNS, finished_rows
 
 
 @pytest.fixture

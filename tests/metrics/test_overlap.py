@@ -3,9 +3,8 @@ import pytest
 from PIL import Image
 
 from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
+from efp_hf.metrics.classes import MEAN_OF_LABELS, MICRO
 from efp_hf.metrics.overlap import (
-    MEAN_OF_LABELS,
-    MICRO,
     aucs,
     best_thresholds,
     label_counts,

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import fnmatch
+import io
 import json
 import os
 import re
@@ -19,10 +20,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import ORGANS, REPOSITORY, draw_organs
 from PIL import Image
 
 from efp_hf.data.files import read_mask
+from efp_hf.inference.drawing import class_colors
+from efp_hf.lesion.structures import LABELS
 
 EXAMPLES = REPOSITORY / "examples"
 PHOTO, TRUTH = EXAMPLES / "synthetic_1.jpg", EXAMPLES / "synthetic_1_segmentation.png"
@@ -100,11 +103,11 @@ def page(browser, server):
 class open_page:
     """A page in its own browser profile; when it is closed, no request went to another host and no script failed."""
 
-    def __init__(self, browser, server, width=1440, color_scheme="light", has_touch=False):
+    def __init__(self, browser, server, width=1440, color_scheme="light", has_touch=False, is_ready="#examples img"):
         self.context = browser.new_context(
             viewport={"width": width, "height": 900}, color_scheme=color_scheme, has_touch=has_touch
         )
-        self.url, self.hosts, self.failures = server.url, set(), []
+        self.url, self.hosts, self.failures, self.is_ready = server.url, set(), [], is_ready
 
     def __enter__(self):
         page = self.context.new_page()
@@ -112,7 +115,7 @@ class open_page:
         page.on("request", lambda request: self.hosts.add("/".join(request.url.split("/", 3)[:3])))
         page.on("pageerror", lambda error: self.failures.append(str(error)))
         page.goto(self.url)
-        page.wait_for_selector("#examples img")
+        page.wait_for_selector(self.is_ready)
         return page
 
     def __exit__(self, kind, error, traceback):
@@ -476,7 +479,7 @@ def test_every_tab_fits_a_phone(browser, server):
 
 
 @pytest.mark.parametrize("color_scheme", ["light", "dark"])
-@pytest.mark.parametrize("which", ["server", "promptless_server"])
+@pytest.mark.parametrize("which", ["server", "promptless_server", "structure_server"])
 def test_axe_finds_no_violation_on_any_tab(browser, request, find_violations, which, color_scheme):
     with open_page(browser, request.getfixturevalue(which), color_scheme=color_scheme) as page:
         found = {}
@@ -510,6 +513,74 @@ def test_photo_is_deleted_when_the_page_is_closed(browser, server, tmp_path):
 
 def test_uploads_are_readable_for_nobody_else(server):
     assert server.uploads.stat().st_mode & 0o077 == 0
+
+
+# -- a checkpoint of several labels
+
+
+@pytest.fixture(scope="module")
+def structure_server(tmp_path_factory, tiny_structures):
+    started = Server(tmp_path_factory.mktemp("structures"), "--checkpoint", str(tiny_structures))
+    yield started
+    started.stop()
+
+
+@pytest.fixture(scope="module")
+def organ_server(tmp_path_factory, organs_checkpoint):
+    started = Server(tmp_path_factory.mktemp("organs"), "--checkpoint", str(organs_checkpoint))
+    yield started
+    started.stop()
+
+
+def colors_in(page) -> set[tuple[int, ...]]:
+    """Those of `LABELS` that the picture with the outlines has many pixels of."""
+    content = base64.b64decode(page.get_attribute("#view .efp-after", "src").split(",", 1)[1])
+    pixels = np.asarray(Image.open(io.BytesIO(content)).convert("RGB")).astype(int)
+    near = {tuple(color): np.abs(pixels - color).max(-1) < 16 for color in class_colors(len(LABELS))[1:].tolist()}
+    return {color for color, is_near in near.items() if is_near.sum() > 200}
+
+
+@pytest.mark.parametrize(("width", "color_scheme"), [(1440, "light"), (390, "dark")])
+def test_layers_are_switched_on_and_off(browser, structure_server, width, color_scheme, tmp_path):
+    lesion, *_, streaks = (tuple(color) for color in class_colors(len(LABELS))[1:].tolist())
+    with open_page(browser, structure_server, width, color_scheme) as page:
+        segment(page)
+        assert {lesion, streaks} <= colors_in(page)
+        rows = page.locator("#view table tbody tr")
+        assert rows.count() == len(LABELS)
+        numbers = rows.last.inner_text().split()
+        assert numbers[0] == "streaks" and 0 < float(numbers[1]) <= 1 and 0 <= float(numbers[2]) <= 1
+        for name in LABELS[1:]:
+            page.get_by_label(name.replace("_", " "), exact=True).uncheck()
+        page.wait_for_function("() => document.querySelectorAll('#layers input:checked').length == 1")
+        deadline = time.monotonic() + 15
+        while colors_in(page) != {lesion} and time.monotonic() < deadline:
+            page.wait_for_timeout(200)
+        assert colors_in(page) == {lesion}
+        assert page.evaluate("() => document.documentElement.scrollWidth") <= width
+        archive, name = download(page, "#get_layers")
+        assert name == "synthetic_1_masks.zip"
+        with zipfile.ZipFile(archive) as packed:
+            assert len(packed.namelist()) == len(LABELS)
+        open_tab(page, "Measure")
+        page.locator("#measures").get_by_text("number of structures").wait_for()
+
+
+def test_classes_are_shown_in_their_colours(browser, organ_server, tmp_path):
+    draw_organs(0)[0].save(tmp_path / "organs.png")
+    with open_page(browser, organ_server, is_ready="#photo") as page:
+        segment(page, tmp_path / "organs.png")
+        legend = page.inner_text("#view .efp-legend")
+        assert all(f"{name}: " in legend for name in ORGANS)
+        assert not page.locator("#layers").is_visible() and not page.locator("#threshold").is_visible()
+        mask, name = download(page, "#get_mask")
+        assert name == "organs_segmentation.png" and set(np.unique(np.asarray(Image.open(mask)))) <= {0, 1, 2, 3}
+        open_tab(page, "Many images")
+        page.set_input_files("#files input[type=file]", [str(tmp_path / "organs.png")])
+        page.locator("#files").get_by_text(".png", exact=True).wait_for()
+        page.click("#run_many")
+        page.wait_for_selector("#rows table")
+        assert all(name in page.inner_text("#rows thead") for name in ORGANS)
 
 
 # -- a program

@@ -77,6 +77,13 @@ def test_mark_outside_of_the_photo_is_refused_in_words(marks, words):
     Marks(((100, 50, 1),), (0, 0, 100, 50)).check((50, 100))
 
 
+def test_marks_of_another_class_have_its_name():
+    marks = Marks(((5, 6, 1), (7, 8, 0)), (1, 2, 3, 4))
+    assert marks.names("cell") == ["1: cell (5, 6)", "2: background (7, 8)", "box (1, 2) to (3, 4)"]
+    assert marks.only(["2: background (7, 8)"], "cell") == Marks(((7, 8, 0),))
+    assert marks.names()[:2] == ["1: lesion (5, 6)", "2: skin (7, 8)"]
+
+
 def test_the_border_stays_the_border_in_a_picture_of_any_size():
     for side in range(1, 400):
         marks = Marks(((side, side, 1),), (0, 0, side, side)).scaled((side, side), to=(4000, 4000))

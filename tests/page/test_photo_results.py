@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -135,7 +136,7 @@ def test_truth_of_another_size_is_refused(tmp_path, loaded):
 def test_truth_that_is_a_photo_is_refused(tmp_path, loaded):
     _, processor = loaded
     Image.new("RGB", (8, 8), (10, 20, 30)).save(tmp_path / "truth.png")
-    with pytest.raises(ValueError, match=r"^truth.png: a mask must hold 0 \(skin\) and 255"):
+    with pytest.raises(ValueError, match=r"^truth.png: a mask must hold 0 \(background\) and 255"):
         compare_photo(square_photo(tmp_path), processor, tmp_path / "truth.png")
 
 
@@ -195,3 +196,14 @@ def test_damaged_photo_has_a_note_in_its_data_and_on_the_page(tmp_path, loaded, 
     assert "repaired" in lesion_data(photo, loaded[1])["note"]
     assert "repaired" in draw_view(photo, loaded[1]).summary
     assert lesion_data(segment_photo(photo_file, *loaded), loaded[1])["note"] is None
+
+
+def test_photo_of_another_class_has_its_name_and_no_notes_on_lesions(tmp_path, loaded):
+    _, processor = loaded
+    photo = replace(square_photo(tmp_path), name="cell")
+    assert draw_view(photo, processor).summary.startswith("The cell covers")
+    data = lesion_data(photo, processor)
+    assert data["cell_pixels"] == 16 and not [name for name in data if "lesion" in name]
+    assert data["contour"]["categories"] == [{"id": 1, "name": "cell"}]
+    assert trust_photo(photo, processor)["notes"] == [] != trust_photo(square_photo(tmp_path), processor)["notes"]
+    assert draw_view(photo, processor, threshold=0.99).summary.startswith("No cell found")

@@ -53,6 +53,8 @@ def test_every_image_of_the_set_is_there_with_its_exact_mask(tmp_path):
     assert annotation["image_id"] == written["images"][0]["id"]
     assert (annotation["bbox"], annotation["area"]) == ([10, 5, 20, 15], 300 - 10)
     assert (decode(annotation["segmentation"]) == mask).all()
-    assert [category["id"] for category in written["categories"]] == [annotation["category_id"]]
+    assert written["categories"] == [{"id": annotation["category_id"], "name": "lesion"}]
+    write_coco(store, tmp_path / "cells.json", "cell")
+    assert json.loads((tmp_path / "cells.json").read_text())["categories"][0]["name"] == "cell"
     with pytest.raises(FileExistsError, match="coco.json exists. Remove it, or choose another --coco."):
         write_coco(store, tmp_path / "coco.json")

@@ -243,7 +243,7 @@ def test_other_photo_of_a_decided_name_is_refused_by_name(store, photos, tmp_pat
     photos[0].write_bytes(photos[1].read_bytes())  # or the same file, replaced
     for photo in (photos[0], other):
         for decision, mask in (("accepted", WIDER), ("no lesion", WIDER & False), ("unusable", None)):
-            with pytest.raises(FileExistsError, match=r"p0.jpg: another photo of this name is in .*images. Rename it."):
+            with pytest.raises(FileExistsError, match=r"p0.jpg: another photo of this name is in .*: the one that"):
                 store.decide(photo, decision, mask, seen=1)
     assert (store.images / "p0.jpg").read_bytes() == before and len(rows_in(store)) == 1
     assert (read_mask(store.masks / "p0_segmentation.png") == MASK).all()

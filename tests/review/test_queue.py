@@ -4,6 +4,7 @@ import os
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from efp_hf.inference.folder import predict_files
 from efp_hf.review.decisions import Decisions
@@ -80,6 +81,14 @@ def test_unreadable_images_are_named_and_skipped(make_queue, folder):
     assert "broken.jpg: the image cannot be opened" in queue.failed[folder / "broken.jpg"]
     assert queue.progress() == {"images": 6, "waiting": 7, "segmented": 7, "decided": 0, "failed": 3}
     assert len(queue.expected) == 6
+
+
+def test_names_that_the_table_could_not_tell_apart_are_refused(tmp_path):
+    for name in ("=x.jpg", "'=x.jpg", "'y.jpg"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    photos, refused = find_photos(tmp_path)
+    assert sorted(path.name for path in photos) == ["'y.jpg", "=x.jpg"]
+    assert list(refused.values()) == [f"{tmp_path}/'=x.jpg: the set could not tell it from =x.jpg. Rename it."]
 
 
 def test_second_file_of_a_decided_id_is_named_and_the_others_are_reviewed(make_queue, folder, tmp_path):

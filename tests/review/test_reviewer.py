@@ -254,7 +254,8 @@ def test_end_without_any_image_is_no_success(start, folder):
     for photo in folder.iterdir():
         photo.write_text("no image")
     said = describe(Reviewer("anna", start()))
-    assert "There is no image to review." in said and "6 files cannot be reviewed" in said and "Train" not in said
+    assert "There is no image to review: all 6 files are left out." in said and "Train" not in said
+    assert "6 files cannot be reviewed" in said
 
 
 def test_photo_whose_place_is_taken_meanwhile_does_not_stop_the_review(start):

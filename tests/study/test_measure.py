@@ -10,6 +10,7 @@ import pytest
 import torch
 from conftest import REPOSITORY
 from PIL import Image
+from skimage.color import rgb2lab
 
 from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import load_isic
@@ -19,6 +20,8 @@ from efp_hf.metrics import confusion_counts, jaccard
 from efp_hf.metrics.calibration import NUM_BINS, calibration_error, count_bins, pixel_probabilities
 from efp_hf.metrics.evaluation import model_masks, segment_rows
 from efp_hf.study.attention import area_under_curve
+from efp_hf.study.comparison import COUNTS
+from efp_hf.study.images import images_path, skin_ita
 from efp_hf.study.robustness import CHANGES
 
 SCRIPT = REPOSITORY / "scripts" / "measure.py"
@@ -39,6 +42,33 @@ def measure(synthetic_root, tmp_path, monkeypatch):
 def rows_of(path) -> list[dict]:
     with path.open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+def test_images_are_scored_each_by_itself(measure, tiny_checkpoint, synthetic_root, tmp_path):
+    checkpoint = shutil.copytree(tiny_checkpoint, tmp_path / "tiny")
+    measure("images", "--checkpoint", checkpoint, "--split", "validation")
+    dataset = load_isic(synthetic_root, max_side=None)["validation"]
+    model, processor = load_checkpoint(checkpoint)
+    (row,) = rows_of(tmp_path / "images.csv")
+    images = rows_of(images_path(tmp_path, row["weights"], "validation"))
+    assert row["weights"] == weights_digest(checkpoint) and row["images"] == str(len(images))
+    for (image_id, mask, truth), image in zip(model_masks(dataset, model, processor), images, strict=True):
+        counts = [int(image[name]) for name in COUNTS]
+        assert image["image_id"] == image_id and counts == confusion_counts(mask, truth).tolist()
+        assert float(image["lesion_share"]) == pytest.approx(truth.mean(), abs=1e-4)
+    scores = [jaccard(np.array([int(image[name]) for name in COUNTS])) for image in images]
+    assert float(row["jaccard"]) == pytest.approx(np.mean(scores), abs=1e-6)
+
+
+def test_ita_is_the_angle_of_the_skin_around_the_lesion():
+    mask = np.zeros((64, 64), bool)
+    mask[24:40, 24:40] = True
+    image = np.full((64, 64, 3), (230, 190, 160), np.uint8)
+    lightness, _, yellow = rgb2lab(image)[0, 0]
+    image[mask] = 0  # the lesion itself does not count
+    assert skin_ita(image, mask) == pytest.approx(np.degrees(np.arctan((lightness - 50) / yellow)))
+    assert skin_ita(np.full_like(image, (90, 60, 40)), mask) < skin_ita(image, mask)
+    assert skin_ita(image, np.zeros_like(mask)) is skin_ita(image, np.ones_like(mask)) is None
 
 
 def test_trust_appends_a_row_with_the_summary(measure, tiny_checkpoint, synthetic_root, tmp_path, capsys):

@@ -11,10 +11,19 @@ from transformers import TrainerState, TrainingArguments
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.data.folders import load_isic
 from efp_hf.inference.checkpoint import load_checkpoint
-from efp_hf.training.checkpoints import check_network, damage, keep_whole_best, newest_whole, save_trained
+from efp_hf.training.checkpoints import (
+    check_network,
+    check_own_checkpoints,
+    damage,
+    keep_whole_best,
+    newest_whole,
+    save_trained,
+)
 from efp_hf.training.trainer import TRAINING_DEFAULTS, lesion_trainer
 
 PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 32})
+
+NO_BEST = {"load_best_model_at_end": False}
 
 
 def settings(folder, **changes) -> TrainingArguments:
@@ -199,3 +208,23 @@ def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monk
     assert {path.name for path in tmp_path.iterdir()} == {"config.json", "preprocessor_config.json"}
     with pytest.raises((OSError, ValueError), match=str(tmp_path)):
         load_checkpoint(tmp_path)
+
+
+def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_are_not(tmp_path):
+    own, killed, foreign = (tmp_path / f"checkpoint-{step}" for step in (2, 4, 6))
+    for folder, name in ((own, "trainer_state.json"), (own, "notes.txt"), (killed, "model.safetensors")):
+        folder.mkdir(exist_ok=True)
+        (folder / name).write_text("")
+    check_own_checkpoints(tmp_path)
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("")
+    with pytest.raises(ValueError, match="got checkpoint-6 without trainer_state.json. Move it away"):
+        check_own_checkpoints(tmp_path)
+
+
+def test_training_leaves_the_checkpoint_folders_of_others(tmp_path, data):
+    foreign = tmp_path / "checkpoint-9"
+    foreign.mkdir()
+    (foreign / "thesis.tex").write_text("")
+    trainer_in(tmp_path, data, max_steps=1, save_strategy="steps", save_steps=1, eval_strategy="no", **NO_BEST).train()
+    assert (foreign / "thesis.tex").exists() and damage(tmp_path / "checkpoint-1") is None

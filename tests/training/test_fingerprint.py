@@ -14,6 +14,7 @@ from efp_hf.inference.export import save_for_hub
 from efp_hf.training.fingerprint import (
     SAME_IMAGE_BITS,
     TRAINING_IMAGES,
+    check_same_split,
     fingerprint_of,
     hash_image,
     image_hashes,
@@ -158,3 +159,16 @@ def test_originals_are_shared_with_their_copies_and_no_others():
     assert max(bits_between(own, hash_words(originals))) <= 14
     found = {paths[position].stem for position in shared_images(originals, others)}
     assert found == {"ISIC_0000164", "ISIC_0000165", "ISIC_0000171"}  # photos that the archive has twice
+
+
+def test_run_is_not_resumed_with_its_training_images_in_validation(synthetic_root, folder, tmp_path):
+    data, other = load_isic(synthetic_root), load_isic(synthetic_root, seed=1)
+    write_fingerprint(folder, fingerprint_of(data))
+    check_same_split(folder, None, data)
+    with pytest.raises(ValueError, match="Resume with the --split-seed and the data that it was started with"):
+        check_same_split(folder, None, other)
+    base = tmp_path / "base"  # what the base had seen before is no sign of another split
+    base.mkdir()
+    (base / "config.json").write_text("{}")
+    write_fingerprint(base, fingerprint_of(data))
+    check_same_split(folder, base, other)

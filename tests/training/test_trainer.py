@@ -184,7 +184,7 @@ def test_trainer_without_its_two_settings_is_refused(tmp_path, data):
 
 
 def test_model_with_more_labels_is_refused(tmp_path, data):
-    with pytest.raises(ValueError, match="labels for the classes of the data, one lesion, got LABEL_1, LABEL_2. Pass"):
+    with pytest.raises(ValueError, match="labels for the classes of the data, one class, got LABEL_1, LABEL_2. Pass"):
         lesion_trainer(tiny_model(num_labels=3), PROCESSOR, data, arguments(tmp_path), 1e-3)
 
 
@@ -298,5 +298,5 @@ def test_mask_that_does_not_fit_is_refused_with_its_id():
     transform = LesionTransform(PROCESSOR)
     with pytest.raises(ValueError, match="mole: image is 8×6, mask 6×8"):
         dataset(Image.new("RGB", (6, 8)), Image.new("L", (8, 6))).with_transform(transform)[0]
-    with pytest.raises(ValueError, match=r"mole: a mask must hold 0 \(skin\) and 255 \(lesion\), got 17"):
+    with pytest.raises(ValueError, match=r"mole: a mask must hold 0 \(background\) and 255 \(foreground\), got 17"):
         dataset(Image.new("RGB", (6, 8)), Image.new("L", (6, 8), 17)).with_transform(transform)[0]
