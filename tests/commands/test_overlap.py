@@ -181,6 +181,15 @@ def test_an_export_for_the_hub_is_loaded_by_the_auto_classes(efp, tmp_path, mine
     assert json.loads((tmp_path / "hub" / "config.json").read_text())["id2label"] == {"0": "membrane", "1": "nucleus"}
 
 
+def test_the_page_and_a_review_are_of_other_labels(efp, cells_root, mine):
+    ran = efp("app", "--checkpoint", "mine")
+    assert (
+        ran.code == 2 and "of labels that overlap the page takes the lesion and its structures, got membra" in ran.err
+    )
+    ran = efp("review", cells_root / "images", "--output", "o", "--checkpoint", "mine")
+    assert ran.code == 2 and "a review is of one. Pass a checkpoint for lesions, as efp-isic." in ran.err
+
+
 def test_data_says_its_labels(efp, cells_root):
     ran = efp("data", cells_root, "--sheet", "sheet.png")
     assert ran.code == 0 and "labels that overlap: membrane, nucleus (not in 14 images without its mask)" in ran.out

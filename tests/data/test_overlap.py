@@ -173,3 +173,17 @@ def test_a_survey_says_which_label_is_nowhere(cells):
     for path in (cells / "masks" / "nucleus").iterdir():
         Image.new("L", (80, 64)).save(path)
     assert "problem: No mask holds nucleus. Leave out its masks." in survey_lines(survey_lesions(cells))
+
+
+def test_images_that_are_no_photo_are_refused(tmp_path):
+    write_cells(tmp_path / "cells", NUM_IMAGES)
+    for path in (tmp_path / "cells" / "images").iterdir():
+        np.save(path.with_suffix(".npy"), np.zeros((64, 80, 4), np.uint8))
+        path.unlink()
+    with pytest.raises(
+        ValueError, match=r"cell_00.npy: an image with labels that overlap must be one photo .* channels"
+    ):
+        load_lesions(tmp_path / "cells")
+    several = dataset(image_2=[image for image, _ in DRAWN.values()])
+    with pytest.raises(ValueError, match="labels that overlap must have one file each, got the columns image_2"):
+        load_lesions(several)
