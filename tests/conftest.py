@@ -17,13 +17,15 @@ import torch
 from PIL import Image
 
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
+from efp_hf.configuration_efp import MULTI_LABEL
 from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
 from efp_hf.modeling_efp import EFPScore
 from efp_hf.page.photo import SegmentedPhoto
-from efp_hf.training.structures import with_structures, with_thresholds_for
+from efp_hf.training.overlap import with_thresholds
+from efp_hf.training.structures import with_structures
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CHROMIUM = shutil.which("chromium")
@@ -122,10 +124,10 @@ def tiny_checkpoint(tmp_path_factory) -> Path:
 def tiny_structures(tmp_path_factory, tiny_checkpoint) -> Path:
     """The tiny checkpoint with a decoder for structures that nothing has trained."""
     model, processor = load_checkpoint(tiny_checkpoint)
-    torch.manual_seed(6)  # masks that are neither empty nor full
+    torch.manual_seed(7)  # masks that are neither empty nor full
     folder = tmp_path_factory.mktemp("checkpoint") / "structures"
     with_structures(model).save_pretrained(folder)
-    with_thresholds_for(processor, [0.3, 0.7, 0.5, 0.5, 0.6]).save_pretrained(folder)
+    with_thresholds(processor, 6, 1, [0.3, 0.7, 0.5, 0.5, 0.6]).save_pretrained(folder)
     return folder
 
 
@@ -225,4 +227,52 @@ def organs_checkpoint(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("checkpoint") / "organs"
     tiny_model(id2label={0: "background", **dict(enumerate(ORGANS, start=1))}).save_pretrained(folder)
     EFPImageProcessor(size={"height": 32, "width": 32}).save_pretrained(folder)
+    return folder
+
+
+CELL_LABELS = ("membrane", "nucleus")  # in the order of their folders
+
+
+def draw_cell(seed: int, height: int = 64, width: int = 80) -> tuple[Image.Image, dict[str, np.ndarray]]:
+    """A drawing of a cell, and its masks: the membrane is the whole cell; every third one has no nucleus within it."""
+    generator = np.random.default_rng(seed)
+    y, x = np.mgrid[:height, :width]
+    top, left = generator.uniform(0.35, 0.65, 2) * (height, width)
+    distance = np.hypot(y - top, x - left)
+    radius = generator.uniform(0.2, 0.35) * height
+    masks = {"membrane": distance < radius}
+    if seed % 3:
+        masks["nucleus"] = distance < radius / 2
+    pixels = generator.normal((200, 180, 190), 12, (height, width, 3))
+    for mask, color in zip(masks.values(), ((220, 90, 120), (70, 40, 120)), strict=False):
+        pixels[mask] = generator.normal(color, 12, (mask.sum(), 3))
+    return Image.fromarray(pixels.clip(0, 255).astype(np.uint8)), masks
+
+
+def write_cells(root: Path, num_images: int) -> Path:
+    """Drawings in images/, and their masks in a folder a label, without those that are empty."""
+    (root / "images").mkdir(parents=True)
+    for number in range(num_images):
+        image, masks = draw_cell(number)
+        image.save(root / "images" / f"cell_{number:02d}.png")
+        for label, mask in masks.items():
+            (root / "masks" / label).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(mask).save(root / "masks" / label / f"cell_{number:02d}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def cells_root(tmp_path_factory) -> Path:
+    """40 drawings of cells, as [`write_cells`] keeps them."""
+    return write_cells(tmp_path_factory.mktemp("data") / "cells", 40)
+
+
+@pytest.fixture(scope="session")
+def cells_checkpoint(tmp_path_factory) -> Path:
+    torch.manual_seed(8)
+    folder = tmp_path_factory.mktemp("checkpoint") / "cells"
+    config = {"problem_type": MULTI_LABEL, "id2label": dict(enumerate(CELL_LABELS))}
+    tiny_model(**config).save_pretrained(folder)
+    size = {"height": 32, "width": 32}
+    EFPImageProcessor(size=size, labels_overlap=True, threshold=[0.5, 0.4]).save_pretrained(folder)
     return folder

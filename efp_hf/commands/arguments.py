@@ -114,15 +114,34 @@ def add_split_seed_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def load_data(arguments: argparse.Namespace):
-    """The images of `--data`, for the `--task` where there is one, at their own size; a line says what was found."""
-    from ..data.folders import load_isic
+def add_labels_overlap_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--labels-overlap",
+        action="store_true",
+        help="of COCO: each category has a mask of its own",
+    )
+
+
+def check_task(arguments: argparse.Namespace, model) -> None:
+    """
+    Raises:
+        ValueError: `--task structures` of a checkpoint that is not for them.
+    """
+    from ..inference.task import class_names_of
+    from ..lesion.structures import LABELS
+
+    if arguments.task == "structures" and class_names_of(model.config) != LABELS:
+        raise ValueError(
+            f"{arguments.checkpoint} must have the labels {', '.join(LABELS)}, got "
+            f"{', '.join(class_names_of(model.config))}. Train it with `efp train --task structures`."
+        )
+
+
+def load_data(arguments: argparse.Namespace, labels_overlap: bool = False):
+    """The images of `--data`, with a mask a label where they overlap, at their own size; a line says what was found."""
     from ..data.lesions import load_lesions
 
-    if getattr(arguments, "task", None) == "structures":
-        data = load_isic(arguments.data, seed=arguments.split_seed, max_side=None, task=arguments.task)
-    else:
-        data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None)
+    data = load_lesions(arguments.data, seed=arguments.split_seed, max_side=None, labels_overlap=labels_overlap)
     say_found(data)
     return data
 

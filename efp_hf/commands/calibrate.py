@@ -13,13 +13,16 @@ jaccard_temperature.csv. The test split is not read.
 A checkpoint of several classes has no threshold, no region filter and no expected Jaccard: its
 input size and the temperature of its probabilities are all that is chosen. Fewer than 50 validation
 images choose nothing, unless --allow-few-images is passed.
+
+Labels that overlap get a threshold each, at which their Jaccards and that of all are the best, and
+the temperature of each expected Jaccard: a row a label in label_thresholds.csv.
 """
 
 import argparse
 
 from ..extras import require
 from ..inference.checkpoint import check_prompted_size, load_checkpoint
-from ..inference.task import is_lesion
+from ..inference.task import is_lesion, labels_overlap
 from .arguments import (
     InputError,
     add_data_arguments,
@@ -27,6 +30,7 @@ from .arguments import (
     add_own_checkpoint_argument,
     check_output,
     check_table,
+    check_task,
     command_provenance,
     load_data,
     one_line_errors,
@@ -61,9 +65,9 @@ TEMPERATURE_COLUMNS = (
     "prompted",
 )
 
-STRUCTURE_TABLE = "structure_thresholds.csv"
-STRUCTURE_COLUMNS = (
-    "structure",
+LABEL_TABLE = "label_thresholds.csv"
+LABEL_COLUMNS = (
+    "label",
     "threshold",
     "jaccard",
     "jaccard_temperature",
@@ -86,7 +90,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--task",
         choices=("lesion", "structures"),
         default="lesion",
-        help="structures: of a checkpoint for those of ISIC 2018, Task 2, their thresholds and expected Jaccards",
+        help="structures: refuse a checkpoint that is not for those of ISIC 2018, Task 2",
     )
     add_output_argument(parser, "calibration", "the two tables")
 
@@ -96,12 +100,6 @@ def run(arguments: argparse.Namespace) -> int:
     check_output(arguments.output)
     with one_line_errors():
         require("train", "this command")
-    if arguments.task == "structures":
-        if arguments.image_sizes is not None or arguments.allow_few_images:
-            raise InputError(
-                "`--task structures` must be without --image-sizes and --allow-few-images. Leave them out."
-            )
-        return calibrate_structures(arguments)
     from tqdm import tqdm
 
     from ..metrics.calibration import (
@@ -121,21 +119,29 @@ def run(arguments: argparse.Namespace) -> int:
     check_table(settings_table, [*row, *SETTING_COLUMNS])
     check_table(temperatures_table, [*row, *TEMPERATURE_COLUMNS])
     with one_line_errors():
-        model, processor = load_checkpoint(folder, runtime="torch", allow_channels=True)
+        model, processor = load_checkpoint(folder, runtime="torch", allow_overlap=True, allow_channels=True)
+        overlap = labels_overlap(model.config)
+        check_task(arguments, model)
+        if overlap and arguments.image_sizes is not None:
+            raise InputError("`--image-sizes` must be left out where labels overlap: their thresholds are chosen.")
         for image_size in arguments.image_sizes or ():
             check_prompted_size(model, {"height": image_size, "width": image_size})
         fingerprint = read_fingerprint(folder)
-        validation = load_data(arguments)["validation"]
+        validation = load_data(arguments, overlap)["validation"]
         check_classes(validation, model, arguments.checkpoint)
     if len(validation) < FEW_IMAGES and not arguments.allow_few_images:
         kept = f"temperature {model.config.temperature}"
-        if is_lesion(model.config):
+        if overlap:
+            kept = f"thresholds {processor.threshold}"
+        elif is_lesion(model.config):
             kept += f", threshold {processor.threshold}, largest_region {processor.largest_region}"
         print(
             f"{len(validation)} validation images are fewer than {FEW_IMAGES}: what they choose would be chance. "
             f"{arguments.checkpoint} keeps {kept}. Add images, or pass --allow-few-images."
         )
         return 0
+    if overlap:
+        return calibrate_labels(arguments, row, folder, model, processor, validation, fingerprint)
     if not is_lesion(model.config):
         return calibrate_classes(arguments, row, folder, model, processor, validation, fingerprint)
 
@@ -232,69 +238,61 @@ def calibrate_classes(
     return 0
 
 
-def calibrate_structures(arguments: argparse.Namespace) -> int:
-    """Chosen on the validation split, at the masks' own size, and written into the checkpoint; a row a structure."""
+def calibrate_labels(
+    arguments: argparse.Namespace, row: dict, folder, model, processor, validation, fingerprint
+) -> int:
+    """Of labels that overlap: chosen at the masks' own size, and written into the checkpoint; a row a label."""
     import numpy as np
     from tqdm import tqdm
 
     from ..image_processing_efp import expected_jaccard, value_of_each
-    from ..inference.task import class_names_of
-    from ..lesion.structures import LABELS, STRUCTURES
+    from ..inference.task import class_names_of, num_first_labels
     from ..metrics.calibration import JACCARD_TEMPERATURES
-    from ..metrics.evaluation import check_channels
+    from ..metrics.overlap import THRESHOLDS, best_thresholds, label_counts, pooled_jaccard, segment_labels
     from ..metrics.rows import append_row, checkpoint_columns
     from ..metrics.scores import jaccard
-    from ..metrics.structures import THRESHOLDS, best_thresholds, pooled_jaccard, segment_structures, structure_counts
-    from ..training.fingerprint import chosen_on, read_fingerprint, write_fingerprint
+    from ..training.fingerprint import chosen_on, write_fingerprint
 
-    folder = own_checkpoint(arguments.checkpoint)
-    row = command_provenance(arguments)
-    table = arguments.output / STRUCTURE_TABLE
+    table = arguments.output / LABEL_TABLE
+    first, num_labels = num_first_labels(model.config), model.config.num_labels
+    names = class_names_of(model.config)[first:]
+    columns = checkpoint_columns(arguments.checkpoint, model, processor)
+    row |= {name: columns[name] for name in ("checkpoint", "weights", "image_size")}
+    check_table(table, [*row, "images", *LABEL_COLUMNS])
+    counts, expected, real = [], [], []
     with one_line_errors():
-        model, processor = load_checkpoint(folder, runtime="torch", allow_overlap=True)
-        if class_names_of(model.config) != LABELS:
-            raise ValueError(
-                f"{arguments.checkpoint} must have the labels {', '.join(LABELS)}, got "
-                f"{', '.join(class_names_of(model.config))}. Train it with `efp train --task structures`."
-            )
-        columns = checkpoint_columns(arguments.checkpoint, model, processor)
-        row |= {name: columns[name] for name in ("checkpoint", "weights", "image_size")}
-        check_table(table, [*row, "images", *STRUCTURE_COLUMNS])
-        fingerprint = read_fingerprint(folder)
-        validation = load_data(arguments)["validation"]
-        check_channels(validation, model, arguments.checkpoint)
         progress = tqdm(total=2 * len(validation), unit="image", disable=None)
-        counts = []
-        for _, result, truths in segment_structures(validation, model, processor):
-            probabilities = result["probabilities"].cpu().numpy()[1:]
-            counts.append([structure_counts(probabilities > threshold, truths[1:]) for threshold in THRESHOLDS])
+        for _, result, truths in segment_labels(validation, model, processor):
+            probabilities = result["probabilities"].cpu().numpy()[first:]
+            counts.append([label_counts(probabilities > threshold, truths[first:]) for threshold in THRESHOLDS])
             progress.update()
         thresholds, shares = best_thresholds(np.array(counts))
         jaccards = pooled_jaccard(shares)
-        processor.threshold = [value_of_each("threshold", processor.threshold, len(LABELS))[0], *thresholds]
-        expected, real = [], []
-        for _, result, truths in segment_structures(validation, model, processor):
-            masks, probabilities = result["segmentation"][1:], result["probabilities"][1:]
-            real.append(jaccard(structure_counts(masks.cpu().numpy(), truths[1:])))
+        of_first = value_of_each("threshold", processor.threshold, num_labels)[:first]
+        processor.threshold = [*of_first, *thresholds]
+        for _, result, truths in segment_labels(validation, model, processor):
+            masks, probabilities = result["segmentation"][first:], result["probabilities"][first:]
+            real.append(jaccard(label_counts(masks.cpu().numpy(), truths[first:])))
             pairs = list(zip(probabilities, masks, strict=True))
             expected.append([[expected_jaccard(*pair, value) for value in JACCARD_TEMPERATURES] for pair in pairs])
             progress.update()
         progress.close()
-    expected, real = np.array(expected), np.array(real)  # (num_images, num_structures, …)
+    expected, real = np.array(expected), np.array(real)  # (num_images, num_labels, …)
     errors = np.sqrt(np.mean((expected - real[..., None]) ** 2, axis=0))
     best = errors.argmin(1)
     temperatures = [JACCARD_TEMPERATURES[number] for number in best]
-    of_lesion = value_of_each("jaccard_temperature", processor.jaccard_temperature, len(LABELS))[0]
-    processor.jaccard_temperature = [of_lesion, *temperatures]
+    of_first = value_of_each("jaccard_temperature", processor.jaccard_temperature, num_labels)[:first]
+    processor.jaccard_temperature = [*of_first, *temperatures]
+    width = max(map(len, names))
     with write_errors():
-        for number, name in enumerate(STRUCTURES):
+        for number, name in enumerate(names):
             chosen = (thresholds[number], jaccards[number], temperatures[number], errors[number, best[number]])
             chosen += (expected[:, number, best[number]].mean(), real[:, number].mean())
-            values = dict(zip(STRUCTURE_COLUMNS, (name, *(round(float(value), 5) for value in chosen)), strict=True))
+            values = dict(zip(LABEL_COLUMNS, (name, *(round(float(value), 5) for value in chosen)), strict=True))
             append_row(table, row | {"images": len(validation)} | values)
             print(
-                f"{name:18} threshold {values['threshold']}: validation J {values['jaccard']:.4f}; temperature of the "
-                f"expected J {values['jaccard_temperature']}, error {values['jaccard_error']:.3f}"
+                f"{name:{width}}  threshold {values['threshold']}: validation J {values['jaccard']:.4f}; temperature "
+                f"of the expected J {values['jaccard_temperature']}, error {values['jaccard_error']:.3f}"
             )
         if fingerprint is not None:
             write_fingerprint(folder, chosen_on(fingerprint, validation))

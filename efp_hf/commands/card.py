@@ -19,8 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--scores",
         metavar="FILE",
         type=own_path,
-        help="of `efp score` (default: scores/scores.csv, of several classes scores/class_scores.csv, of structures "
-        "scores/structure_scores.csv)",
+        help="of `efp score` (default: scores/scores.csv; class_scores.csv, label_scores.csv)",
     )
     parser.add_argument("--split", default="test", help="train, validation or test (default: %(default)s)")
     parser.add_argument("--license", default="apache-2.0", help="of the weights (default: %(default)s)")

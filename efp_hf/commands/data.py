@@ -2,6 +2,7 @@
 
   efp data MY_FOLDER
   efp data MY_FOLDER --sheet sheet.png        and draw the pairs, smallest lesion first
+  efp data COCO_FOLDER --labels-overlap       each category has a mask of its own
 
 Every image and mask is read. Printed are the form in which they were found, the pairs of each
 split, the lesion's share of the pixels, sizes and mask values; then, by name, empty and full masks,
@@ -11,7 +12,15 @@ copies of an image, and all for which a training would refuse the data. Then the
 import argparse
 
 from ..extras import require
-from .arguments import InputError, add_split_seed_argument, check_output, one_line_errors, own_path, write_errors
+from .arguments import (
+    InputError,
+    add_labels_overlap_argument,
+    add_split_seed_argument,
+    check_output,
+    one_line_errors,
+    own_path,
+    write_errors,
+)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -19,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--sheet", metavar="FILE", type=own_path, help="PNG of a contact sheet to draw")
     parser.add_argument("--overwrite", action="store_true", help="replace a sheet that is there")
     add_split_seed_argument(parser)
+    add_labels_overlap_argument(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,7 +44,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..data.survey import draw_sheet, survey_lesions, survey_lines
 
     with one_line_errors():
-        survey = survey_lesions(arguments.data, arguments.split_seed)
+        survey = survey_lesions(arguments.data, arguments.split_seed, arguments.labels_overlap)
     print(*survey_lines(survey), sep="\n")
     if sheet is not None:
         with write_errors():

@@ -1,15 +1,14 @@
 """Segment the lesions, or what else a checkpoint finds, in image files.
 
-  efp predict photo.jpg
-  efp predict FOLDER 'more/*.png' --output masks --overlays
+  efp predict photo.jpg FOLDER 'more/*.png' --output masks --overlays
   efp predict photo.jpg --checkpoint exports/efp-isic-onnx      of `efp export`
   efp predict images.csv --checkpoint runs/two     of several files an image: image,image_2
   efp predict photo.jpg --points 310,220 80,95,0                clicks: lesion, and skin
   efp predict --data SHARDS --split test
   torchrun --nproc-per-node 2 -m efp_hf predict FOLDER          or accelerate launch
 
-Writes <id>_segmentation.png (0 skin, 255 lesion; or the numbers of several classes), of structures
-<id>_attribute_<name>.png, too, and predictions.csv. Files that cannot be read: exit code 1.
+Writes <id>_segmentation.png (0 skin, 255 lesion; or the numbers of several classes), of labels that
+overlap <id>_LABEL.png of each, and predictions.csv. Files that cannot be read: exit code 1.
 """
 
 import argparse
@@ -222,11 +221,12 @@ def prepare(
     with one_line_errors():
         stream = open_stream(arguments)
         files = None if stream is not None else find_all(arguments.inputs)
-        check_own_folder(output, files and [path_of(file) for file in files], arguments.data)
+        paths = files and [path_of(file) for file in files]
         model, processor = load_any(arguments)
         if files is not None and processor.num_channels != NUM_COLOURS:
             files = join_image_files(files, processor.num_channels)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
+        check_own_folder(output, paths, arguments.data, classes if overlap else ())
         columns = columns_for(classes, overlap)
         check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold

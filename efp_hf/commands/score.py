@@ -7,9 +7,9 @@
   efp score --data ISIC_FOLDER --task structures --checkpoint runs/structures
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
---output; of several classes a row for each and one for their mean, to class_scores.csv, and of the
-structures of ISIC 2018, Task 2, to structure_scores.csv, with the official micro-average. A test
-split that holds images on which the checkpoint was trained or chosen is refused.
+--output; of several classes a row for each and one for their mean, to class_scores.csv, and of
+labels that overlap, to label_scores.csv, with the official micro-average of ISIC 2018's Task 2. A
+test split that holds images on which the checkpoint was trained or chosen is refused.
 """
 
 import argparse
@@ -22,9 +22,11 @@ from .arguments import (
     add_batch_size_argument,
     add_checkpoint_argument,
     add_data_arguments,
+    add_labels_overlap_argument,
     add_output_argument,
     check_output,
     check_table,
+    check_task,
     command_provenance,
     load_data,
     one_line_errors,
@@ -56,6 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="lesion",
         help="structures: those of ISIC 2018, Task 2; masks <id>_attribute_<name>.png",
     )
+    add_labels_overlap_argument(parser)
     parser.add_argument("--prompts", action="store_true", help="score under simulated clicks and boxes; minutes")
     add_batch_size_argument(parser)
     add_output_argument(parser, "scores", "scores.csv")
@@ -106,12 +109,9 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(f"{figure} is there, and no card's. Move it away, or leave out --card.")
     with one_line_errors():
         require("train", "this command")
-    if arguments.task == "structures":
-        if arguments.prompts:
-            raise InputError("`--task structures` must be without --prompts. Leave it out.")
-        code = score_structures(arguments)
-    else:
-        code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
+    if arguments.prompts and (arguments.labels_overlap or arguments.task == "structures"):
+        raise InputError("`--prompts` must have one class, and no labels that overlap. Leave it out.")
+    code = score_prompts(arguments) if arguments.prompts else score_masks(arguments)
     if card is not None:
         add_card(card, arguments)
     return code
@@ -178,7 +178,9 @@ def score_masks(arguments: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from ..data.classes import class_names
+    from ..data.overlap import label_names
     from ..data.split import SPLITS, get_split
+    from ..inference.task import labels_overlap
     from ..metrics.card import CLASS_SCORES, SCORES, Extremes
     from ..metrics.classes import summarize_classes
     from ..metrics.evaluation import boundary_scores, check_classes, folder_masks, model_masks
@@ -198,13 +200,22 @@ def score_masks(arguments: argparse.Namespace) -> int:
     check_table(table, [*row, *perfect])
     with one_line_errors():
         get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
+        overlap = arguments.labels_overlap or arguments.task == "structures"
         if arguments.masks is None:
-            model, processor = load_checkpoint(arguments.checkpoint, allow_channels=True)
+            model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True, allow_channels=True)
+            check_task(arguments, model)
+            overlap = overlap or labels_overlap(model.config)
             fingerprint = read_fingerprint(arguments.checkpoint)
-        dataset = get_split(load_data(arguments), arguments.split)
+        dataset = get_split(load_data(arguments, overlap), arguments.split)
         classes = class_names(dataset)
         if arguments.masks is None:
             check_classes(dataset, model, arguments.checkpoint)
+            row |= {"weights": weights_digest(arguments.checkpoint)}
+            row["image_size"] = f"{processor.size['height']}x{processor.size['width']}"
+            row["training_images"] = count_training_images(arguments, dataset, fingerprint)
+        if label_names(dataset):
+            checkpoint = (model, processor) if arguments.masks is None else None
+            return score_labels(arguments, dataset, checkpoint, row)
         if len(classes) > 1:
             table = arguments.output / CLASS_SCORES
             of_classes = summarize_classes(np.ones((1, len(classes), 4), np.int64), classes, num_resamples=1)
@@ -212,10 +223,8 @@ def score_masks(arguments: argparse.Namespace) -> int:
         if arguments.masks is not None:
             masks = folder_masks(dataset, arguments.masks)
         else:
-            size = f"{processor.size['height']}x{processor.size['width']}"
-            cut = (processor.threshold, processor.largest_region) if len(classes) < 2 else ("", "")
-            row.update(zip(SETTINGS, (weights_digest(arguments.checkpoint), size, *cut), strict=True))
-            row["training_images"] = count_training_images(arguments, dataset, fingerprint)
+            if len(classes) < 2:
+                row |= {"threshold": processor.threshold, "largest_region": processor.largest_region}
             masks = model_masks(dataset, model, processor, arguments.batch_size)
         extremes = Extremes()
         if len(classes) > 1:
@@ -293,86 +302,62 @@ def score_classes(
     return 0
 
 
-def score_structures(arguments: argparse.Namespace) -> int:
-    """The official scores of Task 2 of a checkpoint's masks, or those of a folder → a row a structure and two more."""
+def score_labels(arguments: argparse.Namespace, dataset, checkpoint: tuple | None, row: dict) -> int:
+    """
+    The masks of labels that overlap, of a checkpoint's model and processor or of a folder → a row a label, one of the
+    micro-average and one of the mean.
+    """
     import numpy as np
     from tqdm import tqdm
 
-    from ..data.split import SPLITS, get_split
+    from ..data.overlap import label_names
     from ..image_processing_efp import value_of_each
-    from ..inference.task import class_names_of
-    from ..lesion.structures import LABELS, STRUCTURES
-    from ..metrics.card import STRUCTURE_SCORES
-    from ..metrics.evaluation import check_channels
-    from ..metrics.rows import append_row, shorten, split_columns
+    from ..inference.task import num_first_labels
+    from ..lesion.structures import LABELS
+    from ..metrics.card import LABEL_SCORES
+    from ..metrics.overlap import label_counts, label_masks_of_folder, presence_of, segment_labels, summarize_labels
+    from ..metrics.rows import append_row
     from ..metrics.scores import jaccard
-    from ..metrics.structures import (
-        presence_of,
-        segment_structures,
-        structure_counts,
-        structure_masks_of_folder,
-        summarize_structures,
-    )
-    from ..training.fingerprint import read_fingerprint
 
-    row = {
-        **command_provenance(arguments),
-        **split_columns(arguments.data, arguments.split, arguments.split_seed, 0),
-        "training_images": "",
-        "scored": shorten(arguments.checkpoint if arguments.masks is None else str(arguments.masks)),
-        **dict.fromkeys(("weights", "image_size", "threshold"), ""),
-    }
-    table = arguments.output / STRUCTURE_SCORES
-    nothing = np.ones((1, len(STRUCTURES), 4), np.int64)
-    check_table(table, [*row, *summarize_structures(nothing, num_resamples=1)[0]])
-    counts, presences, thresholds = [], [], {}
-    with one_line_errors():
-        get_split(dict.fromkeys(SPLITS), arguments.split)  # before the images are read
-        if arguments.masks is None:
-            model, processor = load_checkpoint(arguments.checkpoint, allow_overlap=True)
-            if class_names_of(model.config) != LABELS:
-                raise ValueError(
-                    f"{arguments.checkpoint} must have the labels {', '.join(LABELS)}, got "
-                    f"{', '.join(class_names_of(model.config))}. Train it with `efp train --task structures`."
-                )
-            fingerprint = read_fingerprint(arguments.checkpoint)
-        dataset = get_split(load_data(arguments), arguments.split)
-        row["images"] = len(dataset)
-        if arguments.masks is None:
-            check_channels(dataset, model, arguments.checkpoint)
-            row["weights"] = weights_digest(arguments.checkpoint)
-            row["image_size"] = f"{processor.size['height']}x{processor.size['width']}"
-            row["training_images"] = count_training_images(arguments, dataset, fingerprint)
-            thresholds = dict(zip(LABELS, value_of_each("threshold", processor.threshold, len(LABELS)), strict=True))
-            masks = segment_structures(dataset, model, processor, arguments.batch_size)
-        else:
-            masks = structure_masks_of_folder(dataset, arguments.masks)
-        for _, found, truths in tqdm(masks, total=len(dataset), unit="image", disable=None):
-            if arguments.masks is None:
-                presences.append(presence_of(found["probabilities"].cpu().numpy()))
-                found = found["segmentation"].cpu().numpy()
-            counts.append(structure_counts(found, truths))
-    num_structures = len(STRUCTURES)
+    labels, table = label_names(dataset), arguments.output / LABEL_SCORES
+    row["images"] = len(dataset)
+    presences, thresholds = [], {}
+    if checkpoint is None:
+        first = int(labels == LABELS)  # of a folder with the masks of Task 2 alone
+        masks = label_masks_of_folder(dataset, arguments.masks, first)
+    else:
+        model, processor = checkpoint
+        first = num_first_labels(model.config)
+        thresholds = dict(zip(labels, value_of_each("threshold", processor.threshold, len(labels)), strict=True))
+        masks = segment_labels(dataset, model, processor, arguments.batch_size)
+    scored = labels[first:]
+    check_table(table, [*row, *summarize_labels(np.ones((1, len(scored), 4), int), scored, num_resamples=1)[0]])
+    counts = []
+    for _, found, truths in tqdm(masks, total=len(dataset), unit="image", disable=None):
+        if checkpoint is not None:
+            presences.append(presence_of(found["probabilities"].cpu().numpy()))
+            found = found["segmentation"].cpu().numpy()
+        counts.append(label_counts(found, truths))
     counts = np.array(counts)
-    scores = summarize_structures(
-        counts[:, -num_structures:], np.array(presences)[:, -num_structures:] if presences else None
-    )
+    of_first, counts = counts[:, : -len(scored)], counts[:, -len(scored) :]
+    scores = summarize_labels(counts, scored, np.array(presences)[:, first:] if presences else None)
     try:
         print(f"{row['scored']}, {row['split']} split of {row['data']}: {row['images']} images")
-        print(f"{'':22}{'J (official)':26}{'Dice':8}{'J an image':12}{'present: AUC':26}images")
+        width = max(len(of_one["label"]) for of_one in scores) + 2
+        print(f"{'':{width}}{'J (official)':26}{'Dice':8}{'J an image':12}{'present: AUC':26}images")
         for of_one in scores:
             official, auc = (
                 f"{of_one[name]:.4f}  [{of_one[f'{name}_low']:.4f}, {of_one[f'{name}_high']:.4f}]"
                 for name in ("jaccard", "auc")
             )
             dice, per_image = (f"{of_one[name]:.4f}" for name in ("dice", "image_jaccard"))
-            print(f"{of_one['structure']:22}{official:26}{dice:8}{per_image:12}{auc:26}{of_one['images_with_it']}")
-        if presences:
-            print(f"the lesion's own J: {jaccard(counts[:, 0]).mean():.4f}")
+            print(f"{of_one['label']:{width}}{official:26}{dice:8}{per_image:12}{auc:26}{of_one['images_with_it']}")
+        for place, name in enumerate(labels[:first] if checkpoint else ()):
+            print(f"the {name}'s own J: {jaccard(of_first[:, place]).mean():.4f}")
     finally:  # also where nobody reads what is printed
         with write_errors():
             for of_one in scores:
                 numbers = {name: value if isinstance(value, str) else round(value, 6) for name, value in of_one.items()}
-                append_row(table, row | {"threshold": thresholds.get(of_one["structure"], "")} | numbers)
+                append_row(table, row | {"threshold": thresholds.get(of_one["label"], "")} | numbers)
     print(f"rows in {table}")
     return 0

@@ -1,18 +1,16 @@
-"""Train EFP on images and masks, of one class as a lesion or of several.
+"""Train EFP on images and masks, of one class as a lesion, of several, or of labels that overlap.
 
   efp train --data synthetic --output runs/first                 a first run, about a minute
   efp train --data ISIC_FOLDER --output runs/efp
   efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic
   efp train --data MY_FOLDER --output runs/clicks --checkpoint runs/mine --prompts
   efp train --data ISIC_FOLDER --output runs/structures --checkpoint efp-isic --task structures
-  efp train --data MY_FOLDER --output runs/mine --checkpoint efp-isic --compare unet
   accelerate launch --multi_gpu --num_processes 2 -m efp_hf train …      several processes or GPUs
 
 The epoch with the best validation J is saved in --output, with a row of it in training.csv. From a
 checkpoint that knows the classes the rates are lower, and its own score is printed first; for other
 classes a new head learns alone at first. Then training ends where its score rises no more.
-Every field of Transformers' TrainingArguments is an option too: --num-train-epochs,
---learning-rate, --per-device-train-batch-size, --seed, --bf16, --use-cpu … (--help-all).
+Every field of Transformers' TrainingArguments is an option too: --learning-rate … (--help-all).
 """
 
 import argparse
@@ -32,6 +30,7 @@ from .arguments import (
     InputError,
     WriteError,
     add_data_arguments,
+    add_labels_overlap_argument,
     check_new_output,
     check_output,
     check_table,
@@ -57,7 +56,7 @@ RESULT_COLUMNS = (
     "validation_threshold_jaccard",
     "validation_dice",
 )
-STRUCTURE_COLUMNS = ("validation_micro_jaccard", "validation_mean_jaccard")
+OVERLAP_COLUMNS = ("validation_micro_jaccard", "validation_mean_jaccard")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
-    parser.add_argument(
-        "--encoder", help=f"'paper', a timm model, or a Transformers backbone's Hub id (default: {DEFAULT_ENCODER})"
-    )
+    parser.add_argument("--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER})")
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(
@@ -94,6 +91,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TASKS[0],
         help="'structures' of ISIC 2018, Task 2: a checkpoint learns them, too",
     )
+    add_labels_overlap_argument(parser)
     parser.add_argument(
         "--compare", metavar="NAME", choices=("unet",), help="'unet': train it on the same encoder, too; twice the time"
     )
@@ -207,7 +205,8 @@ def load_training_data(arguments: argparse.Namespace):
         root = arguments.output / "synthetic-images"
         if not root.exists():
             write_synthetic_isic(root, num_images=160)
-    return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming)
+    overlap = {"labels_overlap": arguments.labels_overlap}
+    return load_lesions(root, seed=arguments.split_seed, streaming=arguments.streaming, **overlap)
 
 
 def load_model(arguments: argparse.Namespace):
@@ -215,9 +214,11 @@ def load_model(arguments: argparse.Namespace):
     from ..image_processing_efp import EFPImageProcessor
     from ..inference.checkpoint import check_prompted_size, load_checkpoint
     from ..inference.task import check_lesion
+    from ..lesion.structures import LABELS
     from ..training.encoders import ATTENTION_WEIGHT, new_model
+    from ..training.overlap import with_thresholds
     from ..training.prompts import with_prompt_encoder
-    from ..training.structures import with_structures, with_thresholds_for
+    from ..training.structures import with_structures
 
     size = arguments.image_size and {"height": arguments.image_size, "width": arguments.image_size}
     if arguments.checkpoint:
@@ -225,14 +226,14 @@ def load_model(arguments: argparse.Namespace):
         model, processor = load_checkpoint(
             arguments.checkpoint,
             runtime="torch",
-            allow_overlap=for_structures,
+            allow_overlap=not arguments.prompts,
             allow_channels=not (for_structures or arguments.prompts),
         )
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
             model = with_structures(model, freeze=not arguments.encoder_learning_rate, shared_size=shared_size)
-            return model, with_thresholds_for(processor)
+            return model, with_thresholds(processor, len(LABELS), num_first=1)
         if arguments.prompts:
             check_lesion(model.config, "`--prompts`")
             model = with_prompt_encoder(model)
@@ -247,10 +248,10 @@ def load_model(arguments: argparse.Namespace):
     return model, EFPImageProcessor(size=size or EFPImageProcessor.size)
 
 
-def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is_told: bool):
+def model_for(classes: tuple[str, ...], overlap: bool, model, arguments: argparse.Namespace, is_told: bool):
     """
-    The model with a head for the classes of the data. Without `--prompts` a checkpoint loses what it has for them. The
-    first process `is_told` to say what is not kept.
+    The model with a head for the classes of the data, or for its labels that `overlap`. Without `--prompts` a
+    checkpoint loses what it has for them. The first process `is_told` to say what is not kept.
 
     Raises:
         InputError: prompts for several classes.
@@ -270,9 +271,10 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
             again = f" Teach it again afterwards: {shlex.join(map(str, teach))} --output …" if len(classes) < 2 else ""
             print(f"{arguments.checkpoint} takes clicks and boxes; what is trained further here takes none.{again}")
         model = without_prompt_encoder(model)
-    if arguments.checkpoint and has_new_head(model, classes) and is_told:
+    if arguments.checkpoint and has_new_head(model, classes, overlap) and is_told:
         print(
-            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one class'}: "
+            f"{arguments.checkpoint} has labels for {', '.join(own)}, the data {', '.join(classes) or 'one class'}"
+            f"{', which overlap' if overlap else ''}: "
             "its encoder and pyramid are kept, its head starts anew."
         )
     elif arguments.checkpoint and classes and own != classes and is_told:
@@ -280,7 +282,19 @@ def model_for(classes: tuple[str, ...], model, arguments: argparse.Namespace, is
         print(
             f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}."
         )
-    return with_classes(model, classes)
+    return with_classes(model, classes, overlap)
+
+
+def processor_for(model, processor, is_known: bool):
+    """A processor for the model's kind of labels; of labels that overlap, unless their settings are known, new ones."""
+    from ..training.overlap import with_thresholds
+
+    if model.config.labels_overlap:
+        return processor if is_known else with_thresholds(processor, model.config.num_labels)
+    if processor.labels_overlap:
+        size, processor = processor.size, type(processor)()
+        processor.size = size
+    return processor
 
 
 def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told: bool):
@@ -353,6 +367,7 @@ def run(arguments: argparse.Namespace) -> int:
     import torch
 
     from ..data.classes import class_names
+    from ..data.overlap import label_names
     from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
     from ..inference.checkpoint import weights_digest
     from ..inference.output_folder import only_writer
@@ -361,8 +376,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints
     from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
+    from ..training.overlap import OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
-    from ..training.structures import StructureTrainer
     from ..training.trainer import (
         LesionTrainer,
         fine_tuning_callbacks,
@@ -378,6 +393,10 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(
             "`--task structures` must be used with --checkpoint, a network for lesions, and without --prompts and "
             "--streaming. Pass for example --checkpoint efp-isic."
+        )
+    if arguments.labels_overlap and (for_structures or arguments.prompts or arguments.streaming):
+        raise InputError(
+            "`--labels-overlap` must be used without --task structures, --prompts and --streaming. Leave them out."
         )
     if for_structures:
         arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
@@ -413,15 +432,24 @@ def run(arguments: argparse.Namespace) -> int:
             say_found(data)
         if resume is not None and not arguments.streaming:
             check_same_split(resume, arguments.checkpoint, data)
-        new_head = not for_structures and has_new_head(model, class_names(data))
-        known = class_names(data) in ((), class_names_of(model.config)) and not new_head
+        overlap = bool(label_names(data))
+        classes = label_names(data) or class_names(data)
+        option = "--prompts" if arguments.prompts else "--compare" if arguments.compare else None
+        if overlap and option:
+            raise InputError(
+                f"`{option}` must be used with classes of which a pixel has one, got {', '.join(classes)}, which "
+                "overlap. Leave it out."
+            )
+        new_head = not for_structures and has_new_head(model, classes, overlap)
+        known = classes in ((), class_names_of(model.config)) and not new_head
         encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
         rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
         training_arguments.learning_rate = learning_rate
         is_told = training_arguments.process_index == 0
         if not for_structures:
             before = class_names_of(model.config)
-            model = model_for(class_names(data), model, arguments, is_told)
+            model = model_for(classes, overlap, model, arguments, is_told)
+            processor = processor_for(model, processor, is_known=not new_head)
             if processor.largest_region and class_names_of(model.config) != before:
                 processor.largest_region = False  # a lesion is one region, but what else there is?
         if not arguments.streaming:
@@ -435,7 +463,7 @@ def run(arguments: argparse.Namespace) -> int:
     model.to(memory_format=torch.channels_last)
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
-        trainer_class = StructureTrainer if for_structures else trainer_class
+        trainer_class = OverlapTrainer if overlap else trainer_class
         trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
     row |= {
         "data": Path(arguments.data).name,
@@ -459,7 +487,7 @@ def run(arguments: argparse.Namespace) -> int:
         "prompts": arguments.prompts,
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **dict.fromkeys(RESULT_COLUMNS),
-        **dict.fromkeys(STRUCTURE_COLUMNS if for_structures else ()),
+        **dict.fromkeys(OVERLAP_COLUMNS if overlap else ()),
     }
     check_table(arguments.output / "training.csv", row)
     with ExitStack() as held:
@@ -564,7 +592,7 @@ def train_and_save(
         scores = (score.get(f"eval_{name}") for name in ("jaccard", "threshold_jaccard", "dice"))
         results += ["" if value is None else round(value, 4) for value in scores]  # several classes have no TJ
         row |= dict(zip(RESULT_COLUMNS, results, strict=True))
-        row |= {name: round(score[name.replace("validation", "eval")], 4) for name in STRUCTURE_COLUMNS if name in row}
+        row |= {name: round(score[name.replace("validation", "eval")], 4) for name in OVERLAP_COLUMNS if name in row}
         append_row(table, row)
         clicked = " after one click" if row["prompts"] else ""
         print(f"saved {output}; validation J{clicked} {score['eval_jaccard']:.4f}")

@@ -16,6 +16,7 @@ from .classes import BACKGROUND_NAMES, check_names
 from .files import write_atomically
 from .found import Found, cache_folder
 from .names import listed
+from .overlap import check_label_names
 from .pairs import file_state
 from .split import SPLIT_NAMES, read_groups
 from .tables import columns_of, image_files, table_of_split, unlisted
@@ -42,14 +43,15 @@ def is_coco(path: Path) -> bool:
     return isinstance(content, dict) and all(isinstance(content.get(key), list) for key in KEYS)
 
 
-def find_coco(root: Path, files: list[Path]) -> Found:
+def find_coco(root: Path, files: list[Path], labels_overlap: bool = False) -> Found:
     """
     The masks are drawn once into the cache. The categories of the annotations are the classes, in the order of their
-    numbers; one alone that is called lesion is what a class without a name is taken for.
+    numbers; one alone that is called lesion is what a class without a name is taken for. Where `labels_overlap` each
+    has a mask of its own.
 
     Raises:
         ValueError: a file that is no COCO file or damaged, two of a split, or categories of other numbers in one split
-            than in another.
+            than in another; where `labels_overlap`, names as of [`check_label_names`].
     """
     found = Found(f"COCO, {' and '.join(path.name for path in files)}", {})
     there = {}
@@ -59,7 +61,11 @@ def find_coco(root: Path, files: list[Path]) -> Found:
     contents = {path: read_coco(path) for path in files_of_splits.values()}
     categories = categories_of(contents)
     named = tuple(categories.values())
-    found.classes = () if named == (LESION,) else named
+    if labels_overlap:
+        found.labels = named
+        check_label_names(found.labels, str(next(iter(contents))))
+    else:
+        found.classes = () if named == (LESION,) else named
     for split, path in files_of_splits.items():
         try:
             add_images(found, split or "train", path, contents[path], there, list(categories))
@@ -120,7 +126,8 @@ def add_images(
     found: Found, split: str, path: Path, coco: COCO, there: dict[str, list[Path]], categories: list[int]
 ) -> None:
     pairs = found.pairs.setdefault(split, [])
-    version = ["v2", *categories] if len(categories) > 1 else ["v1"]
+    several = len(categories) > 1 and not found.labels
+    version = ["v3", *categories] if found.labels else ["v2", *categories] if several else ["v1"]
     key = hashlib.sha256(json.dumps([*file_state(path), *version]).encode()).hexdigest()[:24]
     folder = cache_folder() / "coco" / key
     folder.mkdir(parents=True, exist_ok=True)
@@ -138,17 +145,20 @@ def add_images(
         elif not all(is_area(annotation.get("segmentation"), image) for annotation in annotations):
             wrong[no_area].append(str(name))
         else:
-            mask = folder / f"{place}.png"
-            if len(categories) > 1 and overlap(coco, annotations):
+            if several and overlap(coco, annotations):
                 overlapping.append(str(name))
-            if not mask.exists():
-                draw_mask(coco, annotations, mask, categories)
-            pairs.append((name.stem, files[0], mask))
+            if found.labels:
+                masks = draw_masks(coco, annotations, folder, place, categories)
+            else:
+                masks = folder / f"{place}.png"
+                if not masks.exists():
+                    draw_mask(coco, annotations, masks, categories)
+            pairs.append((name.stem, files[0], masks))
     pairs.sort()
     if overlapping:
         found.notes.append(
             f"{path}: areas of two classes overlap in {len(overlapping)} images, and the smaller one counts there: "
-            f"{listed(overlapping)}."
+            f"{listed(overlapping)}. With --labels-overlap each has a mask of its own."
         )
     others = [place.name for paths in there.values() for place in paths]
     hints = {"no file": f", and there is {listed(others, 3)}" if others else ""}
@@ -197,6 +207,28 @@ def draw_mask(coco: COCO, annotations: list[dict], path: Path, categories: list[
     for category, area in sorted(areas, key=lambda found: -np.count_nonzero(found[1])):
         labels[area] = numbers.get(category, 0)  # 0: an area that was drawn as background
     write_atomically(path, lambda partial: Image.fromarray(labels).save(partial, "PNG"))
+
+
+def draw_masks(
+    coco: COCO, annotations: list[dict], folder: Path, place: int, categories: list[int]
+) -> tuple[Path | None, ...]:
+    """
+    A mask of 0 and 255 for each of the `categories` that an image has; of an image that has none of them, whose
+    annotations are of the background, empty ones for all.
+    """
+    masks = []
+    there = {annotation["category_id"] for annotation in annotations}
+    for number, category in enumerate(categories):
+        mask = folder / f"{place}-{number}.png"
+        if category not in there and there & set(categories):
+            masks.append(None)
+            continue
+        if not mask.exists():
+            of_others = [annotation for annotation in annotations if annotation["category_id"] != category]
+            of_label = [annotation for annotation in annotations if annotation["category_id"] == category]
+            draw_mask(coco, of_label or of_others, mask, [category])
+        masks.append(mask)
+    return tuple(masks)
 
 
 def overlap(coco: COCO, annotations: list[dict]) -> bool:

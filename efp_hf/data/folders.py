@@ -4,10 +4,10 @@ import os
 from pathlib import Path
 
 from ..extras import needing
-from ..lesion.structures import STRUCTURES
 from .classes import read_classes
-from .found import Found, cache_folder, load_found
-from .names import holds_images, listed, match_folders
+from .found import Found, load_found
+from .names import holds_images, listed, match_folders, match_label_folders
+from .overlap import check_label_names, label_folders
 from .split import read_groups
 from .structures import add_structures
 
@@ -47,12 +47,13 @@ def load_isic(
         seed: of the drawn split.
         max_side: longest side in pixels of the images and masks that the dataset gives; `None` for their own size.
         cache_dir: default: `efp_hf` in the cache folder of `datasets`.
-        task: "structures" adds the masks of Task 2, of the folders `ISIC2018_Task2_Training_GroundTruth_v3` and, where
-            present, those of Validation and Test ([`add_structures`]); the split is that of "lesion".
+        task: "structures" for labels that overlap: the lesion and those of the folders
+            `ISIC2018_Task2_Training_GroundTruth_v3` and, where present, those of Validation and Test
+            ([`add_structures`]); the split is that of "lesion".
 
     Returns:
-        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; with `classes.txt` as `load_lesions`; of
-        the task "structures" also a mask of each of `STRUCTURES` and their `structure_shares`.
+        `DatasetDict` of `image` (RGB), `mask` (grey, 0 and 255), `image_id`; with `classes.txt`, and where labels
+        overlap, as `load_lesions`.
 
     Raises:
         FileNotFoundError: a missing folder or file, or no image.
@@ -65,14 +66,11 @@ def load_isic(
         raise ValueError(f"`task` must be one of {', '.join(TASKS)}, got {task!r}.")
     root = Path(os.path.expanduser(root)).absolute()  # where there is no such user, the path as it is
     found = find_pairs_of_folders(root)
-    if task == "lesion":
+    if task == "structures":
+        found = add_structures(found, root)
+    elif not found.labels:
         found.classes = read_classes(root)
-        return load_found(found, root.name, seed, max_side, cache_dir)
-    lesions = load_found(found, root.name, seed, max_side, cache_dir)
-    data = add_structures(lesions, root, max_side, cache_folder(cache_dir))
-    for split, rows in data.items():
-        rows.info.description = f"{lesions[split].info.description}; masks of {len(STRUCTURES)} structures"
-    return data
+    return load_found(found, root.name, seed, max_side, cache_dir)
 
 
 def find_pairs_of_folders(root: Path) -> Found:
@@ -80,7 +78,13 @@ def find_pairs_of_folders(root: Path) -> Found:
     folders = find_folders(root)
     found = Found("images/ and masks/" if OWN_FOLDERS in folders.values() else "the layout of ISIC 2018", {})
     for split, (images, masks) in folders.items():
-        found.add(split, match_folders(root / images, root / masks))
+        of_labels = label_folders(root / masks) if masks == OWN_FOLDERS[1] else []
+        if of_labels:
+            found.form, found.labels = "images/ and masks/, a folder a label", tuple(path.name for path in of_labels)
+            check_label_names(found.labels, str(root / masks))
+            found.add(split, match_label_folders(root / images, of_labels))
+        else:
+            found.add(split, match_folders(root / images, root / masks))
     if len(folders) < len(FOLDERS):  # a split is drawn
         found.groups = read_groups(root / "metadata.csv")
     return found

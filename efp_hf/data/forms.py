@@ -14,6 +14,7 @@ from .found import Found
 from .hub import holds_shards, load_splits
 from .names import has_side_by_side, listed, mask_names, match_side_by_side
 from .split import read_groups
+from .structures import add_structures
 from .tables import METADATA, columns_of, find_imagefolder, find_paths, imagefolder_tables, path_tables
 
 with needing("train", __name__):
@@ -29,7 +30,7 @@ class Form(NamedTuple):
 
     name: str
     marks: Callable[[Path], list[Path]]  # the files and folders that show that a folder is in this form
-    find: Callable[[Path, list[Path]], Found | Dataset | DatasetDict]
+    find: Callable[[Path, list[Path], bool], Found | Dataset | DatasetDict]  # the last: whether labels overlap
 
 
 def there(root: Path, *names: str) -> list[Path]:
@@ -38,7 +39,7 @@ def there(root: Path, *names: str) -> list[Path]:
     return paths if all(path.is_dir() for path in paths) else []
 
 
-def find_side_by_side(root: Path, marks: list[Path]) -> Found:
+def find_side_by_side(root: Path) -> Found:
     found = Found("pairs side by side", {}, groups=read_groups(root / "metadata.csv"))
     found.add("train", match_side_by_side(root))
     return found
@@ -48,24 +49,30 @@ FORMS = (
     Form(
         "the layout of ISIC 2018",
         lambda root: there(root, FOLDERS["train"][0]),
-        lambda root, _: find_pairs_of_folders(root),
+        lambda root, _, overlap: (
+            add_structures(find_pairs_of_folders(root), root) if overlap else find_pairs_of_folders(root)
+        ),
     ),
-    Form("images/ and masks/", lambda root: there(root, *OWN_FOLDERS), lambda root, _: find_pairs_of_folders(root)),
-    Form("pairs side by side", lambda root: [root] if has_side_by_side(root) else [], find_side_by_side),
-    Form("imagefolder", imagefolder_tables, find_imagefolder),
+    Form("images/ and masks/", lambda root: there(root, *OWN_FOLDERS), lambda root, *_: find_pairs_of_folders(root)),
+    Form(
+        "pairs side by side",
+        lambda root: [root] if has_side_by_side(root) else [],
+        lambda root, *_: find_side_by_side(root),
+    ),
+    Form("imagefolder", imagefolder_tables, lambda root, marks, _: find_imagefolder(root, marks)),
     Form("COCO", coco_files, find_coco),
-    Form("a CSV of paths", path_tables, find_paths),
+    Form("a CSV of paths", path_tables, lambda root, marks, _: find_paths(root, marks)),
     Form(
         "a saved dataset",
         lambda root: [root / name for name in SAVED_FILES if (root / name).is_file()],
-        lambda root, _: load_from_disk(str(root)),
+        lambda root, *_: load_from_disk(str(root)),
     ),
-    Form("shards", lambda root: [root] if holds_shards(root) else [], lambda root, _: load_splits(str(root))),
+    Form("shards", lambda root: [root] if holds_shards(root) else [], lambda root, *_: load_splits(str(root))),
 )
 FORM_OF_FILE = {".json": "COCO", ".jsonl": "imagefolder", ".csv": "a CSV of paths"}
 
 
-def find_form(path: Path) -> tuple[str, Found | Dataset | DatasetDict]:
+def find_form(path: Path, labels_overlap: bool = False) -> tuple[str, Found | Dataset | DatasetDict]:
     """
     The form of a folder, or of a file that lists images, and what is in it.
 
@@ -83,7 +90,7 @@ def find_form(path: Path) -> tuple[str, Found | Dataset | DatasetDict]:
             form = forms["imagefolder"]
         elif form.name == "imagefolder":
             raise ValueError(f"{path} must be called metadata.jsonl, as `datasets` wants it. Rename it.")
-        return form.name, form.find(root, [path])
+        return form.name, form.find(root, [path], labels_overlap)
     if not path.is_dir():
         find_folders(path)  # says that it is not there
     fitting = {form: marks for form in FORMS if (marks := form.marks(path))}
@@ -93,7 +100,7 @@ def find_form(path: Path) -> tuple[str, Found | Dataset | DatasetDict]:
         way = f"Pass the file that is meant, as {files[0]}, or move one away" if files else "Move one of them away"
         raise ValueError(f"{path}: two forms fit, {' and '.join(shown)}. {way}.")
     for form, marks in fitting.items():
-        return form.name, form.find(path, marks)
+        return form.name, form.find(path, marks, labels_overlap)
     raise FileNotFoundError(no_form(path))
 
 

@@ -29,6 +29,7 @@ class Found:
     problems: list[str] = field(default_factory=list)  # sentences for which it is refused
     notes: list[str] = field(default_factory=list)  # sentences of what is left out
     classes: tuple[str, ...] = ()  # names of the labels 1..K; none: one class, the lesion
+    labels: tuple[str, ...] = ()  # names of labels that overlap, each with a mask file of its own
 
     @property
     def num_classes(self) -> int:
@@ -65,17 +66,20 @@ def load_found(
     entries = {
         split: check_and_cache(pairs, max_side, cache, found.num_classes) for split, pairs in found.pairs.items()
     }
-    different = channels_problem([entry for rows in entries.values() for entry in rows])
+    rows = [entry for of_split in entries.values() for entry in of_split]
+    different = channels_problem(rows)
     if different:
         raise ValueError(different)
     warn_of_copies(entries)
-    if problems := problems_of_classes([entry for rows in entries.values() for entry in rows], found.classes):
+    if problems := problems_of_classes(rows, found.classes):
         raise ValueError(f"{name}: {problems[0]}")
-    masks = masks_line([entry["values"] for rows in entries.values() for entry in rows], found.classes)
+    masks = masks_line([entry["values"] for entry in rows], found.classes)
+    if found.labels:
+        masks += f"; {overlap_line(found.labels, absent_masks([entry['masks'] for entry in rows]))}"
     missing = [split for split in SPLITS if split not in entries]
     if missing:
         entries.update(draw_split(entries["train"], found.groups, seed, ["train", *missing]))
-    data = DatasetDict({split: to_dataset(entries[split], found.classes) for split in SPLITS})
+    data = DatasetDict({split: to_dataset(entries[split], found.classes, found.labels) for split in SPLITS})
     return with_line(data, f"{name}: {found.form}; {masks}", missing)
 
 
@@ -120,6 +124,20 @@ def masks_line(values: Iterable[str], classes: tuple[str, ...]) -> str:
     """How the masks are written, and which classes they hold, where these have names."""
     written = " or ".join(sorted(set(values)))
     return f"masks of {written}" + (f" for {listed(list(classes))}" if classes else "")
+
+
+def absent_masks(masks: Iterable[Iterable]) -> list[int]:
+    """How many images have no mask of each label that overlaps others, of the masks of each image."""
+    return [sum(mask is None for mask in of_label) for of_label in zip(*masks, strict=True)]
+
+
+def overlap_line(labels: tuple[str, ...], absent: Iterable[int]) -> str:
+    """Names labels that overlap, and how many images have no mask of one."""
+    named = [
+        f"{label} (not in {number} images without its mask)" if number else label
+        for label, number in zip(labels, absent, strict=True)
+    ]
+    return f"labels that overlap: {listed(named)}"
 
 
 def find_copies(entries: dict[str, list[dict]]) -> list[tuple[str, str, str, str]]:

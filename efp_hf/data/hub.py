@@ -17,22 +17,29 @@ from .channels import further_columns
 from .classes import COLUMN, class_names, features_with_classes
 from .duplicates import perceptual_hash
 from .files import read_sized_image, write_atomically
-from .found import Found, cache_folder, masks_line, problems_of_classes, warn_of_copies, with_line
+from .found import (
+    Found,
+    absent_masks,
+    cache_folder,
+    masks_line,
+    overlap_line,
+    problems_of_classes,
+    warn_of_copies,
+    with_line,
+)
 from .labels import labels_picture, palette_colors, read_labels, values_of_rows
-from .pairs import FEATURES, facts_of, labels_in, reduce_pair, reduced_size
+from .overlap import COLUMN as LABELS
+from .overlap import ID_COLUMNS, IMAGE_COLUMNS, MASK_COLUMNS, features_with_labels, label_names
+from .pairs import FEATURES, facts_of, labels_in, reduce_image, reduce_mask, reduced_size, stacked
 from .split import GROUP_COLUMNS, SPLITS, draw_split
 from .tables import METADATA
 
 with needing("train", __name__):
-    from datasets import Dataset, DatasetDict, IterableDatasetDict, Value, load_dataset
+    from datasets import Dataset, DatasetDict, Features, IterableDatasetDict, Value, load_dataset
     from datasets import Image as ImageFeature
     from datasets.exceptions import DatasetGenerationError
     from pyarrow import ArrowInvalid
 
-# The first that is there, where no other is named; a WebDataset's columns are the endings of its files
-IMAGE_COLUMNS = ("image", "jpg", "jpeg", "image.jpg", "image.jpeg", "image.png")
-MASK_COLUMNS = ("mask", "png", "mask.png")
-ID_COLUMNS = ("image_id", "__key__")
 NEEDED_OF_A_STREAM = ("train", "validation")
 SHARD_SUFFIXES = (".parquet", ".tar")
 
@@ -67,7 +74,8 @@ def convert_dataset(
     classes: tuple[str, ...] = (),
 ) -> DatasetDict:
     """
-    A dataset of images and masks as `load_isic` gives one; a single `Dataset` is taken for `train`.
+    A dataset of images and masks as `load_lesions` gives one; a single `Dataset` is taken for `train`. Where it has no
+    column of masks, but several others of pictures, these are of labels that overlap ([`label_names`]).
 
     Missing splits are drawn from `train`; the columns `patient_id` and `lesion_id` are respected where present. What is
     larger than `max_side`, and masks of other values than [`values_of_rows`], are written anew to the cache of
@@ -82,16 +90,19 @@ def convert_dataset(
         ValueError: no `train` split, or a missing column, with the columns that there are; a row that cannot be used,
             by its id.
     """
+    labels = label_names(loaded, name) if mask_column is None else ()
+    features = features_with_labels(FEATURES, labels) if labels else features_with_classes(FEATURES, classes)
     splits, facts, num_classes = {}, {}, max(1, len(classes))
     for split, rows in named_splits(loaded, name, image_column, mask_column).items():
-        checked = {"fn_kwargs": {"num_classes": num_classes}, "remove_columns": rows.column_names}
+        settings = {"num_classes": num_classes, "labels": labels}
+        checked = {"fn_kwargs": settings, "remove_columns": rows.column_names}
         seen = rows.map(check_row, **checked, desc=f"{name}, {split}: checking")
         facts[split] = list(seen)
         if any(is_changed(fact["size"], fact["values"], max_side, num_classes) for fact in facts[split]):
-            settings = {"max_side": max_side, "num_classes": num_classes}
+            settings["max_side"] = max_side
             rows = rows.map(reduce_row, fn_kwargs=settings, desc=f"{name}, {split}: reducing")
-        rows = cast_images(rows, ImageFeature())
-        splits[split] = with_column_of_classes(rows, facts[split], classes)
+        rows = cast_images(rows, ImageFeature(), labels)
+        splits[split] = with_column_of_labels(rows, facts[split], features, first=0 if labels else 1)
     warn_of_copies(facts)
     if problems := problems_of_classes([fact for split_facts in facts.values() for fact in split_facts], classes):
         raise ValueError(f"{name}: {problems[0]}")
@@ -102,9 +113,11 @@ def convert_dataset(
         entries = [{**fact, "row": row} for row, fact in enumerate(facts["train"])]
         drawn = draw_split(entries, groups_of(train), seed, ["train", *missing])
         splits.update({split: train.select([entry["row"] for entry in drawn[split]]) for split in drawn})
-    columns = list(features_with_classes(FEATURES, classes))
-    data = DatasetDict({split: splits[split].select_columns(columns) for split in SPLITS})
+    data = DatasetDict({split: splits[split].select_columns(list(features)) for split in SPLITS})
     masks = masks_line([fact["values"] for split_facts in facts.values() for fact in split_facts], classes)
+    if labels:
+        absent = absent_masks([fact["masks"] for split_facts in facts.values() for fact in split_facts])
+        masks += f"; {overlap_line(labels, absent)}"
     return with_line(data, f"{name}: {form}; {masks}", missing)
 
 
@@ -114,23 +127,28 @@ def find_rows_of_files(loaded: Dataset | DatasetDict, name: str, form: str, clas
     own are written to the cache. `None` for a dataset without such columns.
 
     Raises:
-        ValueError: as [`convert_dataset`]; a row without one of its images.
+        ValueError: as [`convert_dataset`]; a row without one of its images; labels that overlap.
     """
     splits = {"train": loaded} if isinstance(loaded, Dataset) else loaded
     further = further_columns(next(iter(splits.values())).column_names)
     if not further:
         return None
+    if label_names(loaded, name):
+        raise ValueError(
+            f"{name}: images with labels that overlap must have one file each, got the columns {', '.join(further)}. "
+            "Leave these out."
+        )
     found = Found(form, {}, classes=classes)
     for split, rows in named_splits(loaded, name).items():
         for column in further:
             rows = rows.cast_column(column, ImageFeature(decode=False))
         found.groups |= groups_of(rows)
         columns = ("image", "mask", *further)
-        found.pairs[split] = [(row["image_id"], *(file_of(row, column) for column in columns)) for row in rows]
+        found.pairs[split] = [(row["image_id"], *(path_of(row, column) for column in columns)) for row in rows]
     return found
 
 
-def file_of(row: dict, column: str) -> Path:
+def path_of(row: dict, column: str) -> Path:
     """Of an undecoded image of a row."""
     file = row[column]
     if file is None:
@@ -145,32 +163,36 @@ def file_of(row: dict, column: str) -> Path:
     return path
 
 
-def with_column_of_classes(rows: Dataset, facts: list[dict], classes: tuple[str, ...]) -> Dataset:
+def with_column_of_labels(rows: Dataset, facts: list[dict], features: Features, first: int) -> Dataset:
     """The rows with the labels that their masks hold, in place of what the column held; none without names."""
-    if not classes:
-        return rows
-    rows = rows.remove_columns([COLUMN] if COLUMN in rows.column_names else [])
-    feature = features_with_classes(FEATURES, classes)[COLUMN]
-    return rows.add_column(COLUMN, [labels_in(fact) for fact in facts], feature=feature)
+    for column in (column for column in (COLUMN, LABELS) if column in features):
+        rows = rows.remove_columns([column] if column in rows.column_names else [])
+        rows = rows.add_column(column, [labels_in(fact, first) for fact in facts], feature=features[column])
+    return rows
 
 
 def named_splits(
     loaded: Dataset | DatasetDict, name: str, image_column: str | None = None, mask_column: str | None = None
 ) -> DatasetDict:
-    """The splits with the columns `image` and `mask`, both as files, and `image_id`; errors as [`convert_dataset`]."""
+    """
+    The splits with the columns `image` and `mask`, or of labels that overlap one each, all as files, and `image_id`;
+    errors as [`convert_dataset`].
+    """
     loaded = {"train": loaded} if isinstance(loaded, Dataset) else loaded
     check_splits(loaded, name)
     if "train" not in loaded:
         raise ValueError(f"{name}: a `train` split is needed, got {list(loaded)}.")
     splits = {}
+    labels = label_names(loaded, name) if mask_column is None else ()
     for split, dataset in loaded.items():
-        found = find_columns(dataset.column_names, name, image_column, mask_column)
+        found = find_columns(dataset.column_names, name, image_column, mask_column, labels)
         names = dict(zip(found, FEATURES, strict=True))
         dataset = dataset.rename_columns({old: new for old, new in names.items() if old not in (None, new)})
         if "image_id" not in dataset.column_names:
             dataset = dataset.add_column("image_id", [f"{split}_{row:07d}" for row in range(len(dataset))])
         # as files, not as pixels: what is small enough stays the file that it is
-        splits[split] = cast_images(dataset, ImageFeature(decode=False)).cast_column("image_id", Value("string"))
+        dataset = cast_images(dataset, ImageFeature(decode=False), labels)
+        splits[split] = dataset.cast_column("image_id", Value("string"))
     return DatasetDict(splits)
 
 
@@ -246,23 +268,28 @@ def check_splits(splits: Iterable[str], name: str) -> None:
 
 
 def find_columns(
-    there: list[str], name: str, image_column: str | None, mask_column: str | None
-) -> tuple[str, str, str | None]:
+    there: list[str], name: str, image_column: str | None, mask_column: str | None, labels: tuple[str, ...] = ()
+) -> tuple[str, str | None, str | None]:
     """
-    The columns of the image, the mask and, if there is one, the id.
+    The columns of the image, the mask and, if there is one, the id. Where `labels` overlap there is no column of one
+    mask, but one of each.
 
     Raises:
         ValueError: a missing column, with those that there are.
     """
     image_column = image_column or next((column for column in IMAGE_COLUMNS if column in there), IMAGE_COLUMNS[0])
     mask_column = mask_column or next((column for column in MASK_COLUMNS if column in there), MASK_COLUMNS[0])
-    for column in (image_column, mask_column):
+    for column in (image_column, *(labels or (mask_column,))):
         if column not in there:
             raise ValueError(
                 f"{name}: no column {column!r}, got {there}. Rename them to image and mask, or pass image_column and "
                 "mask_column to `load_hub_lesions`."
             )
-    return image_column, mask_column, next((column for column in ID_COLUMNS if column in there), None)
+    return (
+        image_column,
+        None if labels else mask_column,
+        next((column for column in ID_COLUMNS if column in there), None),
+    )
 
 
 def groups_of(dataset: Dataset) -> dict[str, list[str]]:
@@ -275,17 +302,21 @@ def groups_of(dataset: Dataset) -> dict[str, list[str]]:
     return groups
 
 
-def cast_images(dataset: Dataset, feature: ImageFeature) -> Dataset:
-    return dataset.cast_column("image", feature).cast_column("mask", feature)
+def cast_images(dataset: Dataset, feature: ImageFeature, labels: tuple[str, ...] = ()) -> Dataset:
+    for column in ("image", *(labels or ("mask",))):
+        dataset = dataset.cast_column(column, feature)
+    return dataset
 
 
-def check_row(row: dict, num_classes: int = 1) -> dict:
-    """The entry of a row with both images as files, as `check_pairs` gives it."""
-    image, labels, values = read_pair(row, num_classes)
-    facts = {**facts_of(labels, num_classes), "values": values}
+def check_row(row: dict, num_classes: int = 1, labels: tuple[str, ...] = ()) -> dict:
+    """
+    The entry of a row with all pictures as files, as `check_pairs` gives it; `masks` are True, or `None` where a label
+    that overlaps others is not there.
+    """
+    image, found, values = read_pair(row, num_classes, labels)
+    facts = {**facts_of(found, num_classes), "values": values, "masks": [row[label] and True for label in labels]}
     if num_classes > 1:
-        mask = row["mask"]
-        facts["colors"] = palette_colors(mask["path"] or row["image_id"], labels, num_classes, mask["bytes"])
+        facts["colors"] = palette_colors(**file_of(row, "mask"), labels=found, num_classes=num_classes)
     return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
 
 
@@ -294,13 +325,17 @@ def is_changed(size: tuple[int, int], values: str, max_side: int | None, num_cla
     return values != values_of_rows(num_classes) or reduced_size(tuple(size), max_side) != tuple(size)
 
 
-def reduce_row(row: dict, max_side: int | None, num_classes: int = 1) -> dict:
-    """`image` and `mask` of a row, both as files, reduced; nothing of what is at most `max_side` large."""
-    image, labels, values = read_pair(row, num_classes)
-    mask, size_to_keep = labels_picture(labels, num_classes), reduced_size(labels.shape, max_side)
-    if size_to_keep == labels.shape:
-        return {} if values == values_of_rows(num_classes) else {"mask": mask}
-    return dict(zip(("image", "mask"), reduce_pair(image, mask, size_to_keep), strict=True))
+def reduce_row(row: dict, max_side: int | None, num_classes: int = 1, labels: tuple[str, ...] = ()) -> dict:
+    """The image and the masks of a row, all as files, reduced; nothing of what is at most `max_side` large."""
+    image, found, values = read_pair(row, num_classes, labels)
+    of_columns = zip(labels, found, strict=True) if labels else [("mask", found)]
+    masks = {name: labels_picture(of_one, num_classes) for name, of_one in of_columns if row[name] is not None}
+    size = found.shape[-2:]
+    size_to_keep = reduced_size(size, max_side)
+    if size_to_keep == size:
+        return {} if values == values_of_rows(num_classes) else masks
+    reduced = {name: reduce_mask(mask, size_to_keep) for name, mask in masks.items()}
+    return {"image": reduce_image(image, size_to_keep), **reduced}
 
 
 def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | None, num_classes: int = 0) -> dict:
@@ -317,29 +352,44 @@ def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | No
     image, labels, _ = read_pair(files, max(1, num_classes))
     mask, size_to_keep = labels_picture(labels, max(1, num_classes)), reduced_size(labels.shape, max_side)
     if size_to_keep != labels.shape:
-        image, mask = reduce_pair(image, mask, size_to_keep)
+        image, mask = reduce_image(image, size_to_keep), reduce_mask(mask, size_to_keep)
     named = {COLUMN: labels_in(facts_of(labels, num_classes))} if num_classes else {}
     return {"image": image, "mask": mask, "image_id": image_id, **named}
 
 
-def read_pair(row: dict, num_classes: int = 1) -> tuple[Image.Image, np.ndarray, str]:
+def read_pair(row: dict, num_classes: int = 1, labels: tuple[str, ...] = ()) -> tuple[Image.Image, np.ndarray, str]:
     """
-    The image (RGB) and the labels (as [`read_labels`] gives them) of a row that has both as files, and how the mask's
-    file writes them.
+    The image (RGB) and the labels (as [`read_labels`] gives them, or [`stacked`] where `labels` overlap) of a row that
+    has all as files, and how the masks' files write them.
 
     Raises:
         ValueError: by the row's id: one that is missing, damaged, or no mask, and another size of the mask.
     """
-    files = {}
-    for column in ("image", "mask"):
-        if row[column] is None:
-            raise ValueError(f"{row['image_id']}: the row must have `{column}`, got none. Add it or remove the row.")
-        content = row[column]["bytes"]
-        files[column] = {"path": row[column]["path"] if content is None else row["image_id"], "content": content}
-    image, size = read_sized_image(**files["image"])
-    labels, values = read_labels(**files["mask"], num_classes=num_classes)
-    check_sizes(row["image_id"], size, labels.shape)
-    return image, labels, values
+    image_id = row["image_id"]
+    if labels and not any(row[label] for label in labels):
+        raise ValueError(
+            f"{image_id}: the row must have a mask in one of {', '.join(labels)}, got none. Add an empty mask, or "
+            "remove the row."
+        )
+    image, size = read_sized_image(**file_of(row, "image"))
+    found, values = [], set()
+    for column in labels or ("mask",):
+        if labels and row[column] is None:
+            found.append(None)
+            continue
+        of_one, written = read_labels(**file_of(row, column), num_classes=num_classes)
+        check_sizes(f"{image_id}, {column}" if labels else image_id, size, of_one.shape)
+        found.append(of_one)
+        values.add(written)
+    return image, stacked(found) if labels else found[0], " or ".join(sorted(values))
+
+
+def file_of(row: dict, column: str) -> dict:
+    """The `path` and `content` of a picture of a row; where it has content, its path is the row's id."""
+    if row[column] is None:
+        raise ValueError(f"{row['image_id']}: the row must have `{column}`, got none. Add it or remove the row.")
+    content = row[column]["bytes"]
+    return {"path": row[column]["path"] if content is None else row["image_id"], "content": content}
 
 
 def file_digest(file: dict | None) -> str:

@@ -11,15 +11,25 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..extras import needing
-from ..inference.drawing import resize_mask, tint_classes
+from ..inference.drawing import outline_labels, resize_mask, tint_classes
 from .channels import is_array, picture_of, read_channels
 from .files import read_image
-from .found import Found, cache_folder, find_copies, problems_of_classes, problems_of_ids, split_sizes
+from .found import (
+    Found,
+    absent_masks,
+    cache_folder,
+    find_copies,
+    overlap_line,
+    problems_of_classes,
+    problems_of_ids,
+    split_sizes,
+)
 from .hub import check_row, groups_of, named_splits, read_pair
 from .labels import read_labels
 from .lesions import find_lesions
 from .names import listed
-from .pairs import channels_problem, check_pairs, labels_in
+from .overlap import label_names
+from .pairs import channels_problem, check_pairs, labels_in, mask_files, stacked
 from .split import SPLITS, draw_split
 
 with needing("train", __name__):
@@ -43,20 +53,26 @@ class Survey:
     notes: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)  # the splits that the data has not
     classes: tuple[str, ...] = ()  # names of the labels 1..K; none: one class, the lesion
+    labels: tuple[str, ...] = ()  # names of labels that overlap
 
     @property
     def num_classes(self) -> int:
         return max(1, len(self.classes))
 
+    @property
+    def named(self) -> tuple[str, ...]:
+        """The several classes or labels, in the order of an entry's `shares`."""
+        return self.labels or (self.classes if self.num_classes > 1 else ())
 
-def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) -> Survey:
+
+def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0, labels_overlap: bool = False) -> Survey:
     """
-    Reads every pair of what `load_lesions` takes.
+    Reads every pair of what `load_lesions` takes, and as it does.
 
     Raises:
         FileNotFoundError, ValueError: as `load_lesions`, where no pair can be found.
     """
-    name, form, found, classes = find_lesions(source)
+    name, form, found, classes = find_lesions(source, labels_overlap)
     if isinstance(found, Found):
         survey = survey_files(name, found)
     else:
@@ -73,9 +89,14 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
     survey.notes += notes_of_copies(survey.rows)
     survey.problems += problems_of_classes(entries, survey.classes)
     absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
-    if absent and any(entry["share"] for entry in entries):
+    if absent and entries and (survey.labels or any(entry["share"] for entry in entries)):
         survey.problems.append(
-            f"No mask holds {listed(absent)}. Take the name out of the classes, and number the others anew."
+            f"No mask holds {listed(absent)}. "
+            + (
+                "Leave out its masks."
+                if survey.labels
+                else "Take the name out of the classes, and number the others anew."
+            )
         )
     missing = [split for split in SPLITS if split not in survey.rows]
     if missing and not survey.problems:
@@ -85,11 +106,9 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
         except ValueError as error:
             survey.problems.append(str(error))
     for split, rows in survey.rows.items():
-        held = {label for entry in rows for label in labels_in(entry)}
-        without = [
-            name for label, name in enumerate(survey.classes, start=1) if label not in held and name not in absent
-        ]
-        if without and survey.num_classes > 1:
+        held = {label for entry in rows for label in labels_in(entry, first=0)}
+        without = [name for place, name in enumerate(survey.named) if place not in held and name not in absent]
+        if without:
             survey.notes.append(f"No mask of {split} holds {listed(without)}: it has no score there.")
     return survey
 
@@ -97,15 +116,15 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0) ->
 def survey_files(name: str, found: Found) -> Survey:
     problems = [*found.problems, *problems_of_ids(found)]
     facts = {"groups": found.groups, "problems": problems, "notes": list(found.notes), "classes": found.classes}
-    survey = Survey(name, found.form, **facts)
+    survey = Survey(name, found.form, **facts, labels=found.labels)
     for split, pairs in found.pairs.items():
         checked = check_pairs(pairs, None, cache_folder(), found.num_classes)
         survey.rows[split] = []
-        for (_, image, mask, *further), entry in zip(pairs, checked, strict=True):
+        for (_, image, masks, *further), entry in zip(pairs, checked, strict=True):
             if isinstance(entry, Exception):
                 survey.problems.append(str(entry))
             else:
-                opened = partial(open_files, [image, *further], mask, found.num_classes)
+                opened = partial(open_files, [image, *further], masks, found.num_classes)
                 survey.rows[split].append({**entry, "open": opened})
     different = channels_problem([entry for rows in survey.rows.values() for entry in rows])
     survey.problems += [different] if different else []
@@ -113,13 +132,14 @@ def survey_files(name: str, found: Found) -> Survey:
 
 
 def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, ...]) -> Survey:
-    survey = Survey(name, form, classes=classes)
+    survey = Survey(name, form, classes=classes, labels=label_names(splits, name))
     for split, dataset in splits.items():
         survey.rows[split] = []
         for number, row in enumerate(dataset):
             try:
-                opened = partial(open_row, dataset, number, survey.num_classes)
-                entry = {**check_row(row, survey.num_classes), "open": opened}
+                settings = (survey.num_classes, survey.labels)
+                opened = partial(open_row, dataset, number, *settings)
+                entry = {**check_row(row, *settings), "open": opened}
             except (FileNotFoundError, ValueError) as error:
                 survey.problems.append(str(error))
             else:
@@ -128,23 +148,24 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
     return survey
 
 
-def open_files(images: list[Path], mask: Path, num_classes: int) -> tuple[Image.Image, np.ndarray]:
+def open_files(
+    images: list[Path], masks: Path | tuple[Path | None, ...], num_classes: int
+) -> tuple[Image.Image, np.ndarray]:
     is_photo = len(images) == 1 and not is_array(images[0])
     image = read_image(images[0]) if is_photo else picture_of(read_channels(images))
-    return image, read_labels(mask, num_classes=num_classes)[0]
+    labels = [mask and read_labels(mask, num_classes=num_classes)[0] for mask in mask_files(masks)]
+    return image, stacked(labels) if isinstance(masks, tuple) else labels[0]
 
 
-def open_row(dataset: Dataset, number: int, num_classes: int) -> tuple[Image.Image, np.ndarray]:
-    image, labels, _ = read_pair(dataset[number], num_classes)
+def open_row(dataset: Dataset, number: int, *settings) -> tuple[Image.Image, np.ndarray]:
+    image, labels, _ = read_pair(dataset[number], *settings)
     return image, labels
 
 
 def shares_of_classes(survey: Survey) -> dict[str, list[float]]:
-    """Name of each of several classes → its share of each image."""
-    if survey.num_classes == 1:
-        return {}
+    """Name of each of several classes, or of labels that overlap → its share of each image."""
     entries = [entry for rows in survey.rows.values() for entry in rows]
-    return {name: [entry["shares"][place] for entry in entries] for place, name in enumerate(survey.classes)}
+    return {name: [entry["shares"][place] for entry in entries] for place, name in enumerate(survey.named)}
 
 
 def notes_of_copies(rows: dict[str, list[dict]]) -> list[str]:
@@ -166,13 +187,16 @@ def survey_lines(survey: Survey) -> list[str]:
     lines = [f"{survey.name}: {survey.form}"]
     lines.append(f"pairs   {len(entries)} can be used: {split_sizes(survey.rows, survey.drawn)}")
     if entries:
-        if survey.num_classes == 1:
+        if survey.labels:
+            lines.append(overlap_line(survey.labels, absent_masks([entry["masks"] for entry in entries])))
+        elif survey.num_classes == 1:
             name = (*survey.classes, "lesion")[0]
             lines.append(f"{name:<7} {share_line([entry['share'] for entry in entries])}")
         for place, (name, shares) in enumerate(shares_of_classes(survey).items(), start=1):
             there = [share for share in shares if share]
             where = f"in {len(there)} of {len(entries)} images"
-            lines.append(f"class {place} {name}: {where}" + (f", there {share_line(there)}" if there else ""))
+            called = "label" if survey.labels else f"class {place}"
+            lines.append(f"{called} {name}: {where}" + (f", there {share_line(there)}" if there else ""))
         lines.append(f"sizes   {counted('×'.join(map(str, entry['size'])) for entry in entries)}")
         channels = [entry.get("channels", "of a photo") for entry in entries]
         if any("channels" in entry for entry in entries):
@@ -198,8 +222,8 @@ def counted(values, most: int = 4) -> str:
 
 def draw_sheet(survey: Survey) -> Image.Image:
     """
-    A contact sheet with the lesions tinted, or each class in its colour: up to `SHEET_IMAGES` pairs, from the smallest
-    area to the largest.
+    A contact sheet with the lesions tinted, or each class or label in its colour: up to `SHEET_IMAGES` pairs, from the
+    smallest area to the largest.
 
     Raises:
         ValueError: no pair can be used.
@@ -216,6 +240,10 @@ def draw_sheet(survey: Survey) -> Image.Image:
         left, top = place % columns * TILE, place // columns * height
         image, labels = entry["open"]()
         image.thumbnail((TILE - 4, TILE - 4))
-        sheet.paste(tint_classes(image, resize_mask(labels, image.size), survey.num_classes), (left + 2, top + 2))
+        if survey.labels:
+            tile = outline_labels(image, np.stack([resize_mask(of_one, image.size) > 0 for of_one in labels]))
+        else:
+            tile = tint_classes(image, resize_mask(labels, image.size), survey.num_classes)
+        sheet.paste(tile, (left + 2, top + 2))
         draw.text((left + 2, top + TILE - 1), f"{entry['image_id'][-18:]} {100 * entry['share']:.0f} %", fill="black")
     return sheet

@@ -9,6 +9,7 @@ from .channels import further_columns
 from .files import is_image_file
 from .found import Found
 from .names import listed
+from .pairs import mask_files
 from .split import GROUP_COLUMNS, SPLIT_NAMES
 
 with needing("train", __name__):
@@ -158,7 +159,10 @@ def table_of_split(tables: list[Path], name_of) -> dict[str | None, Path]:
 
 def unlisted(root: Path, found: Found, tables: list[Path]) -> list[str]:
     """A note of the image files of a folder that its tables do not list."""
-    used = {path.resolve() for pairs in found.pairs.values() for _, *files in pairs for path in files}
+    pairs = [pair for of_split in found.pairs.values() for pair in of_split]
+    used = {
+        path.resolve() for _, image, masks, *further in pairs for path in (image, *mask_files(masks), *further) if path
+    }
     others = [str(path.relative_to(root)) for path in image_files(root) if path.resolve() not in used]
     if not others:
         return []

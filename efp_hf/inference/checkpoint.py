@@ -114,8 +114,8 @@ def load_checkpoint(
     if overlap and not allow_overlap:
         raise ValueError(
             f"{name}: the labels must exclude each other here, got {', '.join(class_names_of(model.config))}, which "
-            "overlap. `efp predict`, `efp app` and `efp export` take such a checkpoint, and `efp score` and `efp "
-            "calibrate` with --task structures."
+            "overlap. `efp train`, `efp calibrate`, `efp score`, `efp predict` and `efp export` take such a "
+            "checkpoint, and `efp app` one of the lesion and its structures."
         )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
     if processor.num_channels != channels:

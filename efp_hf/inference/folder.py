@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -549,18 +550,18 @@ def write_predictions(
         PredictionTable(table_path(output, part or 0), made_by, columns_for(classes, overlap)) as table,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
-        written = {Path(name).stem: name for name in finished}
+        masks_of = partial(mask_paths, Path(), overlapping=classes if overlap else ())
+        written = {path.name: name for name in finished for path in masks_of(name)}  # by the names of masks
         earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
         for prediction in predictions:
             name = table_text(prediction.path.name)
-            image_id = Path(name).stem
-            is_taken = image_id in written
+            masks = [path.name for path in masks_of(name)]
+            taken = next((written[mask] for mask in masks if mask in written), None)
+            is_taken = taken is not None
             if prediction.error is None and is_taken:
-                prediction.error = (
-                    f"{prediction.path}: its mask would overwrite that of {written[image_id]}. Rename one of them."
-                )
+                prediction.error = f"{prediction.path}: its mask would overwrite that of {taken}. Rename one of them."
             elif prediction.error is None:
-                written[image_id] = name
+                written |= dict.fromkeys(masks, name)
             finish(earlier)
             settings = (output, overlays, table, is_taken, classes, overlap)
             earlier = prediction.path, background.submit(record, prediction, *settings)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prediction_table import read_lines, tables_in
+from .prediction_table import mask_paths, read_lines, tables_in
 
 try:
     import fcntl
@@ -15,10 +15,13 @@ except ImportError:  # Windows
 WRITTEN_ENDINGS = ("_segmentation.png", "_overlay.jpg")
 
 
-def check_own_folder(output: Path, images: list[Path] | None, dataset: str | None = None) -> None:
+def check_own_folder(
+    output: Path, images: list[Path] | None, dataset: str | None = None, overlapping: tuple[str, ...] = ()
+) -> None:
     """
     Args:
         images: whose masks will be written; `None` for those of a `dataset`, a folder or Hub id.
+        overlapping: labels that have a mask each.
 
     Raises:
         ValueError: images are read from the folder, or it holds masks or overlays of somebody else, such as true masks:
@@ -35,8 +38,9 @@ def check_own_folder(output: Path, images: list[Path] | None, dataset: str | Non
         read_lines(table)
     if tables:
         return
+    endings = WRITTEN_ENDINGS + tuple(path.name[1:].lower() for path in mask_paths(Path(), "x.png", overlapping))
     for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's
-        if path.name.lower().endswith(WRITTEN_ENDINGS):
+        if path.name.lower().endswith(endings):
             raise ValueError(
                 f"{path} could be replaced, and is not of `efp predict` (no predictions.csv beside it). "
                 "Choose another --output."

@@ -31,7 +31,7 @@ COLUMNS = (
     "made_by",
 )
 FIRST_COLUMNS, LAST_COLUMNS = COLUMNS[:3], COLUMNS[-3:]  # of a table of several classes, around those of each
-LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|attribute_.+\.png|overlay\.jpg)|\.\d+-predictions\.csv")
+LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-\d+-.+_.+\.png|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
@@ -56,9 +56,14 @@ def mask_path(output: Path, image: str | Path) -> Path:
 
 
 def mask_paths(output: Path, image: str | Path, overlapping: tuple[str, ...] = ()) -> list[Path]:
-    """That of [`mask_path`]; or one a label that overlaps others, under the names of ISIC 2018's Tasks 1 and 2."""
+    """
+    That of [`mask_path`]; or one a label that overlaps others, `<id>_<label>.png`, and of those of ISIC 2018 under the
+    names of its Tasks 1 and 2.
+    """
     if not overlapping:
         return [mask_path(output, image)]
+    if overlapping != LABELS:
+        return [output / f"{Path(image).stem}_{name}.png" for name in overlapping]
     return [
         mask_path(output, image) if name == LESION else output / MASK_NAME.format(Path(image).stem, name)
         for name in overlapping

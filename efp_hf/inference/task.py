@@ -1,4 +1,4 @@
-"""What a checkpoint's labels are: one class, as a lesion, or several of which each pixel has one."""
+"""What a checkpoint's labels are: one class, as a lesion, several of which each pixel has one, or some that overlap."""
 
 from transformers import PreTrainedConfig
 
@@ -17,6 +17,15 @@ def is_lesion(config: PreTrainedConfig) -> bool:
 def labels_overlap(config: PreTrainedConfig) -> bool:
     """Whether each label has a mask of its own, and none is the background. A network of others has none such."""
     return getattr(config, "problem_type", None) == MULTI_LABEL
+
+
+def num_first_labels(config: PreTrainedConfig) -> int:
+    """
+    How many labels, the first ones, a network had before others were added to it: their thresholds and scores are not
+    chosen and counted with those of the others. 0 where none was added.
+    """
+    added = getattr(config, "num_added_labels", 0)
+    return config.num_labels - added if added else 0
 
 
 def has_structures(config: PreTrainedConfig) -> bool:

@@ -11,16 +11,15 @@ from PIL.PngImagePlugin import PngInfo
 
 from ..configuration_efp import EFPConfig
 from ..data.files import write_atomically
-from ..image_processing_efp import EFPImageProcessor
+from ..image_processing_efp import EFPImageProcessor, value_of_each
 from ..inference.checkpoint import FIGURE, weights_digest
 from ..inference.drawing import add_legend, draw_agreement, resize_mask, tint_classes
-from ..inference.task import class_names_of, has_structures, is_lesion
-from ..lesion.structures import STRUCTURES
-from .classes import MEAN, MEAN_OF_STRUCTURES, MICRO
+from ..inference.task import class_names_of, has_structures, is_lesion, labels_overlap, num_first_labels
+from .classes import MEAN, MEAN_OF_LABELS, MICRO
 from .rows import read_rows
 from .scores import JACCARD_THRESHOLD
 
-SCORES, CLASS_SCORES, STRUCTURE_SCORES = "scores.csv", "class_scores.csv", "structure_scores.csv"  # of `efp score`
+SCORES, CLASS_SCORES, LABEL_SCORES = "scores.csv", "class_scores.csv", "label_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
 # scores of a card, in this order
 LABELS = {
@@ -55,11 +54,11 @@ DEFINITIONS = {
     "worst_decile_jaccard": "of the tenth of the images with the lowest J",
 }
 CLASS_LABELS = {"jaccard": "Jaccard (J)", "dice": "Dice", "pooled_iou": "IoU, pooled over all pixels"}
-STRUCTURE_LABELS = {
-    "jaccard": "Jaccard (official)",
-    "dice": "Dice (official)",
-    "image_jaccard": "mean J of the images with it",
-    "auc": "whether it is there: AUC",
+OVERLAP_LABELS = {  # of labels that overlap
+    "jaccard": "Jaccard (J), over all images",
+    "dice": "Dice, over all images",
+    "image_jaccard": "J, mean of the images",
+    "auc": "presence, area under the ROC curve",
 }
 TAGS = ["efp"]
 LESION_TAGS = ["skin-lesion-segmentation", "dermoscopy", "medical"]
@@ -129,17 +128,18 @@ def table_of(config: EFPConfig) -> tuple[str, dict[str, str], str | None, list[s
     The name of the table that `efp score` writes for a model, the scores of a card, and, where there are several rows,
     the column that names them and these names.
     """
+    names = class_names_of(config)
     if is_lesion(config):
         return SCORES, LABELS, None, []
-    if has_structures(config):
-        return STRUCTURE_SCORES, STRUCTURE_LABELS, "structure", [*STRUCTURES, MICRO, MEAN_OF_STRUCTURES]
-    return CLASS_SCORES, CLASS_LABELS, "class", [*class_names_of(config), MEAN]
+    if labels_overlap(config):
+        return LABEL_SCORES, OVERLAP_LABELS, "label", [*names[num_first_labels(config) :], MICRO, MEAN_OF_LABELS]
+    return CLASS_SCORES, CLASS_LABELS, "class", [*names, MEAN]
 
 
 def newest_rows(scores: Path, checkpoint: str | Path, split: str = "test") -> list[dict[str, str]]:
     """
-    The newest row of a `scores.csv` about these very weights on a split; of several classes those of each and of their
-    mean, of a `class_scores.csv`; of structures those of a `structure_scores.csv`.
+    The newest row of a `scores.csv` about these very weights on a split; of several classes or labels those of each and
+    of all, of a `class_scores.csv` or `label_scores.csv`.
 
     Raises:
         ValueError: there is none, or the file holds no scores.
@@ -191,8 +191,8 @@ def scores_of(
     row: dict[str, str], name_of_class: str = LESION[0]
 ) -> list[tuple[str, str, str, str | None, str | None]]:
     """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
-    of_class = row.get("class") or row.get("structure")
-    labels = STRUCTURE_LABELS if "structure" in row else CLASS_LABELS if of_class else LABELS
+    of_class = row.get("class") or row.get("label")
+    labels = CLASS_LABELS if row.get("class") else OVERLAP_LABELS if of_class else LABELS
     return [
         (
             name,
@@ -251,6 +251,7 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         ],
     )
     training = checkpoint / "training.csv"
+    processor = EFPImageProcessor.from_pretrained(checkpoint)
     text = render(
         TEMPLATE,
         data,
@@ -258,9 +259,11 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         config=config,
         classes=() if classes == LESION else classes,
         overlap=config.labels_overlap,
-        processor=EFPImageProcessor.from_pretrained(checkpoint),
+        num_first=num_first_labels(config),
+        processor=processor,
         figure=FIGURE if figure_of(checkpoint) == (row["weights"], row["split"]) else None,
         row=row,
+        thresholds=value_of_each("threshold", processor.threshold, config.num_labels),
         scores=[score[1:] for score in scores],
         training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)
         if training.is_file()

@@ -11,7 +11,7 @@ from ..data.labels import IGNORED
 from .scores import dice, jaccard, pooled_scores
 
 MEAN = "mean of the classes"
-MICRO, MEAN_OF_STRUCTURES = "micro-average", "mean of the structures"  # of labels that overlap
+MICRO, MEAN_OF_LABELS = "micro-average", "mean of the labels"  # rows of labels that overlap
 SCORES = {"jaccard": jaccard, "dice": dice}
 
 

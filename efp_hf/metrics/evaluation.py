@@ -11,10 +11,11 @@ from ..data.channels import channels_of, height_and_width
 from ..data.classes import class_names
 from ..data.files import as_boolean_mask, read_mask
 from ..data.labels import labels_of, read_labels
+from ..data.overlap import label_names
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes, keep_largest_region
 from ..inference.checkpoint import segment
-from ..inference.task import class_names_of
+from ..inference.task import class_names_of, labels_overlap
 from ..modeling_efp import EFPForSegmentation
 from . import boundary_f1, confusion_counts, hausdorff95, jaccard
 from .classes import class_counts, class_scores, mean_of_classes
@@ -121,8 +122,9 @@ def check_classes(dataset: Dataset, model: EFPForSegmentation, name: str) -> Non
         ValueError: a model, by the name of its checkpoint, that was not made for the classes or channels of the data.
     """
     check_channels(dataset, model, name)
-    classes, own = class_names(dataset), class_names_of(model.config)
-    if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
+    classes, own = label_names(dataset) or class_names(dataset), class_names_of(model.config)
+    other_kind = bool(label_names(dataset)) != labels_overlap(model.config)
+    if other_kind or max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
         raise ValueError(
             f"{name} must segment the classes of the data, {', '.join(classes) or 'one class'}, "
             f"got {', '.join(own)}. Train it on such data, or pass another --checkpoint."

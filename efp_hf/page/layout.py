@@ -169,7 +169,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
                     for id, (name, _) in DOWNLOADS.items()
                 }
             parts.probabilities = gr.HTML(elem_id="probabilities")
-    with gr.Tab("Measure", visible=shows_lesions(model.config)):
+    with gr.Tab("Measure", visible=shows_lesions(model.config) or bool(layers)):
         parts.pixels_per_mm = gr.Number(
             None, label="Scale (pixels per mm)", info="For millimetres; 0 where it is not known.", elem_id="scale"
         )

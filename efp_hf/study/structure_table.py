@@ -7,7 +7,8 @@ import pandas as pd
 from ..extras import needing
 from ..inference.checkpoint import weights_digest
 from ..lesion.structures import STRUCTURES
-from ..metrics.classes import MEAN_OF_STRUCTURES, MICRO
+from ..metrics.card import LABEL_SCORES
+from ..metrics.classes import MEAN_OF_LABELS, MICRO
 from .figures import BLUE, STYLE
 from .tables import find_rows, read_results, to_table
 
@@ -15,16 +16,14 @@ with needing("bench", __name__):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-SCORES = "structure_scores.csv"  # of `efp score --task structures`
-
 
 def newest_scores(results: Path, checkpoint: Path) -> pd.DataFrame:
     """The newest rows of these very weights on the test split, by structure; none where there are none."""
     if not (checkpoint / "model.safetensors").is_file():
         return pd.DataFrame()
-    rows = read_results(results / SCORES, missing_ok=True)
+    rows = read_results(results / LABEL_SCORES, missing_ok=True)
     rows = find_rows(rows, split="test", weights=weights_digest(checkpoint))
-    return rows.drop_duplicates("structure", keep="last").set_index("structure") if len(rows) else rows
+    return rows.drop_duplicates("label", keep="last").set_index("label") if len(rows) else rows
 
 
 def structures_block(results: Path, checkpoint: Path) -> str:
@@ -33,7 +32,7 @@ def structures_block(results: Path, checkpoint: Path) -> str:
     if rows.empty:
         return ""
     lines = []
-    for structure in (*STRUCTURES, MICRO, MEAN_OF_STRUCTURES):
+    for structure in (*STRUCTURES, MICRO, MEAN_OF_LABELS):
         row = rows.loc[structure]
         official, auc = (
             with_interval(row[name], row[f"{name}_low"], row[f"{name}_high"]) for name in ("jaccard", "auc")
@@ -65,7 +64,7 @@ def structure_figure(results: Path, checkpoint: Path) -> Figure:
     rows = newest_scores(results, checkpoint)
     if rows.empty:
         raise FileNotFoundError(
-            f"{results / SCORES}: no row about {checkpoint.name}. Run "
+            f"{results / LABEL_SCORES}: no row about {checkpoint.name}. Run "
             f"`efp score --data ISIC_FOLDER --task structures --checkpoint {checkpoint.name}`."
         )
     shown = [*STRUCTURES, MICRO]

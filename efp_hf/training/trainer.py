@@ -21,8 +21,9 @@ from transformers import (
 from ..configuration_efp import EFPConfig
 from ..data.classes import class_names
 from ..data.labels import IGNORED
+from ..data.overlap import label_names
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.task import class_names_of
+from ..inference.task import class_names_of, labels_overlap
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from ..metrics.classes import class_scores, mean_of_classes, nan_mean
@@ -227,8 +228,17 @@ class LesionTrainer(Trainer):
     fingerprint: set[tuple[str, str]] | None = None
     # how rows become examples, and what is made of the logits and labels of the validation split
     transform_class = LesionTransform
-    score_class = SegmentationScore
     to_counts = staticmethod(logits_to_counts)
+
+    @classmethod
+    def transform_options(cls, config) -> dict:
+        """Arguments of `transform_class` that depend on the model's labels."""
+        return {"num_classes": len(class_names_of(config))}
+
+    @classmethod
+    def score_of(cls, config) -> Callable:
+        """`compute_metrics` for the model's labels."""
+        return SegmentationScore(class_names_of(config))
 
     @classmethod
     def check_labels(cls, model: PreTrainedModel, data: DatasetDict | IterableDatasetDict) -> None:
@@ -236,8 +246,13 @@ class LesionTrainer(Trainer):
         Raises:
             ValueError: a model with labels for other classes than the data's, or a class that no mask holds.
         """
-        classes, own = class_names(data), class_names_of(model.config)
-        if max(1, len(classes)) != len(own) or (len(own) > 1 and classes != own):
+        classes, own = label_names(data) or class_names(data), class_names_of(model.config)
+        if (
+            label_names(data)
+            or labels_overlap(model.config)
+            or max(1, len(classes)) != len(own)
+            or (len(own) > 1 and classes != own)
+        ):
             raise ValueError(
                 f"`model` must have labels for the classes of the data, {', '.join(classes) or 'one class'}, got "
                 f"{', '.join(own)}. Pass efp_hf.training.head.with_classes(model, classes)."
@@ -316,7 +331,6 @@ def lesion_trainer(
             takes prompts and whose other parts learn: its prompt encoder and prompted decoder would no longer fit them.
     """
     trainer_class.check_labels(model, data)
-    own = class_names_of(model.config)
     if getattr(model.config, "prompt_size", 0) and any(
         parameter.requires_grad for part in (model.encoder, model.decoder) for parameter in part.parameters()
     ):
@@ -332,7 +346,7 @@ def lesion_trainer(
         )
     if arguments.device.type == "cpu":
         keep_freed_memory()
-    make_transform = partial(trainer_class.transform_class, processor, num_classes=len(own))
+    make_transform = partial(trainer_class.transform_class, processor, **trainer_class.transform_options(model.config))
     augmented = make_transform(augment=True, seed=arguments.seed)
     groups = parameter_groups(model, encoder_learning_rate, arguments.learning_rate, arguments.weight_decay)
     optimizer = torch.optim.AdamW(groups)
@@ -359,7 +373,7 @@ def lesion_trainer(
         train_dataset=train_dataset,
         eval_dataset=eval_dataset,
         processing_class=processor,
-        compute_metrics=trainer_class.score_class(own),
+        compute_metrics=trainer_class.score_of(model.config),
         preprocess_logits_for_metrics=to_score,
         optimizers=(optimizer, None),
         callbacks=[AugmentationEpoch(augmented), BestCheckpoint()] + [FadingAttentionLoss()] * (not has_own_loss),

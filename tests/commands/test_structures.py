@@ -12,7 +12,8 @@ from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety
-from efp_hf.training.structures import with_structures, with_thresholds_for
+from efp_hf.training.overlap import with_thresholds
+from efp_hf.training.structures import with_structures
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def structure_checkpoint(tmp_path, tiny_checkpoint):
     model, processor = load_checkpoint(tiny_checkpoint)
     torch.manual_seed(3)
     with_structures(model).save_pretrained(tmp_path / "structures")
-    with_thresholds_for(processor, [0.3, 0.4, 0.5, 0.5, 0.6]).save_pretrained(tmp_path / "structures")
+    with_thresholds(processor, 6, 1, [0.3, 0.4, 0.5, 0.5, 0.6]).save_pretrained(tmp_path / "structures")
     return tmp_path / "structures"
 
 
@@ -37,8 +38,8 @@ def test_a_lesion_checkpoint_learns_structures_and_is_scored(efp, tmp_path, stru
         assert torch.equal(after.decoder.state_dict()[name], tensor)
     ran = efp("score", "--task", "structures", "--data", structure_root, "--checkpoint", "run")
     assert ran.code == 0, ran.err
-    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
-    assert [row["structure"] for row in rows] == [*STRUCTURES, "micro-average", "mean of the structures"]
+    rows = rows_of(tmp_path / "scores" / "label_scores.csv")
+    assert [row["label"] for row in rows] == [*STRUCTURES, "micro-average", "mean of the labels"]
     assert f"{float(rows[5]['jaccard']):.4f}" in ran.out and "the lesion's own J: " in ran.out
     assert rows[0]["images"] == "8"
 
@@ -46,7 +47,7 @@ def test_a_lesion_checkpoint_learns_structures_and_is_scored(efp, tmp_path, stru
 def test_score_of_the_true_structures_is_perfect(efp, tmp_path, structure_root, rows_of):
     masks = ("--masks", structure_root / STRUCTURE_FOLDERS[0])
     assert efp("score", "--task", "structures", "--data", structure_root, *masks).code == 0
-    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    rows = rows_of(tmp_path / "scores" / "label_scores.csv")
     assert {row["jaccard"] for row in rows} == {"1.0"}
 
 
@@ -65,23 +66,26 @@ def test_predicted_masks_have_the_names_of_tasks_1_and_2(efp, tmp_path, structur
     of_structures = ("--task", "structures", "--data", structure_root)
     assert efp("score", *of_structures, "--checkpoint", structure_checkpoint).code == 0
     assert efp("score", *of_structures, "--masks", "masks").code == 0
-    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    rows = rows_of(tmp_path / "scores" / "label_scores.csv")
     assert [row["jaccard"] for row in rows[:7]] == [row["jaccard"] for row in rows[7:]]
     found = {name: mask > 0 for name, mask in zip(LABELS, masks, strict=True)}
     assert row["structure_variety"] == str(structure_variety(found))
 
 
 def test_thresholds_are_chosen_on_validation(efp, tmp_path, structure_root, structure_checkpoint, rows_of):
-    ran = efp("calibrate", "--task", "structures", "--checkpoint", structure_checkpoint, "--data", structure_root)
+    call = ("calibrate", "--checkpoint", structure_checkpoint, "--data", structure_root)
+    ran = efp(*call)
+    assert ran.code == 0 and "keeps thresholds [0.5, 0.3, 0.4, 0.5, 0.5, 0.6]. Add images" in ran.out
+    ran = efp(*call, "--task", "structures", "--allow-few-images")
     assert ran.code == 0, ran.err
-    rows = rows_of(tmp_path / "calibration" / "structure_thresholds.csv")
+    rows = rows_of(tmp_path / "calibration" / "label_thresholds.csv")
     processor = EFPImageProcessor.from_pretrained(structure_checkpoint)
-    assert [row["structure"] for row in rows] == list(STRUCTURES)
+    assert [row["label"] for row in rows] == list(STRUCTURES)
     assert processor.threshold == [0.5, *(float(row["threshold"]) for row in rows)]
     assert processor.jaccard_temperature == [1.0, *(float(row["jaccard_temperature"]) for row in rows)]
     of_split = ("--task", "structures", "--data", structure_root, "--split", "validation")
     assert efp("score", *of_split, "--checkpoint", structure_checkpoint).code == 0
-    scores = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    scores = rows_of(tmp_path / "scores" / "label_scores.csv")
     found, chosen = ([float(row["jaccard"]) for row in of_one] for of_one in (scores[:5], rows))
     assert found == pytest.approx(chosen, abs=1e-5)
 
@@ -109,7 +113,10 @@ def test_masks_of_structures_are_no_photos(efp, tmp_path, structure_root, tiny_c
     ("arguments", "message"),
     [
         (["train", "--data", "d", "--output", "o", "--task", "structures"], "must be used with --checkpoint"),
-        (["score", "--data", "d", "--task", "structures", "--prompts"], "must be without --prompts. Leave it out"),
+        (
+            ["score", "--data", "d", "--task", "structures", "--prompts"],
+            "`--prompts` must have one class, and no labels",
+        ),
         (["score", "--data", "d", "--task", "structures"], "efp-isic must have the labels lesion, globules"),
     ],
 )
@@ -124,8 +131,8 @@ def test_other_doors_refuse_labels_that_overlap(efp, structure_root, structure_c
         assert ran.code == 2 and "it is exported to hub, onnx or openvino, without --int8." in ran.err
     ran = efp("review", structure_root / FOLDERS["train"][0], "--output", "o", "--checkpoint", structure_checkpoint)
     assert ran.code == 2 and "a review is of one. Pass a checkpoint for lesions, as efp-isic." in ran.err
-    ran = efp("score", "--data", structure_root, "--checkpoint", structure_checkpoint)
-    assert ran.code == 2 and "and `efp score` and `efp calibrate` with --task structures." in ran.err
+    ran = efp("score", "--data", structure_root, "--checkpoint", structure_checkpoint, "--prompts")
+    assert ran.code == 2 and "`efp predict` and `efp export` take such a checkpoint, and `efp app` one" in ran.err
     ran = efp("predict", structure_root / FOLDERS["train"][0], "--checkpoint", structure_checkpoint, "--threshold", 0.3)
     assert ran.code == 2 and "`--threshold` must have a checkpoint of one class, got one of 6" in ran.err
     assert len(load_isic(structure_root)["test"]) == 8
@@ -136,10 +143,10 @@ def test_card_has_the_scores_of_each_structure(efp, tmp_path, structure_root, st
     ran = efp("score", *of_structures, "--card")
     assert ran.code == 0, ran.err
     card = (structure_checkpoint / "README.md").read_text()
-    for row in rows_of(tmp_path / "scores" / "structure_scores.csv"):
+    for row in rows_of(tmp_path / "scores" / "label_scores.csv"):
         value, low, high = (float(row[f"jaccard{end}"]) for end in ("", "_low", "_high"))
-        assert f"| {row['structure']}: Jaccard (official) | {value:.3f} | {low:.3f} – {high:.3f} |" in card
-    assert "globules: whether it is there: AUC" in card and "micro-average: whether" not in card
+        assert f"| {row['label']}: Jaccard (J), over all images | {value:.3f} | {low:.3f} – {high:.3f} |" in card
+    assert "globules: presence, area under" in card and "micro-average: presence" not in card
     assert "dermoscopy" in card and "lesion 0.5, globules 0.3, " in card and "allow_overlap=True" in card
     again = efp("card", "--checkpoint", structure_checkpoint, "--overwrite")
     assert again.code == 0
@@ -155,7 +162,7 @@ def test_exported_folder_gives_the_same_masks(efp, tmp_path, structure_root, tin
     model, processor = load_checkpoint(tiny_checkpoint)
     torch.manual_seed(6)
     with_structures(model, num_added_levels=4, shared_size=32).save_pretrained("structures")
-    processor = with_thresholds_for(processor, [0.3, 0.7, 0.5, 0.5, 0.6])
+    processor = with_thresholds(processor, 6, 1, [0.3, 0.7, 0.5, 0.5, 0.6])
     processor.size = {"height": 64, "width": 64}
     processor.save_pretrained("structures")
     ran = efp("export", "--to", runtime, "--checkpoint", "structures", "--output", "exported")
@@ -176,6 +183,6 @@ def test_exported_folder_gives_the_same_masks(efp, tmp_path, structure_root, tin
     with torch.inference_mode():  # of the very size at which PyTorch leaves out an interpolation
         mine, theirs = (model(pixel_values=torch.ones(1, 3, 32, 32)).logits for model in models)
     torch.testing.assert_close(mine, theirs, rtol=0, atol=1e-4)
-    rows = rows_of(tmp_path / "scores" / "structure_scores.csv")
+    rows = rows_of(tmp_path / "scores" / "label_scores.csv")
     for mine, theirs in zip(rows[:7], rows[7:], strict=True):
         assert float(mine["jaccard"]) == pytest.approx(float(theirs["jaccard"]), abs=1e-3)

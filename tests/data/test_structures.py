@@ -8,7 +8,9 @@ from PIL import Image
 
 from efp_hf.data.folders import load_isic
 from efp_hf.data.found import found_line
-from efp_hf.data.structures import SHARES, STRUCTURE_FOLDERS
+from efp_hf.data.overlap import label_names
+from efp_hf.data.structures import STRUCTURE_FOLDERS
+from efp_hf.lesion.structures import LABELS
 
 
 @pytest.fixture
@@ -22,15 +24,15 @@ def test_structures_come_beside_the_lesion_with_the_split_of_task_1(isic_root):
     assert {split: data[split]["image_id"] for split in data} == {
         split: lesions[split]["image_id"] for split in lesions
     }
-    row = next(row for row in data["train"] if row[SHARES][0] > 0)
+    row = next(row for row in data["train"] if 1 in row["labels"])
     assert np.asarray(row["globules"])[:8, :16].min() == 255 and (np.asarray(row["globules"]) > 0).sum() == 8 * 16
-    assert row[SHARES][0] == pytest.approx(8 * 16 / 64**2, abs=1e-6)
-    assert found_line(data).endswith("masks of 5 structures")
+    assert label_names(data) == LABELS and 0 in row["labels"]
+    assert "; labels that overlap: lesion, globules, milia_like_cyst, " in found_line(data)
 
 
 def test_masks_are_reduced_like_their_images_and_read_once(isic_root, tmp_path):
     data = load_isic(isic_root, max_side=32, cache_dir=tmp_path / "cache", task="structures")
-    row = next(row for row in data["train"] if row[SHARES][0] > 0)
+    row = next(row for row in data["train"] if 1 in row["labels"])
     assert row["image"].size == row["globules"].size == (32, 32)
     assert (np.asarray(row["globules"]) > 0).sum() == 4 * 8
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").iterdir()}

@@ -8,7 +8,7 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 import pytest
-from conftest import ORGANS, REPOSITORY, draw_organs
+from conftest import ORGANS, REPOSITORY, draw_organs, write_cells
 from PIL import Image
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
@@ -81,6 +81,7 @@ def clone(tmp_path, monkeypatch):
         image.save(tmp_path / "organs" / "images" / f"{number}.png")
         Image.fromarray(labels).save(tmp_path / "organs" / "masks" / f"{number}.png")
     (tmp_path / "organs" / "classes.txt").write_text("\n".join(ORGANS))
+    write_cells(tmp_path / "cells", 16)
     for folder in ("images", "masks"):
         (tmp_path / "pairs" / folder).mkdir(parents=True)
     for number in range(16):

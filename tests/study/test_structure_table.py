@@ -4,7 +4,8 @@ import pytest
 
 from efp_hf.inference.checkpoint import weights_digest
 from efp_hf.lesion.structures import STRUCTURES
-from efp_hf.metrics.classes import MEAN_OF_STRUCTURES, MICRO
+from efp_hf.metrics.card import LABEL_SCORES
+from efp_hf.metrics.classes import MEAN_OF_LABELS, MICRO
 from efp_hf.metrics.rows import append_row
 from efp_hf.study.structure_table import structure_figure, structures_block
 
@@ -16,12 +17,12 @@ def results(tmp_path):
     row = {"images": 40, "split": "test", "data": "isic", "split_seed": 0, "image_size": "256x256", "date": "today"}
     row |= {"commit": "abc", "hardware": "a processor"}
     for weights, jaccard in (("other", 0.9), (weights_digest(tmp_path), 0.1), (weights_digest(tmp_path), 0.3)):
-        for number, structure in enumerate((*STRUCTURES, MICRO, MEAN_OF_STRUCTURES)):
+        for number, structure in enumerate((*STRUCTURES, MICRO, MEAN_OF_LABELS)):
             auc = "" if structure == MICRO else 0.8
             values = {"jaccard": jaccard + number / 100, "dice": 0.5, "image_jaccard": 0.2, "auc": auc}
             intervals = {f"{name}_{end}": values[name] for name in values for end in ("low", "high")}
-            of_one = {"structure": structure, "images_with_it": number + 1, "weights": weights}
-            append_row(tmp_path / "structure_scores.csv", row | of_one | values | intervals)
+            of_one = {"label": structure, "images_with_it": number + 1, "weights": weights}
+            append_row(tmp_path / LABEL_SCORES, row | of_one | values | intervals)
     return tmp_path
 
 

@@ -3,16 +3,16 @@ import pytest
 from PIL import Image
 
 from efp_hf.lesion.structures import MASK_NAME, STRUCTURES
-from efp_hf.metrics.classes import MEAN_OF_STRUCTURES, MICRO
-from efp_hf.metrics.structures import (
+from efp_hf.metrics.classes import MEAN_OF_LABELS, MICRO
+from efp_hf.metrics.overlap import (
     aucs,
     best_thresholds,
+    label_counts,
     normalized,
+    overlap_score,
     pooled_dice,
     pooled_jaccard,
-    structure_counts,
-    structure_score,
-    summarize_structures,
+    summarize_labels,
 )
 
 NAMES = ("network", "streaks")
@@ -28,11 +28,11 @@ LARGE = np.stack([np.ones((20, 20), bool), np.zeros((20, 20), bool)])  # found a
 
 
 def summarized(counts: np.ndarray, **arguments) -> dict[str, dict]:
-    rows = summarize_structures(counts, structures=NAMES, num_resamples=200, **arguments)
-    return {row["structure"]: row for row in rows}
+    rows = summarize_labels(counts, NAMES, num_resamples=200, **arguments)
+    return {row["label"]: row for row in rows}
 
 
-COUNTS = np.stack([structure_counts(FOUND, TRUTHS), structure_counts(LARGE, LARGE)])
+COUNTS = np.stack([label_counts(FOUND, TRUTHS), label_counts(LARGE, LARGE)])
 
 
 def test_each_image_weighs_as_its_share_and_not_by_its_pixels():
@@ -40,7 +40,7 @@ def test_each_image_weighs_as_its_share_and_not_by_its_pixels():
     assert rows["network"]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1))  # of pixels it would be 402 / 406
     assert rows["streaks"]["jaccard"] == 0
     assert rows[MICRO]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1 + 1 / 8))
-    assert rows[MEAN_OF_STRUCTURES]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1) / 2)
+    assert rows[MEAN_OF_LABELS]["jaccard"] == pytest.approx((2 / 8 + 1) / (6 / 8 + 1) / 2)
     assert rows["network"]["dice"] == pytest.approx(2 * (2 / 8 + 1) / (2 * (2 / 8 + 1) + 4 / 8))
 
 
@@ -80,7 +80,7 @@ def test_intervals_hold_the_score_and_narrow_with_more_images():
     random = np.random.default_rng(1)
     truths = (random.random((40, 2, 6, 6)) < 0.3) & (random.random((40, 2, 1, 1)) < 0.7)
     found = truths ^ (random.random(truths.shape) < 0.2)
-    counts = np.stack([structure_counts(*pair) for pair in zip(found, truths, strict=True)])
+    counts = np.stack([label_counts(*pair) for pair in zip(found, truths, strict=True)])
     presences = found.mean((2, 3)) + 0.1 * random.random((40, 2))
     few, many = summarized(counts, presences=presences), summarized(np.tile(counts, (4, 1, 1)))
     for row in (*few.values(), *many.values()):
@@ -97,15 +97,15 @@ def test_a_rare_label_moves_to_the_threshold_where_it_spoils_the_micro_average_l
     thresholds, shares = best_thresholds(counts, (0.2, 0.5, 0.7))
     assert thresholds == [0.2, 0.5]
     assert shares == pytest.approx(np.array([frequent[0], rare[1]]) / 200)
-    assert structure_score(shares) == pytest.approx((50 / 72 + (50 / 70 + 0) / 2) / 2)
-    assert structure_score(shares) > structure_score(np.array([frequent[0], rare[0]]) / 200)
+    assert overlap_score(shares) == pytest.approx((50 / 72 + (50 / 70 + 0) / 2) / 2)
+    assert overlap_score(shares) > overlap_score(np.array([frequent[0], rare[0]]) / 200)
 
 
 def test_counts_of_another_number_of_structures_are_refused():
     with pytest.raises(
         ValueError, match=r"`counts` must be \(num_images, 5, 4\) of at least one image, got \(2, 2, 4\)"
     ):
-        summarize_structures(COUNTS)
+        summarize_labels(COUNTS, STRUCTURES)
 
 
 def test_scores_are_those_of_the_official_scorer(tmp_path):
@@ -119,13 +119,13 @@ def test_scores_are_those_of_the_official_scorer(tmp_path):
         truths[:3] &= number % 2 == 0  # absent from half of the images
         found = (truths ^ (random.random(truths.shape) < 0.2)) & (random.random((len(STRUCTURES), 1, 1)) < 0.8)
         found[2] = False  # nowhere, and found nowhere
-        counts.append(structure_counts(found, truths))
+        counts.append(label_counts(found, truths))
         for folder, masks in (("truths", truths), ("found", found)):
             for name, mask in zip(STRUCTURES, masks, strict=True):
                 path = tmp_path / folder / MASK_NAME.format(f"ISIC_000000{number}", name)
                 Image.fromarray(mask.astype(np.uint8) * 255).save(path)
     official = task2.score(tmp_path / "truths", tmp_path / "found")
-    rows = {row["structure"]: row for row in summarize_structures(np.array(counts), num_resamples=10)}
+    rows = {row["label"]: row for row in summarize_labels(np.array(counts), STRUCTURES, num_resamples=10)}
     for name in (*STRUCTURES, MICRO):
         of_name = official[name.replace("-", "_")]
         assert rows[name]["jaccard"] == pytest.approx(of_name["jaccard"], abs=1e-12)
