@@ -222,9 +222,14 @@ def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] =
 
 
 def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
+    """The README.md of a checkpoint's folder, [`card_text`]."""
+    ModelCard(card_text(checkpoint, rows, license, checkpoint / "training.csv")).save(checkpoint / "README.md")
+
+
+def card_text(checkpoint: Path, rows: list[dict[str, str]], license: str | None, training: Path) -> str:
     """
-    The README.md of a checkpoint's folder: metadata, how to use it, the scores of [`newest_rows`], and the figure of
-    these weights and this split where there is one.
+    The card of a checkpoint: metadata, how to use it, the scores of [`newest_rows`], its row of the table `training`
+    where that is there, and the figure of these weights and this split where there is one.
     """
     row = rows[-1]
     config = EFPConfig.from_pretrained(checkpoint)
@@ -250,9 +255,8 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
             for name, label, value, _, _ in scores
         ],
     )
-    training = checkpoint / "training.csv"
     processor = EFPImageProcessor.from_pretrained(checkpoint)
-    text = render(
+    return render(
         TEMPLATE,
         data,
         name=checkpoint.name,
@@ -269,4 +273,3 @@ def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None
         if training.is_file()
         else None,
     )
-    ModelCard(text).save(checkpoint / "README.md")
