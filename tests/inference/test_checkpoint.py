@@ -58,7 +58,7 @@ def test_processor_that_does_not_show_the_whole_image_is_refused(tmp_path, tiny_
 def test_model_of_other_than_three_colours_is_refused(tmp_path, tiny_checkpoint):
     tiny_model(num_channels=1).save_pretrained(tmp_path)
     shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path)
-    with pytest.raises(ValueError, match="the model must take the three colours of an image, got 1"):
+    with pytest.raises(ValueError, match="the model must take the three colours of an image here, got 1"):
         load_checkpoint(tmp_path)
 
 

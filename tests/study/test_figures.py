@@ -308,7 +308,8 @@ def test_levels_without_attention_have_no_map_of_it(isic):
 def draw_figures(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED", tiny_checkpoint.parent)
-    monkeypatch.setattr("efp_hf.inference.checkpoint.LESION_CHECKPOINTS", ("tiny",))
+    for names in ("SHIPPED_CHECKPOINTS", "LESION_CHECKPOINTS"):
+        monkeypatch.setattr(f"efp_hf.inference.checkpoint.{names}", ("tiny",))
     monkeypatch.setattr("efp_hf.inference.checkpoint.DEFAULT_CHECKPOINT", "tiny")
 
     def run(*arguments) -> None:
