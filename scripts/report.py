@@ -17,7 +17,13 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from efp_hf.data.folders import load_isic
-from efp_hf.inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOINTS, load_checkpoint
+from efp_hf.inference.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    LESION_CHECKPOINTS,
+    SHIPPED,
+    STRUCTURE_CHECKPOINT,
+    load_checkpoint,
+)
 from efp_hf.study.comparison import TRACKS
 from efp_hf.study.comparison_tables import TITLES
 from efp_hf.study.figures import (
@@ -32,6 +38,7 @@ from efp_hf.study.figures import (
     save_figure,
 )
 from efp_hf.study.prompt_figures import clicks_figure, corrections_figure
+from efp_hf.study.structure_table import structure_figure
 from efp_hf.study.texts import filled_texts
 
 HERE = Path(__file__).resolve().parents[1]
@@ -91,8 +98,10 @@ def main() -> None:
     draw(figures / "latency.svg", partial(latency_figure, arguments.results))
     draw(figures / "reliability.svg", partial(reliability_figure, arguments.results, SHIPPED / DEFAULT_CHECKPOINT))
     draw(figures / "jaccards.svg", partial(jaccards_figure, arguments.results))
-    shipped = tuple(SHIPPED / name for name in SHIPPED_CHECKPOINTS)
+    shipped = tuple(SHIPPED / name for name in LESION_CHECKPOINTS)
     draw(figures / "clicks.svg", partial(clicks_figure, arguments.results, shipped))
+    structures = SHIPPED / STRUCTURE_CHECKPOINT
+    draw(figures / "structures.svg", partial(structure_figure, arguments.results, structures))
     if arguments.data is not None:
         try:
             draw_images(arguments)

@@ -23,7 +23,7 @@ def main() -> None:
     if target.exists() and not arguments.overwrite:
         sys.exit(f"{target} exists. Choose another name, or pass --overwrite.")
     try:
-        model, processor = load_checkpoint(arguments.source, runtime="torch")
+        model, processor = load_checkpoint(arguments.source, runtime="torch", allow_overlap=True)
         fingerprint = read_fingerprint(arguments.source)
     except (OSError, ValueError) as error:
         sys.exit(str(error))

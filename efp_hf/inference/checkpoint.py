@@ -22,6 +22,8 @@ from .task import class_names_of, labels_overlap
 SHIPPED = Path(__file__).parents[1] / "checkpoints"
 SHIPPED_CHECKPOINTS = tuple(sorted(path.parent.name for path in SHIPPED.glob("*/config.json")))
 DEFAULT_CHECKPOINT = "efp-isic"
+STRUCTURE_CHECKPOINT = "efp-isic-structures"  # the shipped one that also finds dermoscopic structures
+LESION_CHECKPOINTS = tuple(name for name in SHIPPED_CHECKPOINTS if name != STRUCTURE_CHECKPOINT)
 TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.training.fingerprint
 FIGURE = "masks.png"  # of a card, beside it
 NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration

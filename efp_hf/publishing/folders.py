@@ -20,8 +20,18 @@ from ..modeling_efp import EFPForSegmentation
 PACKAGE = Path(__file__).parents[1]
 CLONE = PACKAGE.parent
 EVAL_RESULTS = ".eval_results"  # folder of YAML files: https://huggingface.co/docs/hub/eval-results
-SPACE_CARD = "SPACE_README.md"
-SPACE_FILES = ("app.py", "requirements.txt", "LICENSE")  # beside the card, of a clone
+SPACE = Path(__file__).with_name("space")  # what a Space has beside app.py and the package
+SPACE_FILES = ("app.py", "requirements.txt", "LICENSE")  # beside the card
+APP = '''\
+"""The web page from a clone or on a Space; installed, it is `efp app`, which has the same options."""
+
+import sys
+
+from efp_hf.commands.app import main
+
+if __name__ == "__main__":
+    sys.exit(main())
+'''
 LEFT_OUT = ("study", "checkpoints")  # folders of the package: numbers of the project, and weights of other models
 PACKAGE_SUFFIXES = (".py", ".css", ".js", ".html", ".md", ".jinja")
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", CARD, TRAINING_IMAGES)
@@ -102,26 +112,19 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
         checkpoint: a shipped one or a folder.
         folder: new.
         repo: the model's name on the Hub.
-
-    Raises:
-        FileNotFoundError: the package was not installed from a clone, which has the Space's files.
     """
-    missing = [name for name in (SPACE_CARD, *SPACE_FILES) if not (CLONE / name).is_file()]
-    if missing:
-        raise FileNotFoundError(f"`--space` needs {missing[0]}, which only a clone has. Run `efp publish` in a clone.")
     source = Path(find_checkpoint(checkpoint))
     name = source.resolve().name
     for path in sorted(PACKAGE.rglob("*")):
         inside = path.relative_to(PACKAGE)
         hidden = any(part.startswith(("__pycache__", ".")) for part in inside.parts)
-        if path.suffix in PACKAGE_SUFFIXES and path.is_file() and not hidden and inside.parts[0] not in LEFT_OUT:
+        left_out = hidden or inside.parts[0] in LEFT_OUT or SPACE in path.parents
+        if path.suffix in PACKAGE_SUFFIXES and path.is_file() and not left_out:
             copy(path, folder / PACKAGE.name / inside)
-    for file in SPACE_FILES:
-        copy(CLONE / file, folder / file)
-    if name != DEFAULT_CHECKPOINT:
-        app = (folder / "app.py").read_text(encoding="utf-8")
-        shown = app.replace("main()", f'main(["--checkpoint", {json.dumps(name)}, *sys.argv[1:]])')
-        (folder / "app.py").write_text(shown, encoding="utf-8")
+    for path in SPACE.iterdir():
+        copy(path, folder / path.name)
+    shown = "" if name == DEFAULT_CHECKPOINT else f'["--checkpoint", {json.dumps(name)}, *sys.argv[1:]]'
+    (folder / "app.py").write_text(APP.replace("main()", f"main({shown})"), encoding="utf-8")
     for file in CHECKPOINT_FILES:
         if (source / file).is_file() and (with_fingerprint or file != TRAINING_IMAGES):
             copy(source / file, folder / PACKAGE.name / "checkpoints" / name / file)
@@ -134,7 +137,7 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
 
 def space_card(classes: tuple[str, ...], repo: str) -> str:
     """The card of a Space that shows the model `repo`, which finds these classes."""
-    card = SpaceCard(name_repository((CLONE / SPACE_CARD).read_text(encoding="utf-8"), DEFAULT_CHECKPOINT, repo))
+    card = SpaceCard(name_repository((SPACE / CARD).read_text(encoding="utf-8"), DEFAULT_CHECKPOINT, repo))
     card.data.models = [repo]
     if classes != LESION:
         card.data.title = "Segmentation with EFP"

@@ -12,7 +12,7 @@ from jinja2 import StrictUndefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import SHIPPED, weights_digest
+from ..inference.checkpoint import SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
 from ..metrics.card import DEFINITIONS, LABELS, LESION_TAGS, TAGS, render
 from ..metrics.scores import JACCARD_THRESHOLD, bootstrap_interval
 from . import image_tables
@@ -21,7 +21,7 @@ from .comparison import Run, read_counts
 from .comparison_tables import short_ablation_table, short_comparison_table
 from .cost import checkpoint_costs
 from .prompt_tables import prompt_tables
-from .structure_table import STRUCTURE_CHECKPOINT, structures_block
+from .structure_table import structures_block
 from .tables import find_rows, last_row_about, read_results
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")

@@ -16,8 +16,6 @@ with needing("bench", __name__):
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
-STRUCTURE_CHECKPOINT = "efp-isic-structures"  # the shipped one
-
 
 def newest_scores(results: Path, checkpoint: Path) -> pd.DataFrame:
     """The newest rows of these very weights on the test split, by structure; none where there are none."""

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED, SHIPPED_CHECKPOINTS
+from ..inference.checkpoint import DEFAULT_CHECKPOINT, LESION_CHECKPOINTS, SHIPPED, STRUCTURE_CHECKPOINT
 from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
@@ -12,12 +12,13 @@ from .model_card import render_card
 from .prompt_tables import prompts_block
 from .review_table import review_block
 from .speed_tables import short_speed_block, speed_block
+from .structure_table import structures_block
 from .trials_table import trials_table
 
 
 def blocks(results: Path) -> dict[str, str]:
     """Name → Markdown of all that is printed; what is said of one checkpoint is of the default one."""
-    checkpoints = tuple(SHIPPED / name for name in SHIPPED_CHECKPOINTS)
+    checkpoints = tuple(SHIPPED / name for name in LESION_CHECKPOINTS)
     return {
         "results": short_comparison_table(results),
         "pretrained": comparison_table(results, "pretrained"),
@@ -34,6 +35,7 @@ def blocks(results: Path) -> dict[str, str]:
         "first-hour": first_hour_table(results),
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),
+        "structures": structures_block(results, SHIPPED / STRUCTURE_CHECKPOINT),
         "trials": trials_table(results),
         **checkpoint_blocks(results, SHIPPED / DEFAULT_CHECKPOINT),
     }
@@ -66,6 +68,6 @@ def filled_texts(root: Path, results: Path) -> dict[Path, str]:
     written = blocks(results)
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     texts = {page: fill(page.read_text(encoding="utf-8"), written) for page in pages}
-    for name in SHIPPED_CHECKPOINTS:
+    for name in LESION_CHECKPOINTS:
         texts[SHIPPED / name / "README.md"] = render_card(results, SHIPPED / name)
     return {**texts, root / "model_card.md": texts[SHIPPED / DEFAULT_CHECKPOINT / "README.md"]}

@@ -19,7 +19,7 @@ from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 TRAINING = ("README.md", "docs/training.md", "docs/trust.md", "docs/export.md", "docs/own-data.md")
 PAGES = sorted(
     str(path.relative_to(REPOSITORY))
-    for pattern in ("*.md", "docs/*.md", "examples/README.md", "efp_hf/metrics/lesion_segmentation/README.md")
+    for pattern in ("*.md", "docs/*.md", "examples/*.md", "efp_hf/metrics/*/README.md", "efp_hf/publishing/*/README.md")
     for path in REPOSITORY.glob(pattern)
 )
 MARKER = re.compile(r"<!-- (test|parsed only): (.+?) -->\n+\Z")
@@ -127,9 +127,9 @@ def test_readme_is_short_and_the_changelog_too():
     assert len((REPOSITORY / "CHANGELOG.md").read_text().splitlines()) <= 60
 
 
-def test_example_of_readme_that_trains_has_at_most_25_lines():
-    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), flags=re.DOTALL)
-    (training,) = [block for block in blocks if "Trainer(" in block]
+def test_example_that_trains_has_at_most_25_lines():
+    blocks = re.findall(r"```python\n(.*?)```", (REPOSITORY / "docs" / "training.md").read_text(), flags=re.DOTALL)
+    (training,) = [block for block in blocks if "FadingAttentionLoss()" in block]
     assert len([line for line in training.splitlines() if line.strip()]) <= 25
 
 
@@ -174,7 +174,7 @@ def test_numbers_of_the_prose_are_those_of_the_code():
     from efp_hf.metrics.correction import BOX_JITTERS, MAX_CLICKS, TARGETS
 
     shares = "/".join(f"{share * 100:.0f}" for share in SHARES.values())
-    assert f"a {shares} split" in (REPOSITORY / "README.md").read_text()
+    assert f"a {shares} split" in (REPOSITORY / "docs" / "training.md").read_text()
     correction = (REPOSITORY / "docs" / "correction.md").read_text()
     _, small, large = (f"{jitter * 100:.0f} %" for jitter in BOX_JITTERS)
     assert f"up to {MAX_CLICKS} clicks" in correction and f"up to {small} and {large} of the box" in correction

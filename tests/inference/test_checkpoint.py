@@ -12,7 +12,7 @@ from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, lo
 
 def test_shipped_checkpoints_are_found_by_their_names_from_anywhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert SHIPPED_CHECKPOINTS == ("efp-isic", "efp-isic-nano")
+    assert SHIPPED_CHECKPOINTS == ("efp-isic", "efp-isic-nano", "efp-isic-structures")
     for name in SHIPPED_CHECKPOINTS:
         folder = Path(efp_hf.__file__).parent / "checkpoints" / name
         assert Path(find_checkpoint(name)) == folder
@@ -58,7 +58,7 @@ def test_processor_that_does_not_show_the_whole_image_is_refused(tmp_path, tiny_
 def test_model_of_other_than_three_colours_is_refused(tmp_path, tiny_checkpoint):
     tiny_model(num_channels=1).save_pretrained(tmp_path)
     shutil.copy(tiny_checkpoint / "preprocessor_config.json", tmp_path)
-    with pytest.raises(ValueError, match="the model must take the three colours of an image, got 1"):
+    with pytest.raises(ValueError, match="must take the three colours of an image here, got 1 channels"):
         load_checkpoint(tmp_path)
 
 

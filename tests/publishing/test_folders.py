@@ -13,7 +13,7 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE
 from efp_hf.extras import EXTRAS
 from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.publishing.checks import space_problems
-from efp_hf.publishing.folders import files_of, name_repository, write_model_folder, write_space_folder
+from efp_hf.publishing.folders import SPACE, files_of, name_repository, write_model_folder, write_space_folder
 
 CODE = ("configuration_efp.py", "image_processing_efp.py", "loss_efp.py", "modeling_efp.py")
 SAVED = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -126,9 +126,10 @@ def test_space_of_other_classes_says_nothing_of_skin(organs_checkpoint, tmp_path
     assert space_problems(tmp_path / "space", "me/organs") == []
 
 
-def test_space_of_the_default_checkpoint_has_the_clones_own_app(tmp_path):
+def test_space_has_the_clones_own_app_and_license(tmp_path):
     write_space_folder("efp-isic", tmp_path / "space", "me/efp-isic")
-    assert (tmp_path / "space" / "app.py").read_text() == (REPOSITORY / "app.py").read_text()
+    for name in ("app.py", "LICENSE"):
+        assert (tmp_path / "space" / name).read_text() == (REPOSITORY / name).read_text()
 
 
 def bounds(requirements) -> dict[str, str]:
@@ -136,7 +137,7 @@ def bounds(requirements) -> dict[str, str]:
 
 
 def test_requirements_of_the_space_are_those_of_the_package_and_the_page():
-    lines = (REPOSITORY / "requirements.txt").read_text().splitlines()
+    lines = (SPACE / "requirements.txt").read_text().splitlines()
     required = bounds(line for line in lines if not line.startswith("#"))
     assert required == bounds([*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["app"]])
 

@@ -308,7 +308,7 @@ def test_levels_without_attention_have_no_map_of_it(isic):
 def draw_figures(monkeypatch, tmp_path, tiny_checkpoint):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED", tiny_checkpoint.parent)
-    monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED_CHECKPOINTS", ("tiny",))
+    monkeypatch.setattr("efp_hf.inference.checkpoint.LESION_CHECKPOINTS", ("tiny",))
     monkeypatch.setattr("efp_hf.inference.checkpoint.DEFAULT_CHECKPOINT", "tiny")
 
     def run(*arguments) -> None:

@@ -9,14 +9,14 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from efp_hf.inference.checkpoint import SHIPPED, SHIPPED_CHECKPOINTS, weights_digest
+from efp_hf.inference.checkpoint import LESION_CHECKPOINTS, SHIPPED, weights_digest
 from efp_hf.metrics.card import DEFINITIONS, LABELS
 from efp_hf.study.image_tables import distribution_table, fault, groups_table, skin_table, worst_table
 from efp_hf.study.images import images_path
 from efp_hf.study.model_card import TEMPLATE, hours, render_card, training_runs
 
 RESULTS = REPOSITORY / "results"
-CARDS = [REPOSITORY / "model_card.md", *(SHIPPED / name / "README.md" for name in SHIPPED_CHECKPOINTS)]
+CARDS = [REPOSITORY / "model_card.md", *(SHIPPED / name / "README.md" for name in LESION_CHECKPOINTS)]
 # digits of names, which are no measured numbers
 NAMES = ("ISIC 2016 and 2017", "ISIC 2018", "Task 1", "et al. 2025", "Apache-2.0", "CC-0", "95 %")
 MAX_LINES = 90  # two screens
@@ -41,7 +41,7 @@ def test_card_has_a_table_within_two_screens_and_names_nobody(card):
     assert not re.search(r"(?<![\w.])(?:org|ORG|OWNER)/", card.read_text()) and "{{" not in card.read_text()
 
 
-@pytest.mark.parametrize("name", SHIPPED_CHECKPOINTS)
+@pytest.mark.parametrize("name", LESION_CHECKPOINTS)
 def test_metadata_names_what_is_on_the_hub(name):
     metadata = yaml.safe_load((SHIPPED / name / "README.md").read_text().split("---\n")[1])
     assert (metadata["pipeline_tag"], metadata["library_name"]) == ("image-segmentation", "transformers")

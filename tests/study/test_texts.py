@@ -5,7 +5,7 @@ import pytest
 import yaml
 from conftest import REPOSITORY
 
-from efp_hf.inference.checkpoint import SHIPPED, SHIPPED_CHECKPOINTS, weights_digest
+from efp_hf.inference.checkpoint import LESION_CHECKPOINTS, SHIPPED, weights_digest
 from efp_hf.metrics.card import LABELS
 from efp_hf.metrics.rows import append_row
 from efp_hf.study.checkpoint_tables import score_table
@@ -83,16 +83,16 @@ def test_printed_numbers_are_those_of_the_results(texts):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHIPPED_CHECKPOINTS)
+@pytest.mark.parametrize("name", LESION_CHECKPOINTS)
 def test_card_of_a_checkpoint_is_about_it(name, texts):
     card = texts[SHIPPED / name / "README.md"]
     assert f'load_checkpoint("{name}")' in card and weights_digest(name) in card
-    (others,) = set(SHIPPED_CHECKPOINTS) - {name}
+    (others,) = set(LESION_CHECKPOINTS) - {name}
     assert weights_digest(others) not in card and f'"{others}"' not in card
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SHIPPED_CHECKPOINTS)
+@pytest.mark.parametrize("name", LESION_CHECKPOINTS)
 def test_metadata_of_a_card_has_the_newest_scores(name, texts):
     (model,) = yaml.safe_load(texts[SHIPPED / name / "README.md"].split("---\n")[1])["model-index"]
     (result,) = model["results"]
@@ -110,7 +110,7 @@ def test_metadata_of_a_card_has_the_newest_scores(name, texts):
     assert values["failures"] == round(score["failure_rate"] * score["images"])
 
 
-@pytest.mark.parametrize("checkpoint", SHIPPED_CHECKPOINTS)
+@pytest.mark.parametrize("checkpoint", LESION_CHECKPOINTS)
 @pytest.mark.parametrize("name", ["scores.csv", "trust.csv", "robustness.csv"])
 def test_newest_rows_are_about_the_settings_of_the_checkpoint(name, checkpoint):
     processor = json.loads((SHIPPED / checkpoint / "preprocessor_config.json").read_text())
