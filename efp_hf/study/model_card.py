@@ -177,6 +177,7 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
         name=checkpoint.name,
         repo=repo,
         classes=(),
+        overlap=False,
         config=EFPConfig.from_pretrained(checkpoint),
         processor=EFPImageProcessor.from_pretrained(checkpoint),
         parameters=parameters,
