@@ -212,7 +212,8 @@ def test_train_score_and_predict(tmp_path, monkeypatch, capsys, writer):
     assert "The images have 4 channels" in capsys.readouterr().out
     assert main(["train", "--data", data, "--output", "run", *network, "--max-steps", "4", *STEPS, "--resume"]) == 0
     assert main(["calibrate", "--checkpoint", "run", "--data", data, "--allow-few-images"]) == 0
-    assert main(["score", "--checkpoint", "run", "--data", data]) == 0
+    assert main(["score", "--checkpoint", "run", "--data", data, "--card"]) == 0
+    assert "](masks.png)" in Path("run", "README.md").read_text()
     assert main(["predict", "data/images", "--checkpoint", "run", "--overlays"]) == 0
     assert len(list((tmp_path / "masks").glob("*_segmentation.png"))) == NUM_IMAGES
     assert len(list((tmp_path / "masks").glob("*_overlay.jpg"))) == NUM_IMAGES

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
 from ..configuration_efp import EFPConfig
+from ..data.channels import picture_of
 from ..data.files import write_atomically
 from ..image_processing_efp import EFPImageProcessor, value_of_each
 from ..inference.checkpoint import FIGURE, weights_digest
@@ -91,7 +92,9 @@ def draw_extremes(extremes: Extremes, dataset, classes: tuple[str, ...]) -> Imag
     draw = ImageDraw.Draw(sheet)
     for place, (jaccard, row, mask, truth) in enumerate(found):
         left, top = place % columns * width, place // columns * height
-        image = ImageOps.contain(dataset[row]["image"].convert("RGB"), (TILE - 4, TILE - 4))
+        image = dataset[row]["image"]
+        image = picture_of(image) if isinstance(image, np.ndarray) else image.convert("RGB")
+        image = ImageOps.contain(image, (TILE - 4, TILE - 4))
         pictures = [draw_agreement(image, mask, truth)] if len(classes) < 2 else []
         for labels in (truth, mask) if len(classes) > 1 else ():
             pictures.append(tint_classes(image, resize_mask(labels.astype(np.uint8), image.size), len(classes)))
