@@ -77,7 +77,7 @@ def add_checkpoint_argument(parser: argparse.ArgumentParser, default: str | Path
         "--checkpoint",
         metavar="NAME",
         default=default,
-        help=f"{', '.join(SHIPPED_CHECKPOINTS)}, a folder, or a Hub id (default: %(default)s)",
+        help="a shipped one, a folder, or a Hub id (default: %(default)s)",
     )
 
 

@@ -224,12 +224,12 @@ def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] =
     return environment.get_template(template.name).render(card_data=metadata.to_yaml(), **values)
 
 
-def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str | None = None) -> None:
+def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str = "apache-2.0") -> None:
     """The README.md of a checkpoint's folder, [`card_text`]."""
     ModelCard(card_text(checkpoint, rows, license, checkpoint / "training.csv")).save(checkpoint / "README.md")
 
 
-def card_text(checkpoint: Path, rows: list[dict[str, str]], license: str | None, training: Path) -> str:
+def card_text(checkpoint: Path, rows: list[dict[str, str]], license: str, training: Path) -> str:
     """
     The card of a checkpoint: metadata, how to use it, the scores of [`newest_rows`], its row of the table `training`
     where that is there, and the figure of these weights and this split where there is one.

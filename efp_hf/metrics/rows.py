@@ -81,7 +81,13 @@ def is_secret(option: str) -> bool:
 
 
 def shorten(argument: str) -> str:
+    """A path of an argument, or of `--option=path`, without the folders above the working folder."""
+    option, equals, value = argument.partition("=")
+    if equals and option.startswith("--"):
+        return f"{option}={shorten(value)}"
     path = Path(argument)
+    if ".." in path.parts:
+        return path.name
     if not path.is_absolute():
         return argument
     try:

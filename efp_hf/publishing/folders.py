@@ -141,7 +141,7 @@ def space_card(classes: tuple[str, ...], repo: str) -> str:
     card.data.models = [repo]
     if classes != LESION:
         card.data.title = "Segmentation with EFP"
-        card.data.short_description = f"Segments images into {len(classes) + 1} labels. Research use."
+        card.data.short_description = f"Finds {len(classes)} kinds of things in an image. Research use."
         card.data.tags = ["image-segmentation", "mcp-server"]
         card.text = (
             f"\n# Segmentation with EFP\n\nFinds {', '.join(classes)} in an image, by the model "
@@ -166,10 +166,11 @@ def name_in_card(text: str) -> str | None:
 
 def name_repository(text: str, name: str, repo: str) -> str:
     """
-    A card in which the repository's name stands where the checkpoint's did: alone in code blocks, not as a part of a
-    path, and in addresses of the Hub.
+    A card in which the repository's name stands where the checkpoint's did: in code blocks in quotes and after
+    `--checkpoint`, and in addresses of the Hub.
     """
-    alone = re.compile(rf"(?<![\w./-]){re.escape(name)}(?![\w/-]|\.\w)")
+    quoted = rf"(?<=[\"']){re.escape(name)}(?=[\"'])"
+    alone = re.compile(rf"{quoted}|(?<=--checkpoint ){re.escape(name)}(?![\w/-]|\.\w)")
     text = CODE_BLOCK.sub(lambda block: alone.sub(repo, block[0]), text)
     return re.sub(rf"(huggingface\.co/){re.escape(name)}(?![\w/-]|\.\w)", rf"\g<1>{repo}", text)
 

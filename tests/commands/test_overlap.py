@@ -111,7 +111,7 @@ def test_score_has_a_row_a_label_and_two_of_all(efp, tmp_path, cells_root, mine,
     metrics = yaml.safe_load(metadata)["model-index"][0]["results"][0]["metrics"]
     assert {"type": "jaccard", "name": f"{MICRO}: Jaccard (J), over all images", "value": values[2]} in metrics
     assert "Segments membrane, nucleus in an image" in body and "thresholds membrane 0.5, nucleus 0.4; " in body
-    assert "boolean, a mask a label: membrane, nucleus, the size" in body and "{" not in body
+    assert "a boolean mask for each of model.config.id2label, the size" in body and "{" not in body
     assert efp("card", "--checkpoint", "mine", "--overwrite").code == 0
 
     assert efp("predict", cells_root / "images", "--checkpoint", "mine").code == 0

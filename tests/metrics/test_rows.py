@@ -125,6 +125,11 @@ def test_secrets_are_not_written(monkeypatch):
 
 def test_paths_of_the_machine_are_not_written():
     assert shorten("/home/somebody/images") == "images"
+
+
+def test_folders_of_a_person_are_in_no_row():
+    assert shorten("--data=/home/somebody/patients") == "--data=patients"
+    assert shorten("../somebody/patients") == "patients" and shorten("--seed=3") == "--seed=3"
     assert shorten(str(Path.cwd() / "runs" / "efp")) == "runs/efp"
     assert shorten("checkpoints/efp-isic") == "checkpoints/efp-isic"
 

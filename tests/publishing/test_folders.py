@@ -121,7 +121,7 @@ def test_space_shows_the_checkpoint_and_its_card_names_the_model(space):
 def test_space_of_other_classes_says_nothing_of_skin(organs_checkpoint, tmp_path):
     write_space_folder(organs_checkpoint, tmp_path / "space", "me/organs")
     text = (tmp_path / "space" / "README.md").read_text()
-    assert "Finds liver, spleen, kidney in an image" in text and "into 4 labels" in text
+    assert "Finds liver, spleen, kidney in an image" in text and "Finds 3 kinds of things" in text
     assert not re.search("lesion|skin|derma", text)
     assert space_problems(tmp_path / "space", "me/organs") == []
 
