@@ -22,7 +22,7 @@ import argparse
 
 from ..extras import require
 from ..inference.checkpoint import check_prompted_size, load_checkpoint
-from ..inference.task import is_lesion, labels_overlap
+from ..inference.task import is_lesion, labels_overlap, shows_lesions
 from .arguments import (
     InputError,
     add_data_arguments,
@@ -154,6 +154,7 @@ def run(arguments: argparse.Namespace) -> int:
             yield found
             progress.update()
 
+    regions = (False, True) if shows_lesions(model.config) else (False,)  # a lesion is one region, what else is?
     tried = {}
     with one_line_errors():  # as of masks without a border, or logits that are not finite
         for image_size in image_sizes:
@@ -161,7 +162,9 @@ def run(arguments: argparse.Namespace) -> int:
             model.config.temperature = 1.0
             probabilities = counted(pixel_probabilities(validation, model, processor))
             model.config.temperature = round(fit_temperature(probabilities), 3)
-            for (threshold, region), value in grid_jaccards(validation, model, processor, THRESHOLDS).items():
+            for (threshold, region), value in grid_jaccards(
+                validation, model, processor, THRESHOLDS, regions=regions
+            ).items():
                 tried[image_size, model.config.temperature, threshold, region] = value
                 setting = (image_size, model.config.temperature, threshold, region)
                 values = (shorten(arguments.checkpoint), len(validation), *setting, round(value, 5))

@@ -26,7 +26,7 @@ from transformers.exporters.base import ExportedModel
 
 from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..inference.checkpoint import load_checkpoint, settings_digest, weights_digest
-from ..inference.folder import ImageFiles, path_of
+from ..inference.folder import ImageFiles, further_of, path_of
 from ..inference.processes import Processes, joined_processes
 from ..inference.runtimes import RUNTIMES
 from ..inference.task import check_lesion, class_names_of, is_lesion, labels_overlap
@@ -258,7 +258,8 @@ def prepare(
         if arguments.resume:
             masks = classes if overlap else ()
             paths = [path_of(file) for file in files or ()]
-            finished = finished_rows(output, made_by, arguments.overlays, paths, columns, masks)
+            further = {path_of(file): further_of(file) for file in files or ()}
+            finished = finished_rows(output, made_by, arguments.overlays, paths, columns, masks, further)
     start_table(output, finished.values(), columns)
     return Job(files, finished, threshold, region, made_by), stream, model, processor
 

@@ -177,10 +177,14 @@ def chosen_rates(
     encoder_rate, rate = arguments.encoder_learning_rate, training_arguments.learning_rate
     if encoder_rate is None:
         encoder_rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
-    given = {option.partition("=")[0].replace("_", "-") for option in arguments.others}
-    if fine_tuning and "--learning-rate" not in given:
+    if fine_tuning and "--learning-rate" not in given_options(arguments):
         rate = FINE_TUNING_LEARNING_RATE
     return encoder_rate, rate
+
+
+def given_options(arguments: argparse.Namespace) -> set[str]:
+    """Those of `TrainingArguments`, spelled with dashes."""
+    return {option.partition("=")[0].replace("_", "-") for option in arguments.others}
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
@@ -278,10 +282,7 @@ def model_for(classes: tuple[str, ...], overlap: bool, model, arguments: argpars
             "its encoder and pyramid are kept, its head starts anew."
         )
     elif arguments.checkpoint and classes and own != classes and is_told:
-        called = "label" if len(own) == 1 else "labels"
-        print(
-            f"{arguments.checkpoint} calls its {called} {', '.join(own)}; its head is kept, for {', '.join(classes)}."
-        )
+        print(f"{arguments.checkpoint} calls its label {own[0]}; its head is kept, for {classes[0]}.")
     return with_classes(model, classes, overlap)
 
 
@@ -378,6 +379,7 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.head import has_new_head
     from ..training.overlap import OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
+    from ..training.structures import STRUCTURE_DEFAULTS
     from ..training.trainer import (
         LesionTrainer,
         fine_tuning_callbacks,
@@ -434,6 +436,8 @@ def run(arguments: argparse.Namespace) -> int:
             check_same_split(resume, arguments.checkpoint, data)
         overlap = bool(label_names(data))
         classes = label_names(data) or class_names(data)
+        if overlap and "--metric-for-best-model" not in given_options(arguments):
+            training_arguments.metric_for_best_model = STRUCTURE_DEFAULTS["metric_for_best_model"]
         option = "--prompts" if arguments.prompts else "--compare" if arguments.compare else None
         if overlap and option:
             raise InputError(
@@ -497,7 +501,7 @@ def run(arguments: argparse.Namespace) -> int:
                 with one_line_errors():
                     arguments.output.mkdir(parents=True, exist_ok=True)
                     held.enter_context(only_writer(arguments.output, "efp train"))
-                    if resume is None:  # an earlier run's, which nothing shall go on from
+                    if resume is None and arguments.compare:  # an earlier run's, which nothing shall go on from
                         shutil.rmtree(arguments.output / UNET_FOLDER, ignore_errors=True)
             is_scored = fine_tuning and not new_head and (resume is None or arguments.compare)
             start_score = score_start(trainer) if is_scored else None

@@ -30,7 +30,7 @@ CODE_FILE = "modeling_efp.py"  # of a folder for the Hub
 CARD = "README.md"
 WRITTEN_FILES = (CARD, FIGURE, TRAINING_IMAGES)
 WRITTEN_SUFFIXES = (".json", ".py", ".safetensors", *EXPORTED_SUFFIXES)
-TRACED_SHAPE = (2, 3, 192, 256)  # of the example that is traced; the exported model takes others
+TRACED_SIDES = (192, 256)  # of the example that is traced; the exported model takes others
 POOLING_CHUNKS = 8
 EXECUTORCH_LIMITS = (8, 512)  # images a batch and pixels a side: its memory is planned for the largest input
 
@@ -83,7 +83,7 @@ def export_model(
         if to == "onnx":
             write_poolings_for_onnx(model)
         dtype = torch.float16 if half and to != "openvino" else model.dtype
-        graphs = {WHOLE: (model, {"pixel_values": torch.zeros(TRACED_SHAPE, dtype=dtype)}, free_sizes(to))}
+        graphs = {WHOLE: (model, {"pixel_values": traced_image(model, dtype)}, free_sizes(to))}
         takes_prompts = getattr(model, "prompt_encoder", None) is not None and has_exact_halves(model)
         if takes_prompts and to != "executorch" and quantizer is None:
             graphs |= prompt_graphs(model, dtype)
@@ -183,6 +183,11 @@ def free_sizes(to: str) -> dict:
     return {"pixel_values": axes}
 
 
+def traced_image(model: EFPForSegmentation, dtype: torch.dtype) -> torch.Tensor:
+    """An example of `pixel_values`."""
+    return torch.zeros(2, model.config.num_channels, *TRACED_SIDES, dtype=dtype)
+
+
 def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict, dict]]:
     """
     The three graphs of a correction → network, example of its inputs, and their free sizes:
@@ -194,7 +199,7 @@ def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tu
     The prompted decoder takes all prompts; those of [`no_prompts`] say nothing.
     """
     batch, rows, columns = Dim("batch"), Dim("rows"), Dim("columns")  # of SIZE_DIVISOR pixels
-    image = torch.zeros(TRACED_SHAPE, dtype=dtype)
+    image = traced_image(model, dtype)
     batch_size, _, height, width = image.shape
     strides = [model.first_stride * 2**i for i in range(NUM_LEVELS)]
     embeddings = tuple(

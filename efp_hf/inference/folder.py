@@ -35,7 +35,7 @@ from .prediction_table import (
     mask_path,
     mask_paths,
     overlay_path,
-    read_file,
+    read_files,
     start_table,
     table_path,
     table_text,
@@ -457,11 +457,11 @@ def record(
 
 
 def read_content(prediction: Prediction) -> bytes | None:
-    """Of the image's file, if it is still there."""
+    """Of the image's files, if they are still there."""
     if prediction.content is not None:
         return prediction.content
     try:
-        return read_file(prediction.path)
+        return read_files(prediction.path, prediction.further)
     except OSError:
         return None
 

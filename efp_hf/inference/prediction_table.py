@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from zlib import crc32
 
@@ -204,6 +204,7 @@ def finished_rows(
     files: Iterable[Path] = (),
     columns: tuple[str, ...] = COLUMNS,
     overlapping: tuple[str, ...] = (),
+    further: Mapping[Path, tuple[Path, ...]] | None = None,
 ) -> dict[str, dict[str, str]]:
     """
     Image's name as [`table_text`] → row, of the images whose row is whole, has no error and is `made_by` this, and
@@ -212,6 +213,7 @@ def finished_rows(
     Args:
         files: those to predict now. One that holds anything else than the row's is not finished: it was changed, or
             comes from another folder.
+        further: the other files of an image in several, by the first one.
 
     Raises:
         ValueError: a `predictions.csv` of other columns.
@@ -226,7 +228,7 @@ def finished_rows(
     written = {table_text(path.name): path for path in output.iterdir()}
     sources = {}
     for path in files:
-        sources.setdefault(table_text(path.name), path)
+        sources.setdefault(table_text(path.name), (path, (further or {}).get(path, ())))
     finished = {}
     for name, row in rows.items():
         masks = [written.get(path.name) for path in mask_paths(Path(), name, overlapping)]
@@ -234,16 +236,16 @@ def finished_rows(
         if (
             all(mask is not None and is_whole(mask, row) for mask in masks)
             and (overlay is not None or not overlays)
-            and (name not in sources or is_made_from(row, sources[name], made_by))
+            and (name not in sources or is_made_from(row, *sources[name], made_by))
         ):
             finished[name] = row
     return finished
 
 
-def is_made_from(row: dict[str, str], image: Path, made_by: str) -> bool:
-    """The image's file holds what that of the row did. One that is gone was not changed."""
+def is_made_from(row: dict[str, str], image: Path, further: tuple[Path, ...], made_by: str) -> bool:
+    """The image's files hold what those of the row did. One that is gone was not changed."""
     try:
-        return not image.exists() or row["made_by"] in (made_by, made_from(made_by, read_file(image)))
+        return not image.exists() or row["made_by"] in (made_by, made_from(made_by, read_files(image, further)))
     except OSError:
         return False
 
@@ -251,6 +253,12 @@ def is_made_from(row: dict[str, str], image: Path, made_by: str) -> bool:
 def read_file(path: Path) -> bytes | None:
     """`None` where there is no file: a pipe or a device may have no end."""
     return path.read_bytes() if path.is_file() else None
+
+
+def read_files(path: Path, further: tuple[Path, ...]) -> bytes | None:
+    """Of an image in one file or several, one after the other."""
+    contents = [read_file(file) for file in (path, *further)]
+    return None if None in contents else b"".join(contents)
 
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:

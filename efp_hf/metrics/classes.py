@@ -24,7 +24,7 @@ def class_counts(labels: np.ndarray, truth: np.ndarray, num_classes: int) -> np.
         truth: the same of the expert, or `IGNORED`.
 
     Raises:
-        ValueError: labels of different sizes.
+        ValueError: labels of different sizes, or of more classes.
     """
     if labels.shape != truth.shape or truth.ndim != 2:
         raise ValueError(
@@ -32,7 +32,10 @@ def class_counts(labels: np.ndarray, truth: np.ndarray, num_classes: int) -> np.
             "Resize the probabilities, not the truth."
         )
     valid = truth != IGNORED
-    pairs = truth[valid].astype(np.int64) * (num_classes + 1) + labels[valid]
+    found = labels[valid]
+    if found.size and found.max() > num_classes:
+        raise ValueError(f"`labels` must hold 0..{num_classes}, got {found.max()}. Write the masks again.")
+    pairs = truth[valid].astype(np.int64) * (num_classes + 1) + found
     table = np.bincount(pairs, minlength=(num_classes + 1) ** 2).reshape(num_classes + 1, num_classes + 1)
     hits = np.diag(table)[1:]
     missed, false = table.sum(1)[1:] - hits, table.sum(0)[1:] - hits

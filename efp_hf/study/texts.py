@@ -73,5 +73,5 @@ def filled_texts(root: Path, results: Path) -> dict[Path, str]:
         texts[SHIPPED / name / "README.md"] = render_card(results, SHIPPED / name)
     structures = SHIPPED / STRUCTURE_CHECKPOINT
     rows = newest_rows(results / LABEL_SCORES, structures)
-    texts[structures / "README.md"] = card_text(structures, rows, LICENSE, results / "training.csv")
+    texts[structures / "README.md"] = card_text(structures, rows, LICENSE, results / "label_training.csv")
     return {**texts, root / "model_card.md": texts[SHIPPED / DEFAULT_CHECKPOINT / "README.md"]}

@@ -3,7 +3,7 @@
 import copy
 
 from ..configuration_efp import MULTI_LABEL, NUM_LEVELS
-from ..inference.task import class_names_of, is_lesion
+from ..inference.task import class_names_of, shows_lesions
 from ..lesion.structures import LABELS, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
 from .encoders import load_packaged_weights
@@ -29,8 +29,9 @@ def with_structures(
         ValueError: a network that is not for lesions.
     """
     if not model.config.labels_overlap:
-        if not is_lesion(model.config):
-            raise ValueError(f"`model` must be one for lesions, got one of {model.config.num_labels} labels.")
+        if not shows_lesions(model.config):
+            found = ", ".join(class_names_of(model.config))
+            raise ValueError(f"`model` must be one for lesions, got one for {found}.")
         config = copy.deepcopy(model.config)
         config.problem_type = MULTI_LABEL
         config.id2label = dict(enumerate(LABELS))
@@ -52,6 +53,8 @@ def with_structures(
         if added.added_encoder is not None:
             load_packaged_weights(added.added_encoder)
         model = added
+    elif freeze and model.config.num_added_levels and not model.config.shared_size:
+        model.config.shared_size = shared_size  # the lesion's encoder goes on at the size that it has
     if class_names_of(model.config) != LABELS:
         found = ", ".join(class_names_of(model.config))
         raise ValueError(f"`model` must have the labels {', '.join(LABELS)}, got {found}.")

@@ -6,8 +6,11 @@ import pytest
 from efp_hf.inference.prediction_table import (
     COLUMNS,
     PredictionTable,
+    is_made_from,
     join_parts,
+    made_from,
     printable,
+    read_files,
     read_lines,
     start_table,
     table_path,
@@ -96,3 +99,13 @@ def test_text_of_a_table_is_printable_and_no_formula():
         "0.5",
     ]
     assert table_text(table_text("=a\n")) == table_text("=a\n")
+
+
+def test_a_further_file_that_was_changed_makes_another_image(tmp_path):
+    image, further = tmp_path / "a.png", (tmp_path / "a_2.png",)
+    image.write_bytes(b"photo")
+    further[0].write_bytes(b"map")
+    row = {"made_by": made_from("weights", read_files(image, further))}
+    assert is_made_from(row, image, further, "weights")
+    further[0].write_bytes(b"another map")
+    assert not is_made_from(row, image, further, "weights")

@@ -62,3 +62,8 @@ def test_other_sizes_and_no_image_are_refused():
         class_counts(FOUND, TRUTH[:, :3], 3)
     with pytest.raises(ValueError, match="at least one image"):
         summarize_classes(np.zeros((0, 3, 4)), ("a", "b", "c"))
+
+
+def test_labels_of_more_classes_are_refused():
+    with pytest.raises(ValueError, match=r"`labels` must hold 0..2, got 255. Write the masks again."):
+        class_counts(np.array([[255, 1]]), np.array([[0, 1]]), 2)

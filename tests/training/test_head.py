@@ -61,6 +61,11 @@ def test_head_for_as_many_classes_is_kept_and_renamed():
     several = with_classes(model, ORGANS)
     assert with_classes(several, ORGANS) is several
     assert class_names_of(with_classes(several, ()).config) == ("lesion",)
+    for others in (ORGANS[::-1], ("heart", "lung", "skin")):
+        assert has_new_head(several, others)
+        headed = with_classes(several, others)
+        assert class_names_of(headed.config) == others
+        assert not headed.decoder.classifier.weight.equal(several.decoder.classifier.weight)
 
 
 def test_what_is_for_one_class_is_refused_for_several():

@@ -43,7 +43,7 @@ def test_the_lesion_stays_bit_for_bit_and_the_new_decoder_starts_as_its_copy():
 
 
 def test_a_network_of_several_classes_is_refused():
-    with pytest.raises(ValueError, match="`model` must be one for lesions, got one of 3 labels"):
+    with pytest.raises(ValueError, match="`model` must be one for lesions, got one for LABEL_1, LABEL_2"):
         with_structures(tiny_model(num_labels=3))
 
 
