@@ -11,7 +11,7 @@ from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
 from ..extras import needing
-from ..image_processing_efp import check_sizes
+from ..image_processing_efp import NUM_COLOURS, check_sizes
 from .channels import is_array, picture_of, read_channels, resize_channels, write_channels
 from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
@@ -190,6 +190,11 @@ def check_channels(
         )
     labels, values = read_labels(mask_path, num_classes=num_classes)
     array = read_channels(files)
+    if len(files) > 1 and array.shape[2] == NUM_COLOURS:
+        raise ValueError(
+            f"{files[0]}: {len(files)} grey files make three channels, as a photo's colours do, and would be predicted "
+            "one by one. Save them as one RGB file."
+        )
     check_sizes(files[0].stem, array.shape[:2], labels.shape)
     paths, mask = [str(file) for file in files], str(mask_path)
     size = reduced_size(labels.shape, max_side)

@@ -73,7 +73,9 @@ def launch(
     gr.set_static_paths([examples])
     # the first run is slower than the others: not that of the first visitor
     draw_view(segment_photo(next(examples.glob("*.jpg")), model, processor), lesion_of(processor))
-    page = build_page(model, processor, f"http://{host}:{port}", trust_evidence(checkpoint), examples)
+    space = os.environ.get("SPACE_HOST")  # of a Hugging Face Space, which visitors reach by this name
+    url = f"https://{space}" if space else f"http://{host}:{port}"
+    page = build_page(model, processor, url, trust_evidence(checkpoint), examples)
     page.queue(max_size=MAX_QUEUE)
     be_impatient()
     page.launch(

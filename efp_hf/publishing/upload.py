@@ -54,6 +54,7 @@ def upload(folder: Path, repo: str, repo_type: str, private: bool = False) -> st
         private: of a repository that is made here.
 
     Raises:
+        ValueError: `private`, and the repository is there and public.
         OSError: the Hub refuses it or cannot be reached.
     """
     api = HfApi()
@@ -64,6 +65,10 @@ def upload(folder: Path, repo: str, repo_type: str, private: bool = False) -> st
         exist_ok=True,
         space_sdk="gradio" if repo_type == "space" else None,
     )
+    if private and api.repo_info(repo, repo_type=repo_type).private is False:
+        raise ValueError(
+            "the repository is there and public. Make it private on the Hub first, or leave out --private."
+        )
     return api.upload_folder(
         folder_path=folder,
         repo_id=repo,
