@@ -184,8 +184,8 @@ def free_sizes(to: str) -> dict:
 
 
 def traced_image(model: EFPForSegmentation, dtype: torch.dtype) -> torch.Tensor:
-    """An example of `pixel_values`."""
-    return torch.zeros(2, model.config.num_channels, *TRACED_SIDES, dtype=dtype)
+    """An example of `pixel_values`; of three colours where a network of others does not say its channels."""
+    return torch.zeros(2, getattr(model.config, "num_channels", 3), *TRACED_SIDES, dtype=dtype)
 
 
 def prompt_graphs(model: EFPForSegmentation, dtype: torch.dtype) -> dict[str, tuple[nn.Module, dict, dict]]:
