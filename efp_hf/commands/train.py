@@ -130,13 +130,10 @@ def training_parser() -> HfArgumentParser:
     return parser
 
 
-def parse_training_arguments(
-    others: list[str], output: str, streaming: bool, task: str = TASKS[0]
-) -> TrainingArguments:
+def parse_training_arguments(others: list[str], output: str, streaming: bool) -> TrainingArguments:
     """`TrainingArguments` of what is given, and of this package's defaults where nothing is."""
     import torch
 
-    from ..training.structures import STRUCTURE_DEFAULTS
     from ..training.trainer import STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
     if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
@@ -146,8 +143,6 @@ def parse_training_arguments(
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
-    if task == "structures":
-        parser.set_defaults(**STRUCTURE_DEFAULTS)
     if streaming:
         parser.set_defaults(**STREAMING_DEFAULTS)
     with one_line_errors():
@@ -377,9 +372,8 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints
     from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
-    from ..training.overlap import OverlapTrainer
+    from ..training.overlap import BEST_METRIC, OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
-    from ..training.structures import STRUCTURE_DEFAULTS
     from ..training.trainer import (
         LesionTrainer,
         fine_tuning_callbacks,
@@ -405,9 +399,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.compare and (arguments.prompts or for_structures or arguments.streaming):
         raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
-    training_arguments = parse_training_arguments(
-        arguments.others, str(arguments.output), arguments.streaming, arguments.task
-    )
+    training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
@@ -437,7 +429,7 @@ def run(arguments: argparse.Namespace) -> int:
         overlap = bool(label_names(data))
         classes = label_names(data) or class_names(data)
         if overlap and "--metric-for-best-model" not in given_options(arguments):
-            training_arguments.metric_for_best_model = STRUCTURE_DEFAULTS["metric_for_best_model"]
+            training_arguments.metric_for_best_model = BEST_METRIC
         option = "--prompts" if arguments.prompts else "--compare" if arguments.compare else None
         if overlap and option:
             raise InputError(

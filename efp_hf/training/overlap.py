@@ -19,6 +19,7 @@ from .transform import LesionTransform, decoded
 
 IMAGES_OF_AN_EPOCH = 0.5  # share of the images, drawn by their labels
 START_THRESHOLD = 0.5
+BEST_METRIC = "overlap_score"  # that chooses the epoch
 
 
 def with_thresholds(

@@ -8,8 +8,6 @@ from ..lesion.structures import LABELS, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
 from .encoders import load_packaged_weights
 
-STRUCTURE_DEFAULTS = {"metric_for_best_model": "overlap_score"}  # of `TrainingArguments`
-
 
 def with_structures(
     model: EFPForSegmentation, freeze: bool = True, num_added_levels: int | None = None, shared_size: int = 0

@@ -40,8 +40,9 @@ def test_a_head_of_another_kind_is_random_and_all_else_is_kept():
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert changed == {"decoder.classifier.weight", "decoder.classifier.bias"}
     assert with_classes(model, CELL_LABELS, overlap=True) is model
-    assert with_classes(model, ("rim", "core"), overlap=True) is model
-    assert class_names_of(model.config) == ("rim", "core")
+    others = with_classes(model, ("rim", "core"), overlap=True)  # each logit meant the label of its place
+    assert class_names_of(others.config) == ("rim", "core") and class_names_of(model.config) == CELL_LABELS
+    assert not torch.equal(others.state_dict()["decoder.classifier.weight"], after["decoder.classifier.weight"])
     several = with_classes(model, CELL_LABELS)
     assert class_names_of(several.config) == CELL_LABELS and several.config.num_labels == 3
     assert not with_classes(model, ()).config.labels_overlap
