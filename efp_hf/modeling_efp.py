@@ -177,6 +177,18 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
 
 
+def make_encoder(config: EFPConfig, num_levels: int = NUM_LEVELS) -> EFPEncoder | EFPBackboneEncoder:
+    return (EFPEncoder if config.backbone_config is None else EFPBackboneEncoder)(config, num_levels)
+
+
+def make_added_encoder(config: EFPConfig) -> EFPEncoder | EFPBackboneEncoder:
+    """The added labels' own encoder."""
+    if config.added_backbone_config is not None:
+        config = copy.deepcopy(config)
+        config.backbone_config = config.added_backbone_config
+    return make_encoder(config, config.num_added_levels)
+
+
 class PromptKwargs(TypedDict, total=False):
     """
     The prompts among the arguments of `forward`. They are keyword arguments: in the signature `input_labels` would be
@@ -688,16 +700,19 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
     def __init__(self, config: EFPConfig):
         super().__init__(config)
-        self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
+        self.encoder = make_encoder(config)
         self.is_binary = config.num_labels == 2 and not config.labels_overlap
         num_maps = 1 if self.is_binary else config.num_labels - config.num_added_labels
         make_decoder = partial(EFPDecoder, config, self.encoder.channels)
         self.decoder = make_decoder(num_maps)
         self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
         self.prompted_decoder = make_decoder(num_maps) if config.prompt_size else None
-        self.added_decoder = make_decoder(config.num_added_labels) if config.num_added_labels else None
-        make_encoder = type(self.encoder)
-        self.added_encoder = make_encoder(config, config.num_added_levels) if config.num_added_levels else None
+        self.added_encoder = make_added_encoder(config) if config.num_added_levels else None
+        self.added_decoder = None
+        if config.num_added_labels:
+            own = self.added_encoder.channels if self.added_encoder is not None else ()
+            channels = (*own, *self.encoder.channels[len(own) :])
+            self.added_decoder = EFPDecoder(config, channels, config.num_added_labels)
         self.attention_weight = config.attention_weight  # λ3
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet

@@ -91,6 +91,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TASKS[0],
         help="'structures' of ISIC 2018, Task 2: a checkpoint learns them, too",
     )
+    parser.add_argument("--whole", action="store_true", help="trial: all stages of the structures' encoder")
+    parser.add_argument("--dice-weight", type=float, default=1.0, help="trial: of the structures' loss")
+    parser.add_argument("--cutmix", type=float, default=0.0, help="trial: share of images with a part of another one")
+    parser.add_argument("--no-spoiling", action="store_true", help="trial: photos are not spoilt")
     add_labels_overlap_argument(parser)
     parser.add_argument(
         "--compare", metavar="NAME", choices=("unet",), help="'unet': train it on the same encoder, too; twice the time"
@@ -185,7 +189,7 @@ def given_options(arguments: argparse.Namespace) -> set[str]:
 def check_model_options(arguments: argparse.Namespace) -> None:
     for option, default in MODEL_OPTIONS.items():
         given = getattr(arguments, option.removeprefix("--").replace("-", "_")) != default
-        if given and arguments.checkpoint is not None:
+        if given and arguments.checkpoint is not None and (option, arguments.task) != ("--encoder", "structures"):
             raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
 
 
@@ -231,7 +235,8 @@ def load_model(arguments: argparse.Namespace):
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
-            model = with_structures(model, freeze=not arguments.encoder_learning_rate, shared_size=shared_size)
+            model = with_structures(model, shared_size=shared_size, encoder=arguments.encoder, whole=arguments.whole)
+            model.config.dice_weight = arguments.dice_weight
             return model, with_thresholds(processor, len(LABELS), num_first=1)
         if arguments.prompts:
             check_lesion(model.config, "`--prompts`")
@@ -394,8 +399,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(
             "`--labels-overlap` must be used without --task structures, --prompts and --streaming. Leave them out."
         )
-    if for_structures:
-        arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
     if arguments.compare and (arguments.prompts or for_structures or arguments.streaming):
         raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
@@ -460,6 +463,13 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
         trainer_class = OverlapTrainer if overlap else trainer_class
+        OverlapTrainer.cutmix = arguments.cutmix
+        if arguments.no_spoiling:
+            import albumentations
+
+            from ..data import augmentation
+
+            augmentation.spoiling = lambda: albumentations.NoOp()
         trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
     row |= {
         "data": Path(arguments.data).name,

@@ -6,11 +6,16 @@ from ..configuration_efp import MULTI_LABEL, NUM_LEVELS
 from ..inference.task import class_names_of, shows_lesions
 from ..lesion.structures import LABELS, STRUCTURES
 from ..modeling_efp import EFPForSegmentation
-from .encoders import load_packaged_weights
+from .encoders import load_packaged_weights, timm_backbone_config
 
 
 def with_structures(
-    model: EFPForSegmentation, freeze: bool = True, num_added_levels: int | None = None, shared_size: int = 0
+    model: EFPForSegmentation,
+    freeze: bool = True,
+    num_added_levels: int | None = None,
+    shared_size: int = 0,
+    encoder: str | None = None,
+    whole: bool = False,
 ) -> EFPForSegmentation:
     """
     The network with a decoder for `STRUCTURES`, a copy of its own with new classifiers, and with `LABELS` that overlap;
@@ -36,6 +41,8 @@ def with_structures(
         config.label2id = {name: label for label, name in enumerate(LABELS)}
         config.num_added_labels = len(STRUCTURES)
         config.num_added_levels = NUM_LEVELS * freeze if num_added_levels is None else num_added_levels
+        if encoder is not None:
+            config.added_backbone_config = timm_backbone_config(encoder, nano=not whole)
         config.shared_size = shared_size if config.num_added_levels else 0
         config.prompt_size = 0
         config.attention_weight = 0.0  # a map that is taught that nothing is there would shut the level
@@ -45,7 +52,7 @@ def with_structures(
         own, start = added.state_dict(), model.state_dict()
         for name in own:
             source = name.removeprefix("added_")
-            if own[name].shape == start[source].shape:
+            if source in start and own[name].shape == start[source].shape:
                 own[name] = start[source]
         added.load_state_dict(own)
         if added.added_encoder is not None:
