@@ -481,7 +481,7 @@ def run(arguments: argparse.Namespace) -> int:
         * training_arguments.gradient_accumulation_steps
         * training_arguments.world_size,
         "precision": "bf16" if training_arguments.bf16 else "float32",
-        "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
+        "encoder": arguments.encoder or ("" if arguments.checkpoint else DEFAULT_ENCODER),
         "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
         "nano": "" if arguments.checkpoint else arguments.nano,
         "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",
