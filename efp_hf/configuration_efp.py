@@ -67,8 +67,7 @@ def read_backbone_config(fields: dict, name: str = "backbone_config") -> PreTrai
     """
     if "model_type" not in fields:
         raise ValueError(
-            f"`{name}` must have a `model_type`, got {sorted(fields)}. "
-            "Pass for example model_type='timm_backbone'."
+            f"`{name}` must have a `model_type`, got {sorted(fields)}. Pass for example model_type='timm_backbone'."
         )
     largest = max(map(abs, whole_numbers(fields)), default=0)
     if largest > MAX_SIZE:
@@ -137,15 +136,13 @@ class EFPConfig(PreTrainedConfig):
         num_added_labels (`int`, defaults to 0):
             The last labels, of those that overlap, that a decoder of their own computes: labels that a trained network
             learns later, while what it makes of the others stays as it is.
-        num_added_levels (`int`, defaults to 0):
-            The first of F1..F4 that the added labels have from an encoder of their own, made like the beginning of the
-            other one, or like all of it: fine textures that the other labels did not need. Fewer than four: of the
-            paper's encoder, or of a timm backbone in stages, as EfficientNet's.
+        use_added_encoder (`bool`, defaults to `False`):
+            The added labels have F1..F4 from an encoder of their own, of the same architecture: fine textures that the
+            other labels did not need.
         added_backbone_config (`PreTrainedConfig` or `dict`, *optional*):
-            The backbone of the added labels' own encoder, where it is another one than `backbone_config`; it then has
-            all of F1..F4.
+            The backbone of that encoder, where it is another one than `backbone_config`.
         shared_size (`int`, defaults to 0):
-            Sides at which the encoder that all labels share reads the image, where the added labels have levels of
+            Sides at which the other labels' encoder reads the image, where the added labels have one of
             their own: these may come from a larger image than the one that the other labels were trained with. A
             multiple of 32. 0: those of the image.
         hidden_act (`str`, defaults to `"relu"`):
@@ -189,7 +186,7 @@ class EFPConfig(PreTrainedConfig):
     attention_kernel_size: int = 7
     prompt_size: int = 0
     num_added_labels: int = 0
-    num_added_levels: int = 0
+    use_added_encoder: bool = False
     added_backbone_config: dict | PreTrainedConfig | None = None
     shared_size: int = 0
     hidden_act: str = "relu"
@@ -259,10 +256,6 @@ class EFPConfig(PreTrainedConfig):
                     f"backbone, got out_indices={tuple(levels)}. "
                     "Pass for example out_indices=(1, 2, 3, 4)."
                 )
-        if self.added_backbone_config is not None and self.num_added_levels != NUM_LEVELS:
-            raise ValueError(
-                f"`added_backbone_config` must be with `num_added_levels` {NUM_LEVELS}, got {self.num_added_levels}."
-            )
         for name in ("cross_scale_kernel_size", "attention_kernel_size"):
             if getattr(self, name) < 1 or getattr(self, name) % 2 == 0:
                 raise ValueError(f"`{name}` must be odd, got {getattr(self, name)}. Use for example 3.")
@@ -284,15 +277,14 @@ class EFPConfig(PreTrainedConfig):
                 f"`num_added_labels` must be fewer than `num_labels`, and 0 where problem_type is not {MULTI_LABEL!r}, "
                 f"got {self.num_added_labels} of {self.num_labels}."
             )
-        if not 0 <= self.num_added_levels <= (NUM_LEVELS if self.num_added_labels else 0):
-            raise ValueError(
-                f"`num_added_levels` must be from 0 to {NUM_LEVELS}, and 0 without added labels, "
-                f"got {self.num_added_levels}."
-            )
-        largest = MAX_SIZE if self.num_added_levels else 0
+        if self.use_added_encoder and not self.num_added_labels:
+            raise ValueError("`use_added_encoder` must be False without added labels, got True.")
+        if self.added_backbone_config is not None and not self.use_added_encoder:
+            raise ValueError("`added_backbone_config` must be None without `use_added_encoder`.")
+        largest = MAX_SIZE if self.use_added_encoder else 0
         if not 0 <= self.shared_size <= largest or self.shared_size % 32:
             raise ValueError(
-                f"`shared_size` must be a multiple of 32 up to {MAX_SIZE}, and 0 without added levels, "
+                f"`shared_size` must be a multiple of 32 up to {MAX_SIZE}, and 0 without `use_added_encoder`, "
                 f"got {self.shared_size}."
             )
         if self.prompt_size and self.labels_overlap:

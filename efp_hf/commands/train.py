@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
-    parser.add_argument("--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER})")
+    parser.add_argument(
+        "--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER}; of structures the lesion's)"
+    )
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(
@@ -91,10 +93,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default=TASKS[0],
         help="'structures' of ISIC 2018, Task 2: a checkpoint learns them, too",
     )
-    parser.add_argument("--whole", action="store_true", help="trial: all stages of the structures' encoder")
-    parser.add_argument("--dice-weight", type=float, default=1.0, help="trial: of the structures' loss")
-    parser.add_argument("--cutmix", type=float, default=0.0, help="trial: share of images with a part of another one")
-    parser.add_argument("--no-spoiling", action="store_true", help="trial: photos are not spoilt")
     add_labels_overlap_argument(parser)
     parser.add_argument(
         "--compare", metavar="NAME", choices=("unet",), help="'unet': train it on the same encoder, too; twice the time"
@@ -235,8 +233,7 @@ def load_model(arguments: argparse.Namespace):
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
-            model = with_structures(model, shared_size=shared_size, encoder=arguments.encoder, whole=arguments.whole)
-            model.config.dice_weight = arguments.dice_weight
+            model = with_structures(model, shared_size, arguments.encoder)
             return model, with_thresholds(processor, len(LABELS), num_first=1)
         if arguments.prompts:
             check_lesion(model.config, "`--prompts`")
@@ -463,13 +460,6 @@ def run(arguments: argparse.Namespace) -> int:
     with one_line_errors():
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
         trainer_class = OverlapTrainer if overlap else trainer_class
-        OverlapTrainer.cutmix = arguments.cutmix
-        if arguments.no_spoiling:
-            import albumentations
-
-            from ..data import augmentation
-
-            augmentation.spoiling = lambda: albumentations.NoOp()
         trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
     row |= {
         "data": Path(arguments.data).name,

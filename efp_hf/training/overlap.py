@@ -182,11 +182,7 @@ class OverlapTrainer(LesionTrainer):
         labels = range(first, self.model.config.num_labels)
         return RareLabels(np.array([[label in of_one for label in labels] for of_one in shown]), self.args.seed)
 
-    cutmix = 0.0
-
     def compute_loss(self, model, inputs, return_outputs: bool = False, **kwargs):
-        if model.training and self.cutmix:
-            inputs = {**inputs, **cut_and_mixed(inputs["pixel_values"], inputs["labels"], self.cutmix)}
         network = self.accelerator.unwrap_model(model)
         if model.training:
             for part in network.children():
@@ -198,18 +194,3 @@ class OverlapTrainer(LesionTrainer):
         names, first = class_names_of(self.model.config), num_first_labels(self.model.config)
         thresholds = [scores[f"eval_threshold_{name}"] for name in names[first:]]
         self.processing_class = with_thresholds(self.processing_class, len(names), first, thresholds)
-
-
-def cut_and_mixed(pixel_values: torch.Tensor, labels: torch.Tensor, share: float) -> dict[str, torch.Tensor]:
-    """A `share` of the images gets a rectangle of another one, with its labels (Yun et al. 2019)."""
-    images, truths = pixel_values.clone(), labels.clone()
-    height, width = pixel_values.shape[-2:]
-    others = torch.randperm(len(images)).tolist()
-    for number, other in enumerate(others):
-        if torch.rand(()) >= share:
-            continue
-        rows, columns = (int(side * (0.3 + 0.4 * torch.rand(()).item())) for side in (height, width))
-        top, left = (int(torch.randint(0, room + 1, ())) for room in (height - rows, width - columns))
-        part = (..., slice(top, top + rows), slice(left, left + columns))
-        images[number][part], truths[number][part] = pixel_values[other][part], labels[other][part]
-    return {"pixel_values": images, "labels": truths}
