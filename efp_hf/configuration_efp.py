@@ -16,6 +16,7 @@ NUM_LEVELS = 4  # the paper's F1..F4
 PADDING = -10  # label of a click that is none, and each of a box's four numbers where there is none, as in SAM
 MAX_SIZE = 8192  # of channels, layers, kernels or labels: 64 times the default pyramid
 MAX_TEMPERATURE = 100  # beyond, every probability is 1/2
+BACKBONE_FIELDS = ("backbone_config", "added_backbone_config")
 MULTI_LABEL = "multi_label_classification"  # the `problem_type` of labels that overlap, as Transformers calls it
 # of other architectures: Transformers acts on them wherever they are
 FOREIGN_FIELDS = ("base_model_tp_plan", "layer_types", "per_layer_config", "quantization_config", "rope_parameters")
@@ -59,23 +60,22 @@ def whole_numbers(value) -> Iterator[int]:
         yield value
 
 
-def read_backbone_config(fields: dict) -> PreTrainedConfig:
+def read_backbone_config(fields: dict, name: str = "backbone_config") -> PreTrainedConfig:
     """
     Raises:
         ValueError: no backbone of Transformers or timm, or one with sizes that no network has.
     """
     if "model_type" not in fields:
         raise ValueError(
-            f"`backbone_config` must have a `model_type`, got {sorted(fields)}. "
-            "Pass for example model_type='timm_backbone'."
+            f"`{name}` must have a `model_type`, got {sorted(fields)}. Pass for example model_type='timm_backbone'."
         )
     largest = max(map(abs, whole_numbers(fields)), default=0)
     if largest > MAX_SIZE:
-        raise ValueError(f"`backbone_config` must have no size above {MAX_SIZE}, got {largest}.")
+        raise ValueError(f"`{name}` must have no size above {MAX_SIZE}, got {largest}.")
     try:
         return AutoConfig.for_model(**fields)
     except Exception as error:  # each backbone has checks of its own
-        raise ValueError(f"`backbone_config` must describe a backbone: {type(error).__name__}: {error}") from error
+        raise ValueError(f"`{name}` must describe a backbone: {type(error).__name__}: {error}") from error
 
 
 @contextmanager
@@ -136,12 +136,13 @@ class EFPConfig(PreTrainedConfig):
         num_added_labels (`int`, defaults to 0):
             The last labels, of those that overlap, that a decoder of their own computes: labels that a trained network
             learns later, while what it makes of the others stays as it is.
-        num_added_levels (`int`, defaults to 0):
-            The first of F1..F4 that the added labels have from an encoder of their own, made like the beginning of the
-            other one, or like all of it: fine textures that the other labels did not need. Fewer than four: of the
-            paper's encoder, or of a timm backbone in stages, as EfficientNet's.
+        use_added_encoder (`bool`, defaults to `False`):
+            The added labels have F1..F4 from an encoder of their own, of the same architecture: fine textures that the
+            other labels did not need.
+        added_backbone_config (`PreTrainedConfig` or `dict`, *optional*):
+            The backbone of that encoder, where it is another one than `backbone_config`.
         shared_size (`int`, defaults to 0):
-            Sides at which the encoder that all labels share reads the image, where the added labels have levels of
+            Sides at which the other labels' encoder reads the image, where the added labels have one of
             their own: these may come from a larger image than the one that the other labels were trained with. A
             multiple of 32. 0: those of the image.
         hidden_act (`str`, defaults to `"relu"`):
@@ -185,7 +186,8 @@ class EFPConfig(PreTrainedConfig):
     attention_kernel_size: int = 7
     prompt_size: int = 0
     num_added_labels: int = 0
-    num_added_levels: int = 0
+    use_added_encoder: bool = False
+    added_backbone_config: dict | PreTrainedConfig | None = None
     shared_size: int = 0
     hidden_act: str = "relu"
     dice_weight: float | int = 1.0
@@ -201,8 +203,9 @@ class EFPConfig(PreTrainedConfig):
                 raise ValueError(
                     f"`{name}` must be off: it was an option of 0.1.0. Load the checkpoint with that version."
                 )
-        if isinstance(self.backbone_config, dict):
-            self.backbone_config = read_backbone_config(self.backbone_config)
+        for name in BACKBONE_FIELDS:
+            if isinstance(getattr(self, name), dict):
+                setattr(self, name, read_backbone_config(getattr(self, name), name))
         self._check_common_fields(kwargs)
         if self.id2label is None and kwargs.get("num_labels", 2) == 2 and not self.labels_overlap:
             self.id2label = {0: "background", 1: "lesion"}
@@ -241,12 +244,15 @@ class EFPConfig(PreTrainedConfig):
                     f"`{name}` must have {NUM_LEVELS} positive numbers up to {MAX_SIZE}, one for each of F1..F4, "
                     f"got {tuple(value)}."
                 )
-        if self.backbone_config is not None:
-            levels = self.backbone_config.out_indices or ()
-            is_timm = self.backbone_config.model_type == "timm_backbone"
+        for name in BACKBONE_FIELDS:
+            backbone = getattr(self, name)
+            if backbone is None:
+                continue
+            levels = backbone.out_indices or ()
+            is_timm = backbone.model_type == "timm_backbone"
             if len(levels) != NUM_LEVELS and not (is_timm and len(levels) == NUM_LEVELS - 1):
                 raise ValueError(
-                    f"`backbone_config` must give {NUM_LEVELS} feature maps, or {NUM_LEVELS - 1} where it is a timm "
+                    f"`{name}` must give {NUM_LEVELS} feature maps, or {NUM_LEVELS - 1} where it is a timm "
                     f"backbone, got out_indices={tuple(levels)}. "
                     "Pass for example out_indices=(1, 2, 3, 4)."
                 )
@@ -271,15 +277,14 @@ class EFPConfig(PreTrainedConfig):
                 f"`num_added_labels` must be fewer than `num_labels`, and 0 where problem_type is not {MULTI_LABEL!r}, "
                 f"got {self.num_added_labels} of {self.num_labels}."
             )
-        if not 0 <= self.num_added_levels <= (NUM_LEVELS if self.num_added_labels else 0):
-            raise ValueError(
-                f"`num_added_levels` must be from 0 to {NUM_LEVELS}, and 0 without added labels, "
-                f"got {self.num_added_levels}."
-            )
-        largest = MAX_SIZE if self.num_added_levels else 0
+        if self.use_added_encoder and not self.num_added_labels:
+            raise ValueError("`use_added_encoder` must be False without added labels, got True.")
+        if self.added_backbone_config is not None and not self.use_added_encoder:
+            raise ValueError("`added_backbone_config` must be None without `use_added_encoder`.")
+        largest = MAX_SIZE if self.use_added_encoder else 0
         if not 0 <= self.shared_size <= largest or self.shared_size % 32:
             raise ValueError(
-                f"`shared_size` must be a multiple of 32 up to {MAX_SIZE}, and 0 without added levels, "
+                f"`shared_size` must be a multiple of 32 up to {MAX_SIZE}, and 0 without `use_added_encoder`, "
                 f"got {self.shared_size}."
             )
         if self.prompt_size and self.labels_overlap:

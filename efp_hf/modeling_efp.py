@@ -27,7 +27,7 @@ from transformers.modeling_outputs import SemanticSegmenterOutput
 from transformers.processing_utils import Unpack
 from transformers.utils import can_return_tuple
 
-from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, read_backbone_config, with_code_files
+from .configuration_efp import NUM_LEVELS, PADDING, EFPConfig, damage_named, with_code_files
 from .loss_efp import attention_loss, efp_loss, multi_label_loss
 
 MAX_PARAMETERS = 10**9  # 4 GB in float32
@@ -113,17 +113,14 @@ class EFPConvBlock(GradientCheckpointingLayer):
 
 
 class EFPEncoder(nn.Module):
-    """
-    The paper's encoder: F_i = ConvBlock_i(F_{i-1}), i = 1..4, F_0 the image. Strides 2, 4, 8, 16. With fewer
-    `num_levels` the beginning of it.
-    """
+    """The paper's encoder: F_i = ConvBlock_i(F_{i-1}), i = 1..4, F_0 the image. Strides 2, 4, 8, 16."""
 
-    def __init__(self, config: EFPConfig, num_levels: int = NUM_LEVELS):
+    def __init__(self, config: EFPConfig):
         super().__init__()
-        self.channels = tuple(config.hidden_sizes)[:num_levels]
+        self.channels = tuple(config.hidden_sizes)
         widths = (config.num_channels, *self.channels)
         self.blocks = nn.ModuleList(
-            EFPConvBlock(widths[i], widths[i + 1], config.depths[i], config.hidden_act) for i in range(num_levels)
+            EFPConvBlock(widths[i], widths[i + 1], config.depths[i], config.hidden_act) for i in range(NUM_LEVELS)
         )
 
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
@@ -138,16 +135,11 @@ class EFPEncoder(nn.Module):
 class EFPBackboneEncoder(GradientCheckpointingLayer):
     """
     F1..F4 from the Transformers or timm backbone of `config.backbone_config`. A timm backbone that gives three levels
-    gets its last one as in the paper: F4 = ConvBlock(F3). With fewer `num_levels` the beginning of it.
+    gets its last one as in the paper: F4 = ConvBlock(F3).
     """
 
-    def __init__(self, config: EFPConfig, num_levels: int = NUM_LEVELS):
+    def __init__(self, config: EFPConfig):
         super().__init__()
-        if num_levels < NUM_LEVELS:
-            config = copy.deepcopy(config)
-            backbone = config.backbone_config.to_dict()
-            backbone |= {"out_indices": backbone["out_indices"][:num_levels], "out_features": None}
-            config.backbone_config = read_backbone_config(backbone)
         try:
             self.backbone = load_backbone(config)
             self.channels = tuple(self.backbone.channels)
@@ -160,7 +152,6 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
         self.last_block = None
         if len(self.channels) < NUM_LEVELS:
             self.drop_unused_stages()
-        if len(self.channels) < num_levels:
             channels = config.hidden_sizes[-1]
             self.last_block = EFPConvBlock(self.channels[-1], channels, config.depths[-1], config.hidden_act)
             self.channels += (channels,)
@@ -175,6 +166,18 @@ class EFPBackboneEncoder(GradientCheckpointingLayer):
     def forward(self, pixel_values: torch.Tensor) -> tuple[torch.Tensor, ...]:
         feature_maps = tuple(self.backbone(pixel_values).feature_maps)
         return feature_maps if self.last_block is None else (*feature_maps, self.last_block(feature_maps[-1]))
+
+
+def make_encoder(config: EFPConfig) -> EFPEncoder | EFPBackboneEncoder:
+    return (EFPEncoder if config.backbone_config is None else EFPBackboneEncoder)(config)
+
+
+def make_added_encoder(config: EFPConfig) -> EFPEncoder | EFPBackboneEncoder:
+    """That of the added labels alone."""
+    if config.added_backbone_config is not None:
+        config = copy.deepcopy(config)
+        config.backbone_config = config.added_backbone_config
+    return make_encoder(config)
 
 
 class PromptKwargs(TypedDict, total=False):
@@ -688,16 +691,18 @@ class EFPForSegmentation(EFPPreTrainedModel):
 
     def __init__(self, config: EFPConfig):
         super().__init__(config)
-        self.encoder = EFPEncoder(config) if config.backbone_config is None else EFPBackboneEncoder(config)
+        self.encoder = make_encoder(config)
         self.is_binary = config.num_labels == 2 and not config.labels_overlap
         num_maps = 1 if self.is_binary else config.num_labels - config.num_added_labels
         make_decoder = partial(EFPDecoder, config, self.encoder.channels)
         self.decoder = make_decoder(num_maps)
         self.prompt_encoder = EFPPromptEncoder(config, self.encoder.channels) if config.prompt_size else None
         self.prompted_decoder = make_decoder(num_maps) if config.prompt_size else None
-        self.added_decoder = make_decoder(config.num_added_labels) if config.num_added_labels else None
-        make_encoder = type(self.encoder)
-        self.added_encoder = make_encoder(config, config.num_added_levels) if config.num_added_levels else None
+        self.added_encoder = make_added_encoder(config) if config.use_added_encoder else None
+        self.added_decoder = None
+        if config.num_added_labels:
+            channels = (self.added_encoder or self.encoder).channels
+            self.added_decoder = EFPDecoder(config, channels, config.num_added_labels)
         self.attention_weight = config.attention_weight  # λ3
         num_parameters = self.num_parameters()
         if num_parameters > MAX_PARAMETERS:  # `from_pretrained` has not given them any memory yet
@@ -752,13 +757,12 @@ class EFPForSegmentation(EFPPreTrainedModel):
     def added_features(
         self, pixel_values: torch.Tensor | None, features: tuple[torch.Tensor, ...]
     ) -> tuple[torch.Tensor, ...]:
-        """F1..F4 of the added labels: the first from their own encoder, where they have one, the others shared."""
+        """F1..F4 of the added labels: from their own encoder, where they have one, else those of the others."""
         if self.added_encoder is None:
             return features
         if pixel_values is None:
             raise ValueError("`pixel_values` must be given: the added labels have an encoder of their own.")
-        own = self.added_encoder(extend(pixel_values))
-        return (*own, *features[len(own) :])
+        return self.added_encoder(extend(pixel_values))
 
     def temperature(self, decoder: EFPDecoder) -> float | torch.Tensor:
         """That of a decoder's maps: one number, or one a label, `(num_maps, 1, 1)`."""

@@ -17,6 +17,12 @@ from efp_hf.loss_efp import attention_loss, multi_label_loss
 
 SURE = 40.0  # a logit whose probability is 0 or 1 in float32
 OVERLAP = {"problem_type": MULTI_LABEL, "id2label": {0: "lesion", 1: "streaks", 2: "globules"}}
+TIMM = {
+    "model_type": "timm_backbone",
+    "backbone": "test_efficientnet",
+    "out_indices": (1, 2, 3, 4),
+    "use_pretrained_backbone": False,
+}
 
 
 def draw(*rows: str) -> torch.Tensor:
@@ -55,15 +61,13 @@ def test_two_labels_that_overlap_are_not_lesion_and_background():
     [
         ({**OVERLAP, "prompt_size": 4}, "`prompt_size` must be 0 where labels overlap, got 4"),
         ({**OVERLAP, "num_added_labels": 3}, "`num_added_labels` must be fewer than `num_labels`.*got 3 of 3"),
-        (
-            {**OVERLAP, "num_added_levels": 1},
-            "`num_added_levels` must be from 0 to 4, and 0 without .*, got 1",
-        ),
+        ({**OVERLAP, "use_added_encoder": True}, "`use_added_encoder` must be False without added labels"),
+        ({**OVERLAP, "num_added_labels": 1, "added_backbone_config": TIMM}, "None without `use_added_encoder`"),
         (
             {**OVERLAP, "shared_size": 64},
-            "`shared_size` must be a multiple of 32 up to .* without added levels, got 64",
+            "`shared_size` must be a multiple of 32 up to .* without `use_added_encoder`, got 64",
         ),
-        ({**OVERLAP, "num_added_labels": 1, "num_added_levels": 1, "shared_size": 40}, "multiple of 32 .*got 40"),
+        ({**OVERLAP, "num_added_labels": 1, "use_added_encoder": True, "shared_size": 40}, "multiple of 32 .*got 40"),
         ({"num_added_labels": 1}, "`num_added_labels` must be fewer than `num_labels`, and 0 where.*got 1 of 2"),
         ({**OVERLAP, "temperature": [1.0, 2.0]}, r"one each of 3 labels that overlap, got \[1.0, 2.0\]"),
         ({**OVERLAP, "temperature": [1.0, 2.0, 0.0]}, "`temperature` must be positive and at most 100, got 0.0"),
@@ -182,16 +186,12 @@ def test_added_labels_have_a_decoder_of_their_own_and_leave_the_others_as_they_a
     assert (without[:, 1:] == 0).all() and (logits[:, 1:] != 0).any()
 
 
-@pytest.mark.parametrize("encoder", ["paper", "timm"])
-def test_added_levels_come_from_the_beginning_of_an_encoder_of_their_own(encoder):
-    backbone = {}
-    if encoder == "timm":
-        fields = {"backbone": "tf_efficientnet_lite0", "out_indices": (1, 2, 3, 4), "use_pretrained_backbone": False}
-        backbone = {"backbone_config": {"model_type": "timm_backbone", **fields}}
-    model = tiny_model(**OVERLAP, **backbone, num_added_labels=2, num_added_levels=2)
-    assert model.added_encoder.channels == tuple(model.encoder.channels[:2])
-    names = model.encoder.state_dict().keys()
-    assert set(model.added_encoder.state_dict()) < names  # a copy of the beginning fits by its names
+@pytest.mark.parametrize("backbone", [{}, {"backbone_config": TIMM}, {"added_backbone_config": TIMM}])
+def test_added_labels_may_have_an_encoder_of_their_own(backbone):
+    model = tiny_model(**OVERLAP, **backbone, num_added_labels=2, use_added_encoder=True)
+    names, own = (part.state_dict().keys() for part in (model.encoder, model.added_encoder))
+    assert (names == own) == ("added_backbone_config" not in backbone)
+    assert EFPConfig.from_dict(model.config.to_dict()).to_dict() == model.config.to_dict()
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         before = model(pixels).logits
@@ -204,7 +204,7 @@ def test_added_levels_come_from_the_beginning_of_an_encoder_of_their_own(encoder
 
 
 def test_the_shared_encoder_may_read_a_smaller_image_than_the_added_one():
-    model = tiny_model(**OVERLAP, num_added_labels=2, num_added_levels=2, shared_size=64)
+    model = tiny_model(**OVERLAP, num_added_labels=2, use_added_encoder=True, shared_size=64)
     pixels = torch.rand(1, 3, 96, 96)
     small = torch.nn.functional.interpolate(pixels, size=(64, 64), mode="bilinear", antialias=True)
     seen = {}

@@ -66,7 +66,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
-    parser.add_argument("--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER})")
+    parser.add_argument(
+        "--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER}; of structures the lesion's)"
+    )
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(
@@ -185,7 +187,7 @@ def given_options(arguments: argparse.Namespace) -> set[str]:
 def check_model_options(arguments: argparse.Namespace) -> None:
     for option, default in MODEL_OPTIONS.items():
         given = getattr(arguments, option.removeprefix("--").replace("-", "_")) != default
-        if given and arguments.checkpoint is not None:
+        if given and arguments.checkpoint is not None and (option, arguments.task) != ("--encoder", "structures"):
             raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
 
 
@@ -231,7 +233,7 @@ def load_model(arguments: argparse.Namespace):
         lesion_size, processor.size = processor.size, size or processor.size
         if for_structures:
             shared_size = 0 if processor.size == lesion_size else lesion_size["height"]
-            model = with_structures(model, freeze=not arguments.encoder_learning_rate, shared_size=shared_size)
+            model = with_structures(model, shared_size, arguments.encoder)
             return model, with_thresholds(processor, len(LABELS), num_first=1)
         if arguments.prompts:
             check_lesion(model.config, "`--prompts`")
@@ -394,8 +396,6 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError(
             "`--labels-overlap` must be used without --task structures, --prompts and --streaming. Leave them out."
         )
-    if for_structures:
-        arguments.encoder_learning_rate = arguments.encoder_learning_rate or 0.0
     if arguments.compare and (arguments.prompts or for_structures or arguments.streaming):
         raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
@@ -471,7 +471,7 @@ def run(arguments: argparse.Namespace) -> int:
         * training_arguments.gradient_accumulation_steps
         * training_arguments.world_size,
         "precision": "bf16" if training_arguments.bf16 else "float32",
-        "encoder": "" if arguments.checkpoint else arguments.encoder or DEFAULT_ENCODER,
+        "encoder": arguments.encoder or ("" if arguments.checkpoint else DEFAULT_ENCODER),
         "encoder_weights": "" if arguments.checkpoint else not arguments.no_encoder_weights,
         "nano": "" if arguments.checkpoint else arguments.nano,
         "checkpoint": arguments.checkpoint and f"{shorten(arguments.checkpoint)} {starting_weights}",

@@ -28,7 +28,7 @@ TRAINING_IMAGES = "training_images.csv"  # in a checkpoint's folder, of efp_hf.t
 FIGURE = "masks.png"  # of a card, beside it
 NO_SETTINGS = ("_name_or_path", "transformers_version")  # of a configuration
 # of both configurations, that count where they are set: a folder of masks that an earlier version began can be resumed
-LATER_SETTINGS = ("num_added_labels", "num_added_levels", "shared_size", "labels_overlap")
+LATER_SETTINGS = ("num_added_labels", "use_added_encoder", "added_backbone_config", "shared_size", "labels_overlap")
 EXPORTED_SUFFIXES = (".onnx", ".data", ".xml", ".bin", ".pte")
 
 

@@ -27,7 +27,7 @@ with needing("train", __name__):
     from datasets import Dataset
 
 SCORES = ("jaccard", "dice", "image_jaccard", "auc")  # those with an interval
-THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9)  # those that are tried
+THRESHOLDS = (0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98)  # tried
 
 
 def label_counts(masks: np.ndarray, truths: np.ndarray) -> np.ndarray:

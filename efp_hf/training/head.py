@@ -28,7 +28,8 @@ def with_classes(model: EFPForSegmentation, classes: tuple[str, ...], overlap: b
         model.config = config
         return model
     config.problem_type = MULTI_LABEL if overlap else None
-    config.num_added_labels = config.num_added_levels = config.shared_size = 0
+    config.num_added_labels = config.shared_size = 0
+    config.use_added_encoder, config.added_backbone_config = False, None
     config.temperature = 1.0
     headed = EFPForSegmentation(config).to(model.device)
     weights, random = model.state_dict(), headed.state_dict()

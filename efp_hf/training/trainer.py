@@ -71,11 +71,13 @@ def parameter_groups(
     model: PreTrainedModel, encoder_learning_rate: float, learning_rate: float, weight_decay: float
 ) -> list[dict]:
     """
-    Encoder and the rest with their own learning rates; no weight decay on biases and batch norms. Where the encoder is
+    Encoders and the rest with their own learning rates; no weight decay on biases and batch norms. Where the encoder is
     a backbone, a last block that is EFP's own belongs to the rest.
     """
     groups = {}
-    in_encoder = {id(parameter) for parameter in getattr(model.encoder, "backbone", model.encoder).parameters()}
+    encoders = [encoder for encoder in (model.encoder, getattr(model, "added_encoder", None)) if encoder is not None]
+    bodies = [getattr(encoder, "backbone", encoder) for encoder in encoders]
+    in_encoder = {id(parameter) for body in bodies for parameter in body.parameters()}
     for parameter in (parameter for parameter in model.parameters() if parameter.requires_grad):
         is_encoder, decays = id(parameter) in in_encoder, parameter.ndim > 1
         group = groups.setdefault(

@@ -161,7 +161,7 @@ SLOW_RUNTIMES = [pytest.param(runtime, marks=pytest.mark.slow) for runtime in ("
 def test_exported_folder_gives_the_same_masks(efp, tmp_path, structure_root, tiny_checkpoint, rows_of, runtime):
     model, processor = load_checkpoint(tiny_checkpoint)
     torch.manual_seed(6)
-    with_structures(model, num_added_levels=4, shared_size=32).save_pretrained("structures")
+    with_structures(model, shared_size=32).save_pretrained("structures")
     processor = with_thresholds(processor, 6, 1, [0.3, 0.7, 0.5, 0.5, 0.6])
     processor.size = {"height": 64, "width": 64}
     processor.save_pretrained("structures")

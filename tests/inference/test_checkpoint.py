@@ -3,10 +3,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from conftest import tiny_model
+from safetensors.torch import load_file, save_file
 
 import efp_hf
-from efp_hf import EFPImageProcessor
+from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.inference.checkpoint import SHIPPED_CHECKPOINTS, find_checkpoint, load_checkpoint, weights_digest
 
 
@@ -72,3 +74,15 @@ def test_checkpoint_that_takes_prompts_has_a_size_that_its_encoder_keeps(tmp_pat
 def test_folder_without_a_checkpoint_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="no checkpoint there \\(no config.json\\)"):
         load_checkpoint(tmp_path)
+
+
+def test_weights_that_are_stored_in_half_precision_load_as_float32(tmp_path):
+    model = tiny_model()
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    halved = {name: tensor.half() if tensor.is_floating_point() else tensor for name, tensor in weights.items()}
+    save_file(halved, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    loaded = EFPForSegmentation.from_pretrained(tmp_path)
+    assert {tensor.dtype for tensor in loaded.parameters()} == {torch.float32}
+    name = "decoder.classifier.weight"
+    assert torch.equal(loaded.state_dict()[name], weights[name].half().float())

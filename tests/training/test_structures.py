@@ -1,4 +1,5 @@
 import pytest
+import timm
 import torch
 from conftest import tiny_model, tiny_prompted_model
 from transformers import TrainingArguments
@@ -6,6 +7,8 @@ from transformers import TrainingArguments
 from efp_hf import EFPImageProcessor
 from efp_hf.lesion.structures import LABELS, STRUCTURES
 from efp_hf.metrics.overlap import THRESHOLDS
+from efp_hf.training import encoders
+from efp_hf.training.encoders import new_model
 from efp_hf.training.overlap import (
     OverlapTrainer,
     with_thresholds,
@@ -65,7 +68,7 @@ def test_training_moves_the_new_decoder_and_nothing_else(tmp_path, data):
         output_dir=tmp_path,
         use_cpu=True,
     )
-    trainer = lesion_trainer(model, with_thresholds(PROCESSOR, 6, 1), data, arguments, 0.0, OverlapTrainer)
+    trainer = lesion_trainer(model, with_thresholds(PROCESSOR, 6, 1), data, arguments, 1e-2, OverlapTrainer)
     trainer.train()
     changed = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
     assert changed == {name for name in before if name.startswith(("added_decoder.", "added_encoder."))}
@@ -88,17 +91,24 @@ def test_each_epoch_of_a_trainer_draws_other_images(tmp_path, data):
     assert drawn[0] == drawn[2] != drawn[1]
 
 
-def test_where_the_encoder_learns_all_does(tmp_path, data):
-    model = with_structures(tiny_model(), freeze=False)
-    assert model.added_encoder is None
-    before = {name: tensor.clone() for name, tensor in model.named_parameters()}
-    arguments = TrainingArguments(
-        **TRAINING_DEFAULTS | {"max_steps": 2, "save_strategy": "no", "load_best_model_at_end": False},
-        output_dir=tmp_path,
-        use_cpu=True,
+def test_structures_may_have_a_larger_encoder(monkeypatch):
+    monkeypatch.setattr(encoders, "imagenet_weights", random_weights)
+    model = with_structures(
+        new_model("tf_efficientnet_lite0", pretrained=False, nano=True), encoder="test_efficientnet"
     )
-    lesion_trainer(model, with_thresholds(PROCESSOR, 6, 1), data, arguments, 1e-3, OverlapTrainer).train()
-    assert [name for name, tensor in model.named_parameters() if torch.equal(tensor, before[name])] == []
+    body = model.added_encoder.backbone._backbone.state_dict()
+    assert all(torch.equal(tensor, random_weights("test_efficientnet")[name]) for name, tensor in body.items())
+    assert model(torch.randn(1, 3, 64, 64)).logits.shape == (1, 6, 64, 64)
+    for encoder in ("paper", "a/b"):
+        with pytest.raises(ValueError, match=f"`encoder` of the structures must be a timm model, got '{encoder}'"):
+            with_structures(tiny_model(), encoder=encoder)
+    with pytest.raises(ValueError, match="`encoder` must be None for a model that has one for structures"):
+        with_structures(model, encoder="test_efficientnet")
+
+
+def random_weights(name: str) -> dict[str, torch.Tensor]:
+    torch.manual_seed(7)
+    return timm.create_model(name, pretrained=False).state_dict()
 
 
 def test_data_without_structures_is_refused(tmp_path, data):
