@@ -26,6 +26,7 @@ from efp_hf.inference.export import (
 from efp_hf.inference.runtimes import load_exported, require_packages, runtime_of
 from efp_hf.metrics.evaluation import grid_jaccards
 from efp_hf.modeling_efp import EFPChannelPooling, EFPScore
+from efp_hf.training.prompts import without_prompt_encoder
 
 SHIPPED = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
 RUNTIMES = ("onnx", "openvino")
@@ -243,11 +244,11 @@ def test_mask_of_another_size_than_its_image_is_not_scored(checkpoint):
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_predict_runs_an_exported_folder_in_a_fresh_process(checkpoint, exported, runtime, tmp_path):
     example = REPOSITORY / "examples" / "synthetic_1.jpg"
-    for folder, name in ((checkpoint, "torch"), (exported[runtime], runtime)):
-        command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", folder]
-        subprocess.run([*command, "--runtime", name, "--output", tmp_path / name], check=True, cwd=tmp_path)
-    masks = [np.asarray(Image.open(tmp_path / name / "synthetic_1_segmentation.png")) for name in ("torch", runtime)]
-    assert (masks[0] != masks[1]).mean() < 1e-3 < (masks[0] > 0).mean()
+    command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", exported[runtime]]
+    subprocess.run([*command, "--runtime", runtime, "--output", tmp_path / "masks"], check=True, cwd=tmp_path)
+    mask = np.asarray(Image.open(tmp_path / "masks" / "synthetic_1_segmentation.png")) > 0
+    expected = segment([Image.open(example)], *load_checkpoint(checkpoint))[0]["segmentation"].numpy()
+    assert (mask != expected).mean() < 1e-3 < expected.mean()
 
 
 @pytest.mark.slow
@@ -298,7 +299,10 @@ def test_executorch_gives_the_logits_of_pytorch(checkpoint, tmp_path):
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no checkpoint in this clone")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_shipped_checkpoint_is_the_same_in_every_runtime(runtime, tmp_path):
-    loaded = load_checkpoint(SHIPPED)
+    model, processor = load_checkpoint(SHIPPED)
+    if runtime == "onnx":  # the graphs of a correction take three times as long; one runtime makes them here
+        model = without_prompt_encoder(model).eval()
+    loaded = model, processor
     export_model(*loaded, tmp_path / runtime, runtime)
     images = [Image.open(path) for path in sorted((REPOSITORY / "examples").glob("*.jpg"))]
     found, expected = (segment(images, *pair) for pair in (load_checkpoint(tmp_path / runtime), loaded))
