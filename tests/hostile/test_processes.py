@@ -79,7 +79,7 @@ trainer.train()
 trained = list(images)
 trainer.model.load_state_dict(start)
 scores = trainer.evaluate()
-with open(f"{output}-{os.environ.get('RANK', 0)}.json", "w") as file:
+with open(f"{output}-{os.environ['RANK']}.json", "w") as file:
     json.dump({"images": trained, "loss": scores["eval_loss"]}, file)
 """
 
@@ -96,10 +96,9 @@ def run_processes(tmp_path_factory, synthetic_root):
         program = folder / f"program-{num_processes}.py"
         program.write_text(PROGRAM + STREAM_PROGRAM)
         output = folder / f"output-{num_processes}"
-        launch = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
-        command = [sys.executable, *(launch if num_processes > 1 else []), str(program), str(synthetic_root)]
-        sizes = [str(batch_size), str(eval_batch_size)]
-        ran = subprocess.run([*command, str(output), *sizes], capture_output=True, text=True, env=environment)
+        launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
+        command = [*launch, str(program), str(synthetic_root), str(output), str(batch_size), str(eval_batch_size)]
+        ran = subprocess.run(command, capture_output=True, text=True, env=environment)
         assert ran.returncode == 0, ran.stderr
         return output
 
