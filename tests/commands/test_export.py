@@ -41,16 +41,6 @@ def test_export_into_the_current_folder(efp, tmp_path, tiny_checkpoint, monkeypa
     assert [path.name for path in tmp_path.iterdir()] == ["here"]
 
 
-@pytest.mark.slow
-def test_exported_checkpoint_predicts(efp, tmp_path, tiny_checkpoint):
-    pytest.importorskip("onnxruntime")
-    ran = efp("export", "--to", "onnx", "--checkpoint", tiny_checkpoint)
-    assert ran.code == 0 and "exports/tiny-onnx: " in ran.out
-    photo = REPOSITORY / "examples" / "synthetic_1.jpg"
-    assert efp("predict", photo, "--checkpoint", "exports/tiny-onnx", "--runtime", "onnx").code == 0
-    assert (tmp_path / "masks" / "synthetic_1_segmentation.png").is_file()
-
-
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [

@@ -338,9 +338,12 @@ def test_streaming_needs_a_number_of_steps_and_shards(efp, tiny_checkpoint):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("network", [("--encoder", "paper"), ("--checkpoint", "./prompted", "--prompts")])
-def test_accelerate_launches_two_processes(tmp_path, synthetic_root, prompted_checkpoint, rows_of, network):
-    """With `--cpu` it would start one alone; `--multi_gpu` starts as many as it is told, with processors as well."""
+def test_accelerate_launches_two_processes(tmp_path, synthetic_root, prompted_checkpoint, rows_of):
+    """
+    With `--cpu` it would start one alone; `--multi_gpu` starts as many as it is told, with processors as well. With
+    prompts, as tests/hostile/test_processes.py trains without them.
+    """
+    network = ("--checkpoint", "./prompted", "--prompts")
     launch = (sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2")
     arguments = ("--num-train-epochs", "1", "--disable-tqdm", *network, "--image-size", "32", "--output", "run")
     ran = subprocess.run(

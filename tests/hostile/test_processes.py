@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -89,10 +90,11 @@ def run_processes(tmp_path_factory, synthetic_root):
     environment = os.environ | {"PYTHONPATH": f"{REPOSITORY}{os.pathsep}{REPOSITORY / 'tests'}", "OMP_NUM_THREADS": "1"}
     environment["HF_DATASETS_CACHE"] = str(folder / "cache")
 
-    def run(source: str, num_processes: int, batch_size: int, eval_batch_size: int) -> Path:
-        """Runs a program in so many processes → the path that the names of its files begin with."""
+    @cache
+    def run(num_processes: int, batch_size: int, eval_batch_size: int) -> Path:
+        """Runs both programs in so many processes, one after the other → what the names of their files begin with."""
         program = folder / f"program-{num_processes}.py"
-        program.write_text(source)
+        program.write_text(PROGRAM + STREAM_PROGRAM)
         output = folder / f"output-{num_processes}"
         launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={num_processes}"]
         command = [*launch, str(program), str(synthetic_root), str(output), str(batch_size), str(eval_batch_size)]
@@ -106,9 +108,7 @@ def run_processes(tmp_path_factory, synthetic_root):
 @pytest.mark.slow
 def test_two_processes_have_the_gradient_validation_loss_and_scores_of_one(run_processes, record_counts):
     """4 images of validation fill no two batches of 3: the second process repeats two of them."""
-    one, two = (
-        torch.load(f"{run_processes(PROGRAM, *settings)}.pt", weights_only=True) for settings in ((1, 16, 4), (2, 8, 3))
-    )
+    one, two = (torch.load(f"{run_processes(*settings)}.pt", weights_only=True) for settings in ((1, 16, 4), (2, 8, 3)))
     assert (one["world_size"], two["world_size"]) == (1, 2)
     names = ("eval_loss", "eval_jaccard", "eval_threshold_jaccard", "eval_dice")
     held = 0
@@ -128,8 +128,8 @@ def test_two_processes_share_a_stream_without_overlap(run_processes, record_coun
     (one,), two = (
         [json.loads(Path(f"{output}-{rank}.json").read_text()) for rank in range(number)]
         for number, output in (
-            (1, run_processes(STREAM_PROGRAM, 1, 16, 4)),
-            (2, run_processes(STREAM_PROGRAM, 2, 8, 3)),
+            (1, run_processes(1, 16, 4)),
+            (2, run_processes(2, 8, 3)),
         )
     )
     assert len(one["images"]) == 32 and [len(process["images"]) for process in two] == [16, 16]

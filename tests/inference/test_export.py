@@ -26,6 +26,7 @@ from efp_hf.inference.export import (
 from efp_hf.inference.runtimes import load_exported, require_packages, runtime_of
 from efp_hf.metrics.evaluation import grid_jaccards
 from efp_hf.modeling_efp import EFPChannelPooling, EFPScore
+from efp_hf.training.prompts import without_prompt_encoder
 
 SHIPPED = REPOSITORY / "efp_hf" / "checkpoints" / "efp-isic"
 RUNTIMES = ("onnx", "openvino")
@@ -240,17 +241,6 @@ def test_mask_of_another_size_than_its_image_is_not_scored(checkpoint):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("runtime", RUNTIMES)
-def test_predict_runs_an_exported_folder_in_a_fresh_process(checkpoint, exported, runtime, tmp_path):
-    example = REPOSITORY / "examples" / "synthetic_1.jpg"
-    for folder, name in ((checkpoint, "torch"), (exported[runtime], runtime)):
-        command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", folder]
-        subprocess.run([*command, "--runtime", name, "--output", tmp_path / name], check=True, cwd=tmp_path)
-    masks = [np.asarray(Image.open(tmp_path / name / "synthetic_1_segmentation.png")) for name in ("torch", runtime)]
-    assert (masks[0] != masks[1]).mean() < 1e-3 < (masks[0] > 0).mean()
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize("runtime", [*RUNTIMES, "executorch"])
 def test_int8_keeps_most_of_each_mask(checkpoint, runtime, tmp_path):
     packages = {"onnx": "onnxruntime", "openvino": "nncf", "executorch": "executorch"}
@@ -267,17 +257,21 @@ def test_int8_keeps_most_of_each_mask(checkpoint, runtime, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("runtime", RUNTIMES)
-def test_half_has_weights_of_two_bytes(checkpoint, exported, runtime, tmp_path):
+def test_half_has_weights_of_two_bytes_and_predicts_in_a_fresh_process(checkpoint, runtime, tmp_path):
     export_model(*load_checkpoint(checkpoint), tmp_path / runtime, runtime, half=True)
-    model, processor = load_checkpoint(tmp_path / runtime)
-    image = draw_lesion(0, 60, 80)[0]
+    example = REPOSITORY / "examples" / "synthetic_1.jpg"
     half, full = (
-        segment([image], *loaded)[0]["probabilities"] for loaded in ((model, processor), load_checkpoint(checkpoint))
+        segment([Image.open(example)], *load_checkpoint(folder))[0] for folder in (tmp_path / runtime, checkpoint)
     )
-    torch.testing.assert_close(half, full, rtol=0, atol=5e-3)
+    torch.testing.assert_close(half["probabilities"], full["probabilities"], rtol=0, atol=5e-3)
     weights = "model.onnx.data" if runtime == "onnx" else "openvino_model.bin"
-    sizes = [(folder / weights).stat().st_size for folder in (tmp_path / runtime, exported[runtime])]
+    sizes = [path.stat().st_size for path in (tmp_path / runtime / weights, checkpoint / "model.safetensors")]
     assert sizes[0] < 0.7 * sizes[1]
+
+    command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", tmp_path / runtime]
+    subprocess.run([*command, "--runtime", runtime, "--output", tmp_path / "masks"], check=True, cwd=tmp_path)
+    mask = np.asarray(Image.open(tmp_path / "masks" / "synthetic_1_segmentation.png")) > 0
+    assert (mask != half["segmentation"].numpy()).mean() < 1e-3 < mask.mean() < 1
 
 
 @pytest.mark.slow
@@ -298,7 +292,10 @@ def test_executorch_gives_the_logits_of_pytorch(checkpoint, tmp_path):
 @pytest.mark.skipif(not SHIPPED.is_dir(), reason="no checkpoint in this clone")
 @pytest.mark.parametrize("runtime", RUNTIMES)
 def test_shipped_checkpoint_is_the_same_in_every_runtime(runtime, tmp_path):
-    loaded = load_checkpoint(SHIPPED)
+    model, processor = load_checkpoint(SHIPPED)
+    if runtime == "onnx":  # the graphs of a correction take three times as long; one runtime makes them here
+        model = without_prompt_encoder(model).eval()
+    loaded = model, processor
     export_model(*loaded, tmp_path / runtime, runtime)
     images = [Image.open(path) for path in sorted((REPOSITORY / "examples").glob("*.jpg"))]
     found, expected = (segment(images, *pair) for pair in (load_checkpoint(tmp_path / runtime), loaded))

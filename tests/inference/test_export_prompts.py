@@ -1,5 +1,7 @@
 """A model that takes prompts, exported as the automatic mask's graph and the two graphs of a correction."""
 
+from functools import cache
+
 import pytest
 import torch
 from conftest import tiny_prompted_model
@@ -13,6 +15,7 @@ from efp_hf.inference.runtimes import DECODER, ENCODER, PROMPTED_DECODER, WHOLE,
 
 CLICKS = [(30.0, 20.0, 1), (70.0, 50.0, 0)]
 BOX = (5.0, 6.0, 70.0, 55.0)
+PROCESSOR = EFPImageProcessor(size={"height": 32, "width": 64})
 CLOSE = {"rtol": 0, "atol": 1e-4}
 
 
@@ -22,33 +25,43 @@ def prompted_model():
     return tiny_prompted_model(use_cross_scale=False)
 
 
-@pytest.fixture(scope="module", params=["onnx", "openvino"])
-def both(request, tmp_path_factory):
-    """PyTorch's model, the exported one, and their processor."""
-    model, processor = prompted_model(), EFPImageProcessor(size={"height": 32, "width": 64})
-    folder = tmp_path_factory.mktemp("exported") / request.param
-    export_model(model, processor, folder, request.param)
-    return model, load_checkpoint(folder)[0], processor
+@pytest.fixture(scope="module")
+def export(tmp_path_factory):
+    """Runtime → the prompted model's folder for it, made once."""
+
+    @cache
+    def folder_of(runtime):
+        folder = tmp_path_factory.mktemp("exported") / runtime
+        export_model(prompted_model(), PROCESSOR, folder, runtime)
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(params=["onnx", "openvino"])
+def both(request, export):
+    """PyTorch's model and the exported one."""
+    return prompted_model(), load_checkpoint(export(request.param))[0]
 
 
 @pytest.mark.slow
 def test_corrections_are_those_of_pytorch(both):
-    model, exported, processor = both
+    model, exported = both
     image = draw_lesion(0, 60, 80)[0]
-    expected, found = Correction(image, model, processor), Correction(image, exported, processor)
+    expected, found = Correction(image, model, PROCESSOR), Correction(image, exported, PROCESSOR)
     automatic = expected.outputs().logits
     for points, box in (([], None), ([], BOX), (CLICKS[:1], None), (CLICKS, BOX)):
         logits = expected.outputs(points, box).logits
         torch.testing.assert_close(found.outputs(points, box).logits, logits, **CLOSE)
         assert torch.equal(logits, automatic) == (not points and box is None)
-    (mask,), (other) = segment([image], exported, processor), found.segment()
+    (mask,), (other) = segment([image], exported, PROCESSOR), found.segment()
     torch.testing.assert_close(other["probabilities"], mask["probabilities"], **CLOSE)
 
 
 @pytest.mark.slow
 @torch.inference_mode()
 def test_images_points_and_sizes_are_free(both):
-    model, exported, _ = both
+    model, exported = both
     pixel_values = torch.randn(3, 3, 96, 32)
     labels = torch.tensor([[1, 0, 1, 0, -10], [-10] * 5, [0, 1, -10, -10, -10]])
     prompts = {
@@ -67,7 +80,7 @@ def test_images_points_and_sizes_are_free(both):
 
 @pytest.mark.slow
 def test_prompts_and_sizes_that_cannot_be_are_named(both):
-    _, exported, _ = both
+    _, exported = both
     pixel_values, points = torch.zeros(1, 3, 32, 64), torch.tensor([[[10.0, 20.0]]])
     with pytest.raises(
         ValueError, match=r"`input_labels` must be 1 \(foreground\), 0 \(background\) or -10 \(no point\), got 2"
@@ -80,19 +93,14 @@ def test_prompts_and_sizes_that_cannot_be_are_named(both):
 
 
 @pytest.mark.slow
-def test_each_graph_holds_its_own_weights_and_int8_makes_the_automatic_mask_alone(tmp_path):
-    model, processor = prompted_model(), EFPImageProcessor(size={"height": 32, "width": 64})
-    image = draw_lesion(0, 60, 80)[0]
-    export_model(model, processor, tmp_path / "int8", "onnx", [image])
+def test_each_graph_holds_its_own_weights_and_int8_makes_the_automatic_mask_alone(export, tmp_path):
+    export_model(prompted_model(), PROCESSOR, tmp_path / "int8", "onnx", [draw_lesion(0, 60, 80)[0]])
     int8 = load_checkpoint(tmp_path / "int8")[0]
     assert list(int8.components) == [WHOLE] and int8.prompt_encoder is None
-    export_model(model, processor, tmp_path / "float", "onnx")
-    exported = load_checkpoint(tmp_path / "float")[0]
-    expected = Correction(image, model, processor).outputs(CLICKS).logits
-    torch.testing.assert_close(Correction(image, exported, processor).outputs(CLICKS).logits, expected, **CLOSE)
+    exported = load_checkpoint(export("onnx"))[0]
     assert sorted(exported.components) == sorted([WHOLE, ENCODER, DECODER, PROMPTED_DECODER])
     for graph in (WHOLE, DECODER, PROMPTED_DECODER):  # each holds its own weights alone
-        content = (tmp_path / "float" / f"{graph}.onnx").read_bytes()
+        content = (export("onnx") / f"{graph}.onnx").read_bytes()
         assert (b"prompted_decoder.fusion" in content) == (b"prompt_encoder" in content) == (graph == PROMPTED_DECODER)
         assert (b"decoder.fusion" in content.replace(b"prompted_decoder", b"")) == (graph != PROMPTED_DECODER)
 

@@ -179,10 +179,12 @@ def test_photo_that_was_deleted_meanwhile_is_asked_for_again(loaded, photo_file,
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="folders of POSIX")
-def test_what_the_page_computes_needs_no_gradio_and_all_of_it_neither_datasets_nor_evaluate():
+def test_package_and_what_the_page_computes_need_no_gradio_and_all_of_the_page_neither_datasets_nor_evaluate():
     code = (
-        "import sys, efp_hf.page.markup, efp_hf.page.server; assert 'gradio' not in sys.modules;"
-        "import efp_hf.page.layout; assert not {'datasets', 'evaluate'} & set(sys.modules)"
+        "import sys, efp_hf; loaded = sys.modules;"
+        "assert not {'albumentations', 'datasets', 'evaluate', 'gradio'} & set(loaded);"
+        "import efp_hf.page.markup, efp_hf.page.server; assert 'gradio' not in loaded;"
+        "import efp_hf.page.layout; assert not {'datasets', 'evaluate'} & set(loaded)"
     )
     environment = {**os.environ, "HF_HUB_OFFLINE": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment, check=True)

@@ -24,6 +24,14 @@ disable_progress_bars()
 for folder, repo, kind in json.loads(sys.argv[1]):
     print(upload(Path(folder), repo, kind, private=True))
 """
+# the trial of the folder, in two processes of its own, has its tests in test_trial.py
+PUBLISHING_WITHOUT_A_TRIAL = """
+import sys
+from efp_hf.__main__ import main
+from efp_hf.publishing import trial
+trial.model_failures = lambda folder: []
+sys.exit(main(["publish", *sys.argv[1:]]))
+"""
 WITHOUT_THE_PACKAGE = """
 import json, sys
 sys.modules["efp_hf"] = None  # importing it is an error from here on
@@ -96,11 +104,11 @@ def contents(folder) -> dict[str, bytes]:
 
 
 def test_command_uploads_what_its_dry_run_writes(run, hub, mine, tmp_path):
-    command = ("-m", "efp_hf", "publish", "--checkpoint", mine, "--repo", "me/mine")
-    dry = run(*command, "--dry-run", tmp_path / "upload", token="")
+    arguments = ("--checkpoint", mine, "--repo", "me/mine")
+    dry = run("-c", PUBLISHING_WITHOUT_A_TRIAL, *arguments, "--dry-run", tmp_path / "upload", token="")
     assert dry.returncode == 0, dry.stderr
     assert hub.requests == []
-    uploaded = run(*command, "--private")
+    uploaded = run("-m", "efp_hf", "publish", *arguments, "--private")
     assert uploaded.returncode == 0, uploaded.stderr
     assert TOKEN not in uploaded.stdout + uploaded.stderr
     repository = hub.repositories[MINE]
@@ -134,7 +142,7 @@ def test_what_the_hub_refuses_is_one_sentence(run, hub, mine, tmp_path, metadata
         (folder / path.name).write_bytes(path.read_bytes())
     text = (folder / "README.md").read_text()
     (folder / "README.md").write_text(text.replace("license: apache-2.0", metadata))
-    ran = run("-m", "efp_hf", "publish", "--checkpoint", folder, "--repo", "me/mine", token=token)
+    ran = run("-c", PUBLISHING_WITHOUT_A_TRIAL, "--checkpoint", folder, "--repo", "me/mine", token=token)
     assert ran.returncode == code and words in ran.stderr and "Traceback" not in ran.stderr
     assert token not in ran.stdout + ran.stderr
     assert hub.repositories == {}

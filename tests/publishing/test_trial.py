@@ -1,23 +1,28 @@
-import shutil
-
 import pytest
 from conftest import tiny_model
+from safetensors.torch import save_model
 
 from efp_hf import EFPImageProcessor
-from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.inference.export import export_model
-from efp_hf.publishing.folders import write_space_folder
+from efp_hf.publishing.folders import write_model_folder, write_space_folder
 from efp_hf.publishing.trial import model_failures, space_failures
 
 pytestmark = pytest.mark.slow
 
 
-def test_folder_loads_with_and_without_the_package(model_folder):
-    assert model_failures(model_folder) == []
-    path = model_folder / "modeling_efp.py"
+def test_folder_loads_with_and_without_the_package_and_its_export_is_of_its_weights(mine, tmp_path):
+    pytest.importorskip("onnxruntime")
+    folder, processor = tmp_path / "model", EFPImageProcessor.from_pretrained(mine)
+    model, other = (tiny_model(use_cross_scale=False) for _ in range(2))  # the plain pyramid is traced in half the time
+    write_model_folder(mine, model, processor, folder, "me/mine")
+    export_model(model, processor, folder / "onnx", "onnx")
+    assert model_failures(folder) == []
+    save_model(other, folder / "model.safetensors", {"format": "pt"})
+    path = folder / "modeling_efp.py"
     path.write_text(f"import efp_hf.inference\n{path.read_text()}")
-    (failure,) = model_failures(model_folder)
-    assert failure.startswith("without the package: it does not load (") and "efp_hf" in failure
+    code, weights = model_failures(folder)
+    assert code.startswith("without the package: it does not load (") and "efp_hf" in code
+    assert weights.startswith("onnx: its probabilities must be the checkpoint's, got 0.")
 
 
 def test_weights_that_do_not_load_are_named_in_both_ways(model_folder):
@@ -26,18 +31,6 @@ def test_weights_that_do_not_load_are_named_in_both_ways(model_folder):
         "with the package",
         "without the package",
     ]
-
-
-def test_export_of_other_weights_is_refused(model_folder, mine):
-    pytest.importorskip("onnxruntime")
-    export_model(*load_checkpoint(mine), model_folder / "onnx", "onnx")
-    assert model_failures(model_folder) == []
-    shutil.rmtree(model_folder / "onnx")
-    model = tiny_model()
-    processor = EFPImageProcessor.from_pretrained(mine)
-    export_model(model, processor, model_folder / "onnx", "onnx")
-    (failure,) = model_failures(model_folder)
-    assert failure.startswith("onnx: its probabilities must be the checkpoint's, got 0.")
 
 
 def test_space_answers_from_its_folder_alone(mine, tmp_path):

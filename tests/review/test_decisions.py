@@ -425,40 +425,60 @@ def test_names_that_would_break_a_table_keep_their_rows(store, tmp_path):
     assert len(rows_in(store)) == 4 and len(store.table.read_bytes().splitlines()) == 5
 
 
+# For each line, the path of a log, a process of its own, which says what it has kept: forked, as imports take seconds.
 PROGRAM = """
-import sys, numpy as np
+import os, sys, numpy as np
 from pathlib import Path
 from efp_hf.review.decisions import Decisions
 output, photos = Path(sys.argv[1]), sorted(Path(sys.argv[2]).iterdir())
-store = Decisions(output)
-store.finish()
-mask = np.zeros((48, 64), dtype=bool)
-print("ready", flush=True)
-for number in range(10**6):
-    photo = photos[number % len(photos)]
-    seen = len(store.rows().get(photo.name, []))
-    mask[:] = False
-    mask[: 1 + seen % 40, :30] = True
-    store.decide(photo, "accepted", mask, seen=seen)
-    print(photo.name, seen + 1, flush=True)
+for line in sys.stdin:
+    if child := os.fork():
+        print(child, flush=True)
+        os.waitpid(child, 0)
+        print("ended", flush=True)
+        continue
+    sys.stdout = open(line.strip(), "w")
+    store = Decisions(output)
+    store.finish()
+    mask = np.zeros((48, 64), dtype=bool)
+    for number in range(10**6):
+        photo = photos[number % len(photos)]
+        seen = len(store.rows().get(photo.name, []))
+        mask[:] = False
+        mask[: 1 + seen % 40, :30] = True
+        store.decide(photo, "accepted", mask, seen=seen)
+        print(photo.name, seen + 1, flush=True)
 """
 
 
+@pytest.fixture
+def deciding(tmp_path, photos):
+    """The process of `PROGRAM`, which decides of the photos in tmp_path/set."""
+    with subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, tmp_path / "set", photos[0].parent],
+        cwd=REPOSITORY,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        yield process
+
+
 @pytest.mark.slow
-def test_killed_process_has_kept_all_that_it_said(tmp_path, photos):
+def test_killed_process_has_kept_all_that_it_said(tmp_path, photos, deciding):
     output, said = tmp_path / "set", {}
-    for pause in (0.05, 0.11, 0.17, 0.23):
-        process = subprocess.Popen(
-            [sys.executable, "-c", PROGRAM, output, photos[0].parent],
-            cwd=REPOSITORY,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        assert process.stdout.readline() == "ready\n"
+    for number, pause in enumerate((0.05, 0.11, 0.17, 0.23)):
+        log = tmp_path / f"log-{number}"
+        print(log, file=deciding.stdin, flush=True)
+        child = int(deciding.stdout.readline())
+        deadline = time.monotonic() + 60
+        while not (log.is_file() and log.read_text().count("\n")) and time.monotonic() < deadline:
+            time.sleep(0.01)  # until it has kept a mask
         time.sleep(pause)
-        process.send_signal(signal.SIGKILL)
-        for line in process.communicate()[0].splitlines():
+        os.kill(child, signal.SIGKILL)
+        assert deciding.stdout.readline() == "ended\n"
+        for line in log.read_text().splitlines():
             if len(line.split()) == 2:
                 name, count = line.split()
                 said[name] = int(count)

@@ -100,26 +100,29 @@ def test_targets_of_an_image_without_lesion_are_the_background_alone():
     assert targets["mask_labels"][1].tolist() == [[[1, 1], [1, 1]]]
 
 
+@pytest.fixture(scope="module", params=BASELINES)
+def pretrained(request) -> BaselineForSegmentation:
+    return new_baseline(request.param, LITE0, pretrained=True).eval()
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("system", BASELINES)
-def test_every_system_starts_from_the_same_imagenet_weights(system):
-    encoder = new_baseline(system, LITE0, pretrained=True).encoder
-    (stem,) = [value for name, value in encoder.state_dict().items() if name.endswith("conv_stem.weight")]
-    (last,) = [value for name, value in encoder.state_dict().items() if name.endswith("blocks.6.0.conv_pwl.weight")]
+def test_every_system_starts_from_the_same_imagenet_weights(pretrained):
+    state = pretrained.encoder.state_dict()
+    (stem,) = [value for name, value in state.items() if name.endswith("conv_stem.weight")]
+    (last,) = [value for name, value in state.items() if name.endswith("blocks.6.0.conv_pwl.weight")]
     weights = imagenet_weights(LITE0)
     assert torch.equal(stem, weights["conv_stem.weight"])
     assert torch.equal(last, weights["blocks.6.0.conv_pwl.weight"])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("system", BASELINES)
-def test_saved_weights_come_back(system, tmp_path):
-    model = new_baseline(system, LITE0, pretrained=False).eval()
-    model.save_pretrained(tmp_path)
+def test_saved_weights_come_back(pretrained, tmp_path):
+    pretrained.save_pretrained(tmp_path)
     loaded = BaselineForSegmentation.from_pretrained(tmp_path).eval()
     pixel_values = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
-        torch.testing.assert_close(loaded(pixel_values).logits, model(pixel_values).logits, atol=1e-4, rtol=1e-4)
+        expected = pretrained(pixel_values).logits
+        torch.testing.assert_close(loaded(pixel_values).logits, expected, atol=1e-4, rtol=1e-4)
 
 
 def test_unknown_system_is_refused():

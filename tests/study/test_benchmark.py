@@ -1,13 +1,16 @@
 """All of the benchmark."""
 
 import csv
-import subprocess
+import runpy
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from transformers import SegformerConfig, SwinConfig
 
+from efp_hf.study.benchmark import parts, systems
 from efp_hf.study.benchmark.job import in_new_process, peak_memory_mb
 from efp_hf.study.benchmark.metrics import MEAN_IOU
 from efp_hf.study.benchmark.parts import PARTS
@@ -21,12 +24,23 @@ def test_memory_of_the_parent_is_not_the_childs():
     assert in_new_process(peak_memory_mb) < alone + 500 < ballast.nbytes / 1e6
 
 
+@pytest.fixture
+def shallow_systems(monkeypatch):
+    """Every system with fewer blocks, an encoder of the same kind, and without what other tests try or that waits."""
+    monkeypatch.setattr(systems, "ENCODER", "tf_mobilenetv3_small_minimal_100")
+    monkeypatch.setattr(systems, "SegformerConfig", partial(SegformerConfig, depths=[1] * 4))
+    monkeypatch.setattr(systems, "SwinConfig", partial(SwinConfig, depths=[1] * 4))
+    monkeypatch.setattr(parts, "in_new_process", lambda function, *arguments: function(*arguments))
+    monkeypatch.setattr(parts, "PAUSE", 0)
+
+
 @pytest.mark.slow
-def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
-    command = [sys.executable, REPOSITORY / "scripts" / "benchmark.py", "all", "--quick", "--checkpoint"]
-    options = [tiny_checkpoint, "--threads", "1", "--runtimes", "torch", "onnx"]
-    run = subprocess.run([*command, *options], cwd=tmp_path, capture_output=True, text=True)
-    assert run.returncode == 0, run.stderr
+@pytest.mark.usefixtures("shallow_systems")
+def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    options = ["--checkpoint", str(tiny_checkpoint), "--threads", "1", "--runtimes", "torch", "onnx"]
+    monkeypatch.setattr(sys, "argv", ["benchmark.py", "all", "--quick", *options])
+    runpy.run_path(str(REPOSITORY / "scripts" / "benchmark.py"), run_name="__main__")
     rows = {}
     for part in PARTS:
         with (tmp_path / "runs" / "quick" / f"speed_{part}.csv").open(newline="") as file:
@@ -46,4 +60,4 @@ def test_quick_run_writes_rows_of_every_part(tiny_checkpoint, tmp_path):
     ]
     assert [row["images"] for row in rows["job"]] == ["2"] * 3 + ["4"] * 2
     assert len(rows["training"]) == 3 and len(rows["limit"]) == 4
-    assert f"left out: {MEAN_IOU}" in run.stdout
+    assert f"left out: {MEAN_IOU}" in capsys.readouterr().out

@@ -35,9 +35,9 @@ def recipe(tmp_path_factory, synthetic_root):
 
     arguments = TrainingArguments(
         output_dir=tmp_path_factory.mktemp("recipe"),
-        learning_rate=1e-2,
+        learning_rate=2e-2,
         per_device_train_batch_size=7,
-        num_train_epochs=12,
+        num_train_epochs=6,
         remove_unused_columns=False,
         report_to="none",
         use_cpu=True,
