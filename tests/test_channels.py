@@ -241,7 +241,7 @@ def test_mask_depends_on_the_second_file(tmp_path, monkeypatch, two_files):
     assert jaccards["right"] > 0.6 and jaccards["shuffled"] < jaccards["right"] - 0.3
 
 
-def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, tiny_four):
+def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, capsys, tiny_four):
     monkeypatch.chdir(tmp_path)
     for number in range(2):
         photo, found, _ = draw(number)
@@ -261,6 +261,10 @@ def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, ti
         for folder in ("named", "listed", "other")
     }
     assert len(masks["named"]) == 2 and np.array_equal(masks["named"], masks["listed"])
+    (tmp_path / "maps.csv").write_text("image,image_2\na0.png,named/a1_segmentation.png\n")  # masks as a channel
+    assert main(["predict", "maps.csv", *call, "--output", "named", "--overwrite"]) == 2
+    assert "named: --output must not be a folder that images are read from" in capsys.readouterr().err
+    assert np.array_equal(masks["named"][1], np.asarray(Image.open(tmp_path / "named" / "a1_segmentation.png")))
     assert not np.array_equal(masks["named"], masks["other"])
 
 
