@@ -2,6 +2,7 @@
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +162,12 @@ def test_images_of_different_channels_are_named(tmp_path, two_files, capsys):
     assert (
         main(["data", str(root)]) == 1 and "problem: All images must have the same channels" in capsys.readouterr().out
     )
+    packed = Image.fromarray(np.dstack(draw(4)[:2]), "RGBA")  # what undoes LZW is a package of its own
+    packed.save(root / "images" / "mole04.tif", compression="tiff_lzw")
+    for name in ("mole04.png", "mole04_2.png"):
+        (root / "images" / name).unlink()
+    assert main(["data", str(root)]) == 1
+    assert re.search(r"mole04\.tif: the TIFF cannot be read \(.*imagecodecs", capsys.readouterr().out)
     assert main(["data", str(two_files)]) == 0 and f"channels 4 ({NUM_IMAGES})" in capsys.readouterr().out
 
 
