@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -268,6 +269,23 @@ def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, ca
         for folder in ("named", "listed", "other")
     }
     assert len(masks["named"]) == 2 and np.array_equal(masks["named"], masks["listed"])
+    (tmp_path / "semicolons.csv").write_text("image;image_2\na0.png;a0_2.png\n")  # as a spreadsheet saves it
+    shutil.copy(tmp_path / "a1.png", tmp_path / "b.png")  # of the name of b.tif, which changes nothing of the others
+    long = f"{'x' * 300}.png"
+    several = ("semicolons.csv", "a1.png", "a1_2.png", "b.tif", "b.png", long)
+    assert main(["predict", *several, *call, "--output", "several"]) == 1
+    error = capsys.readouterr().err
+    assert "b.png: the image has 3 channels" in error and "File name too long" in error and error.count("failed") == 2
+    again = [np.asarray(Image.open(tmp_path / "several" / f"a{number}_segmentation.png")) for number in range(2)]
+    assert np.array_equal(again, masks["named"])
+    for text, words in (
+        (b"image,image_2\na0.png,a0_2.png,a1_2.png\n", "row 1 has more values than the header"),
+        (b"image,image_2\n\xff.png,a0_2.png\n", "must be a table in UTF-8"),
+        (b"image,image_2\n" + b"x" * 200_000, "field larger than field limit"),
+    ):
+        (tmp_path / "bad.csv").write_bytes(text)
+        assert main(["predict", "bad.csv", *call, "--output", "none"]) == 2
+        assert re.search(f"bad.csv.*{words}", capsys.readouterr().err)
     (tmp_path / "maps.csv").write_text("image,image_2\na0.png,named/a1_segmentation.png\n")  # masks as a channel
     assert main(["predict", "maps.csv", *call, "--output", "named", "--overwrite"]) == 2
     assert "named: --output must not be a folder that images are read from" in capsys.readouterr().err

@@ -224,7 +224,7 @@ def prepare(
         stream = open_stream(arguments)
         files = None if stream is not None else find_all(arguments.inputs)
         model, processor = load_any(arguments)
-        if files is not None and processor.num_channels != NUM_COLOURS:
+        if files is not None and processor.num_channels not in (1, NUM_COLOURS):
             files = join_image_files(files, processor.num_channels)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
         masks = classes if overlap else ()

@@ -3,8 +3,10 @@
 import csv
 import errno
 import glob
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -21,7 +23,7 @@ from PIL.PngImagePlugin import PngInfo
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.channels import ARRAY_SUFFIX, channels_in, further_columns, is_array, join_files, picture_of, read_channels
-from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
+from ..data.files import REPAIRED, delimiter_of, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..lesion.structures import LABELS, LESION, structure_variety
@@ -44,6 +46,7 @@ from .prediction_table import (
 )
 from .task import class_names_of
 
+logger = logging.getLogger(__name__)
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 STRUCTURE_MASK = re.compile(r"_attribute_[a-z_]+$")  # the end of a name of Task 2
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
@@ -119,8 +122,10 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
             inside = sorted(file for file in path.iterdir() if not is_mask_name(file))
-            arrays = [file for file in inside if file.suffix == ARRAY_SUFFIX and not file.name.startswith(".")]
+            arrays = [file for file in inside if file.suffix.lower() == ARRAY_SUFFIX and not file.name.startswith(".")]
             found = [file for file in inside if is_image_file(file)] or arrays
+            if arrays and found is not arrays:
+                logger.warning("%s: %d .npy files are left out beside images: %s.", name, len(arrays), arrays[0].name)
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
         elif glob.has_magic(str(name)) and not os.path.exists(path):
@@ -144,9 +149,10 @@ def join_image_files(files: list[Path | ImageFiles], num_channels: int) -> list[
     channels is joined with none.
     """
     paths = [file for file in files if isinstance(file, Path) and channels_in(file) != num_channels]
-    by_name = {str(path.with_suffix("")): path for path in paths}
-    if len(by_name) < len(paths):  # two of a name: none is another's
-        return files
+    names = Counter(str(path.with_suffix("")) for path in paths)
+    by_name = {
+        name: path for path in paths if names[name := str(path.with_suffix(""))] == 1
+    }  # of two none is another's
     further = {by_name[name]: tuple(by_name[stem] for stem in stems) for name, stems in join_files(by_name).items()}
     others = {path for paths in further.values() for path in paths}
     kept = [file for file in files if isinstance(file, ImageFiles) or file not in others]
@@ -160,11 +166,18 @@ def listed_images(table: Path) -> list[Path | ImageFiles]:
     Raises:
         FileNotFoundError, ValueError: no such table, one without these columns, or a row without one of its files.
     """
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, restval=""))
+    if not table.is_file():
+        raise FileNotFoundError(f"{table}: no such file. Check the path.")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter=delimiter_of(table), restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} must be a table in UTF-8, got {error}. Save it again.") from error
     images = []
     for number, row in enumerate(rows, start=1):
-        paths = [row.get(column) for column in ("image", *further_columns(name for name in row if name))]
+        if None in row:
+            raise ValueError(f"{table}: row {number} has more values than the header. Put quotes around commas.")
+        paths = [row.get(column) for column in ("image", *further_columns(row))]
         if not all(paths):
             raise ValueError(f"{table}, row {number}: a path is needed in image, image_2, …, got {paths}. Fill it in.")
         first, *further = (table.parent / path for path in paths)
@@ -479,7 +492,7 @@ def record(
             prediction.error = f"{prediction.path}: its mask or overlay cannot be written ({error})."
     if prediction.error is not None:
         for path in stale:
-            with suppress(OSError):  # as of a name that is too long
+            with suppress(OSError, ValueError):  # as of a name that is too long, or of a table and holds a NUL
                 path.unlink(missing_ok=True)
     if prediction.error is None:
         table.append(table_row(prediction, classes), read_content(prediction))

@@ -48,8 +48,12 @@ def folder(tmp_path):
 # What is predicted
 
 
-def test_folder_gives_its_images_without_masks_and_other_files(folder):
-    assert [path.name for path in find_images([str(folder)])] == [f"mole_{seed}.jpg" for seed in range(5)]
+def test_folder_gives_its_images_without_masks_and_other_files(folder, caplog):
+    names = [f"mole_{seed}.jpg" for seed in range(5)]
+    assert [path.name for path in find_images([str(folder)])] == names and not caplog.text
+    (folder / "mole_9.NPY").touch()
+    assert [path.name for path in find_images([str(folder)])] == names
+    assert "1 .npy files are left out beside images: mole_9.NPY." in caplog.text
 
 
 def test_glob_image_and_folder_give_each_file_once(folder):
