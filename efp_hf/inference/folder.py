@@ -34,6 +34,7 @@ from .prediction_table import (
     WRITER,
     PredictionTable,
     columns_for,
+    is_written,
     made_from,
     mask_path,
     mask_paths,
@@ -110,7 +111,8 @@ class Prediction:
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
     """
-    The files that images, folders and globs name, in this order, each once. Mask files are left out of folders.
+    The files that images, folders and globs name, in this order, each once. Mask files are left out of folders, and
+    what [`write_predictions`] has written there.
 
     Raises:
         FileNotFoundError: a folder or glob without images, nothing at all, or only files that are not there.
@@ -121,7 +123,8 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
             raise FileNotFoundError("An image's name must not be empty. Pass image files, folders or globs.")
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
-            inside = sorted(file for file in path.iterdir() if not is_mask_name(file))
+            is_own = is_written(path)
+            inside = sorted(file for file in path.iterdir() if not is_mask_name(file) and not is_own(file))
             arrays = [file for file in inside if file.suffix.lower() == ARRAY_SUFFIX and not file.name.startswith(".")]
             found = [file for file in inside if is_image_file(file)] or arrays
             if arrays and found is not arrays:

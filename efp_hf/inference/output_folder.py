@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prediction_table import is_written, mask_paths
+from .prediction_table import is_written, mask_paths, read_lines, tables_in
 
 try:
     import fcntl
@@ -32,6 +32,8 @@ def check_own_folder(
     for folder in folders:
         if os.path.exists(folder) and os.path.samefile(folder, output):
             raise ValueError(f"{output}: --output must not be a folder that images are read from. Choose another one.")
+    for table in tables_in(output):
+        read_lines(table)
     is_own = is_written(output)
     endings = WRITTEN_ENDINGS + tuple(path.name[1:].lower() for path in mask_paths(Path(), "x.png", overlapping))
     for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's

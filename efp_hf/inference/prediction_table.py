@@ -188,15 +188,16 @@ def read_lines(path: Path) -> list[str]:
     if not path.is_file():
         raise ValueError(f"{path}: no file, but a table has to be written there. Choose another --output.")
     text = table_of(path)
-    header = ",".join(COLUMNS) + "\n"
-    if not text.startswith(header) and not header.startswith(text) and not is_of_classes(text.partition("\n")[0]):
+    if not is_table(text):
         raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
     return text.split("\n")[1:-1]
 
 
-def is_of_classes(header: str) -> bool:
-    """Whether it may be that of a table of several classes."""
-    return header.startswith(",".join(FIRST_COLUMNS)) and header.endswith(",".join(LAST_COLUMNS))
+def is_table(text: str) -> bool:
+    """Whether it begins as a table of one class or several, or is cut before its first row."""
+    header = text.partition("\n")[0]
+    of_ours = header.startswith(",".join(FIRST_COLUMNS)) and header.endswith(",".join(LAST_COLUMNS))
+    return of_ours or ",".join(COLUMNS).startswith(text)
 
 
 def read_row(line: str, columns: tuple[str, ...] = COLUMNS) -> dict[str, str] | None:
@@ -258,7 +259,7 @@ def is_written(output: Path) -> Callable[[Path], bool]:
     Whether a file of a folder is a mask or overlay that was written there: a row of its tables says so; or, as a run
     that was killed or another one has left it, the file itself. Without a table nothing is.
     """
-    named, tables = set(), tables_in(output)
+    named, tables = set(), [path for path in tables_in(output) if path.is_file() and is_table(table_of(path))]
     for path in tables:
         columns = next(csv.reader([table_of(path).partition("\n")[0]]), [])
         labels = tuple(name.removesuffix(PROBABILITY) for name in columns if name.endswith(PROBABILITY))

@@ -308,6 +308,13 @@ def test_files_that_a_table_names_or_that_say_so_were_written_here(folder, loade
         (tmp_path / f"mole_3_{ending}").rename(tmp_path / f"killed_{ending}")
     is_own = is_written(tmp_path)
     assert [path.name for path in tmp_path.glob("*_*") if not is_own(path)] == [drawn.name]
+    (tmp_path / "photo.png").write_bytes(drawn.read_bytes())
+    (tmp_path / "killed_segmentation.png").rename(tmp_path / "killed_nucleus.png")
+    assert find_images([str(tmp_path)]) == [tmp_path / "photo.png"]
+    (tmp_path / "predictions.csv").write_text("another table")
+    assert len(find_images([str(tmp_path)])) == 6
+    (tmp_path / "predictions.csv").write_text("image,hei")  # cut by a full disk
+    assert is_written(tmp_path)(tmp_path / "killed_nucleus.png")
     (tmp_path / "predictions.csv").unlink()
     assert not any(map(is_written(tmp_path), tmp_path.iterdir()))
     start_table(tmp_path, [], columns_for(("nucleus", "cell"), overlap=True))
