@@ -481,7 +481,7 @@ def record(
 ) -> str | None:
     """
     Write what became of one file, then its row → its error. Of a file that failed the masks and overlay of an earlier
-    run do not stay: the files `stale`.
+    run do not stay: the files `stale`. Nor does its overlay beside a new mask, where none is wanted now.
 
     Raises:
         OSError: of the place that is written to: full, read-only, failing or gone. No later file will fare better.
@@ -493,10 +493,11 @@ def record(
             if getattr(error, "errno", None) in PLACE_ERRORS:
                 raise
             prediction.error = f"{prediction.path}: its mask or overlay cannot be written ({error})."
-    if prediction.error is not None:
-        for path in stale:
-            with suppress(OSError, ValueError):  # as of a name that is too long, or of a table and holds a NUL
-                path.unlink(missing_ok=True)
+    if prediction.error is None:
+        stale = [] if overlay else [overlay_path(output, prediction.path)]  # it shows an earlier mask
+    for path in stale:
+        with suppress(OSError, ValueError):  # as of a name that is too long, or of a table and holds a NUL
+            path.unlink(missing_ok=True)
     if prediction.error is None:
         table.append(table_row(prediction, classes), read_content(prediction))
     else:

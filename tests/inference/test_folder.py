@@ -247,6 +247,7 @@ def test_mask_of_an_earlier_run_does_not_stay_beside_an_image_that_failed(folder
     assert [failure.path for failure in write_predictions(predict_files(files, *loaded), output)] == [files[1]]
     assert not (output / "mole_1_segmentation.png").exists() and not (output / "mole_1_overlay.jpg").exists()
     assert (output / "mole_2_segmentation.png").is_file()
+    assert not (output / "mole_2_overlay.jpg").exists()  # it showed the mask that was replaced
 
 
 def test_bad_file_of_the_same_name_leaves_the_good_ones_mask(folder, loaded, tmp_path):
