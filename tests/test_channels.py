@@ -2,6 +2,8 @@
 
 import csv
 import json
+import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -161,6 +163,12 @@ def test_images_of_different_channels_are_named(tmp_path, two_files, capsys):
     assert (
         main(["data", str(root)]) == 1 and "problem: All images must have the same channels" in capsys.readouterr().out
     )
+    packed = Image.fromarray(np.dstack(draw(4)[:2]), "RGBA")  # what undoes LZW is a package of its own
+    packed.save(root / "images" / "mole04.tif", compression="tiff_lzw")
+    for name in ("mole04.png", "mole04_2.png"):
+        (root / "images" / name).unlink()
+    assert main(["data", str(root)]) == 1
+    assert re.search(r"mole04\.tif: the TIFF cannot be read \(.*imagecodecs", capsys.readouterr().out)
     assert main(["data", str(two_files)]) == 0 and f"channels 4 ({NUM_IMAGES})" in capsys.readouterr().out
 
 
@@ -241,7 +249,7 @@ def test_mask_depends_on_the_second_file(tmp_path, monkeypatch, two_files):
     assert jaccards["right"] > 0.6 and jaccards["shuffled"] < jaccards["right"] - 0.3
 
 
-def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, tiny_four):
+def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, capsys, tiny_four):
     monkeypatch.chdir(tmp_path)
     for number in range(2):
         photo, found, _ = draw(number)
@@ -261,6 +269,27 @@ def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, ti
         for folder in ("named", "listed", "other")
     }
     assert len(masks["named"]) == 2 and np.array_equal(masks["named"], masks["listed"])
+    (tmp_path / "semicolons.csv").write_text("image;image_2\na0.png;a0_2.png\n")  # as a spreadsheet saves it
+    shutil.copy(tmp_path / "a1.png", tmp_path / "b.png")  # of the name of b.tif, which changes nothing of the others
+    long = f"{'x' * 300}.png"
+    several = ("semicolons.csv", "a1.png", "a1_2.png", "b.tif", "b.png", long)
+    assert main(["predict", *several, *call, "--output", "several"]) == 1
+    error = capsys.readouterr().err
+    assert "b.png: the image has 3 channels" in error and "File name too long" in error and error.count("failed") == 2
+    again = [np.asarray(Image.open(tmp_path / "several" / f"a{number}_segmentation.png")) for number in range(2)]
+    assert np.array_equal(again, masks["named"])
+    for text, words in (
+        (b"image,image_2\na0.png,a0_2.png,a1_2.png\n", "row 1 has more values than the header"),
+        (b"image,image_2\n\xff.png,a0_2.png\n", "must be a table in UTF-8"),
+        (b"image,image_2\n" + b"x" * 200_000, "field larger than field limit"),
+    ):
+        (tmp_path / "bad.csv").write_bytes(text)
+        assert main(["predict", "bad.csv", *call, "--output", "none"]) == 2
+        assert re.search(f"bad.csv.*{words}", capsys.readouterr().err)
+    (tmp_path / "maps.csv").write_text("image,image_2\na0.png,named/a1_segmentation.png\n")  # masks as a channel
+    assert main(["predict", "maps.csv", *call, "--output", "named", "--overwrite"]) == 2
+    assert "named: --output must not be a folder that images are read from" in capsys.readouterr().err
+    assert np.array_equal(masks["named"][1], np.asarray(Image.open(tmp_path / "named" / "a1_segmentation.png")))
     assert not np.array_equal(masks["named"], masks["other"])
 
 

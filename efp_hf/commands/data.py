@@ -3,6 +3,7 @@
   efp data MY_FOLDER
   efp data MY_FOLDER --sheet sheet.png        and draw the pairs, smallest lesion first
   efp data COCO_FOLDER --labels-overlap       each category has a mask of its own
+  efp data MY_FOLDER --all > problems.txt     names each pair that cannot be used, not the first alone
 
 Every image and mask is read. Printed are the form in which they were found, the pairs of each
 split, the lesion's share of the pixels, sizes and mask values; then, by name, empty and full masks,
@@ -27,6 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", metavar="DATA", help="folder in one of the forms of docs/data.md, or a Hub id")
     parser.add_argument("--sheet", metavar="FILE", type=own_path, help="PNG of a contact sheet to draw")
     parser.add_argument("--overwrite", action="store_true", help="replace a sheet that is there")
+    parser.add_argument("--all", action="store_true", help="name each pair that cannot be used")
     add_split_seed_argument(parser)
     add_labels_overlap_argument(parser)
 
@@ -45,10 +47,10 @@ def run(arguments: argparse.Namespace) -> int:
 
     with one_line_errors():
         survey = survey_lesions(arguments.data, arguments.split_seed, arguments.labels_overlap)
-    print(*survey_lines(survey), sep="\n")
+    print(*survey_lines(survey, arguments.all), sep="\n")
     if sheet is not None:
         with write_errors():
             sheet.parent.mkdir(parents=True, exist_ok=True)
             draw_sheet(survey).save(sheet)
         print(sheet)
-    return 1 if survey.problems else 0
+    return 1 if survey.problems or survey.bad_pairs else 0

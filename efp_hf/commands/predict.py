@@ -166,13 +166,16 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
             model, processor = load_any(arguments)
 
     number, count = processes.number, processes.count
+    classes, overlap = class_names_of(model.config), labels_overlap(model.config)
+    labels = classes if overlap else ()
     places = []  # (place, name in the table) of the images of this process
     if job.files is None:
-        share, num_images = stream_share(stream, number, count, job.finished, job.made_by, places), None
+        share = stream_share(stream, number, count, job.finished, job.made_by, places, labels)
+        num_images = None
     else:
         names = [table_text(path_of(file).name) for file in job.files] if number == 0 else []
         places = list(enumerate(names))
-        share = share_of(unfinished(job.files, job.finished), number, count)
+        share = share_of(unfinished(job.files, job.finished), number, count, labels)
         num_images = len(share)
     post_processing = {"threshold": job.threshold, "largest_region": job.largest_region}
     if arguments.points or arguments.box:
@@ -182,7 +185,6 @@ def run_among(processes: Processes, arguments: argparse.Namespace, held: ExitSta
         predictions = predict_files(share, model, processor, batch_size=arguments.batch_size, **post_processing)
     is_quiet = True if number else None  # None: quiet where no terminal is
     progress = tqdm(predictions, total=num_images, unit="image", disable=is_quiet)
-    classes, overlap = class_names_of(model.config), labels_overlap(model.config)
     settings = {"finished": job.finished, "made_by": job.made_by, "part": number, "classes": classes}
     settings["overlap"] = overlap
     failed = write_predictions(progress, arguments.output, arguments.overlays, **settings)
@@ -221,12 +223,13 @@ def prepare(
     with one_line_errors():
         stream = open_stream(arguments)
         files = None if stream is not None else find_all(arguments.inputs)
-        paths = files and [path_of(file) for file in files]
         model, processor = load_any(arguments)
-        if files is not None and processor.num_channels != NUM_COLOURS:
+        if files is not None and processor.num_channels not in (1, NUM_COLOURS):
             files = join_image_files(files, processor.num_channels)
         classes, overlap = class_names_of(model.config), labels_overlap(model.config)
-        check_own_folder(output, paths, arguments.data, classes if overlap else ())
+        masks = classes if overlap else ()
+        read = None if files is None else [path for file in files for path in (path_of(file), *further_of(file))]
+        check_own_folder(output, read, arguments.data, masks)
         columns = columns_for(classes, overlap)
         check_options(arguments, model)
         threshold = processor.threshold if arguments.threshold is None else arguments.threshold
@@ -256,7 +259,6 @@ def prepare(
         held.enter_context(only_writer(output))
         finished = {}
         if arguments.resume:
-            masks = classes if overlap else ()
             paths = [path_of(file) for file in files or ()]
             further = {path_of(file): further_of(file) for file in files or ()}
             finished = finished_rows(output, made_by, arguments.overlays, paths, columns, masks, further)

@@ -39,6 +39,13 @@ def is_image_file(path: Path) -> bool:
     )
 
 
+def delimiter_of(table: Path) -> str:
+    """A spreadsheet saves semicolons where the comma is for decimals."""
+    with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
+        header = file.readline()
+    return max(",;\t", key=header.count)
+
+
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:
     """
     An image file opened but not yet decoded.

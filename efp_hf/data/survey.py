@@ -35,6 +35,7 @@ from .split import SPLITS, draw_split
 with needing("train", __name__):
     from datasets import Dataset, DatasetDict
 
+NAMED_PAIRS = 10  # of those that cannot be used
 SHEET_COLUMNS = 8
 SHEET_IMAGES = 48
 TILE = 160  # pixels
@@ -50,6 +51,7 @@ class Survey:
     rows: dict[str, list[dict]] = field(default_factory=dict)  # of each split: entries of `check_pairs`, with `open`
     groups: dict[str, list[str]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)  # a training refuses the data for them
+    bad_pairs: list[str] = field(default_factory=list)  # and for each of these
     notes: list[str] = field(default_factory=list)
     drawn: list[str] = field(default_factory=list)  # the splits that the data has not
     classes: tuple[str, ...] = ()  # names of the labels 1..K; none: one class, the lesion
@@ -99,7 +101,7 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0, la
             )
         )
     missing = [split for split in SPLITS if split not in survey.rows]
-    if missing and not survey.problems:
+    if missing and not survey.problems and not survey.bad_pairs:
         try:
             survey.rows.update(draw_split(survey.rows["train"], survey.groups, seed, ["train", *missing]))
             survey.drawn = missing
@@ -122,7 +124,7 @@ def survey_files(name: str, found: Found) -> Survey:
         survey.rows[split] = []
         for (_, image, masks, *further), entry in zip(pairs, checked, strict=True):
             if isinstance(entry, Exception):
-                survey.problems.append(str(entry))
+                survey.bad_pairs.append(str(entry))
             else:
                 opened = partial(open_files, [image, *further], masks, found.num_classes)
                 survey.rows[split].append({**entry, "open": opened})
@@ -141,7 +143,7 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
                 opened = partial(open_row, dataset, number, *settings)
                 entry = {**check_row(row, *settings), "open": opened}
             except (FileNotFoundError, ValueError) as error:
-                survey.problems.append(str(error))
+                survey.bad_pairs.append(str(error))
             else:
                 survey.rows[split].append(entry)
     survey.groups = groups_of(splits["train"])
@@ -181,8 +183,8 @@ def notes_of_copies(rows: dict[str, list[dict]]) -> list[str]:
     return [f"{len(names)} copies of an image {place}: {listed(names)}." for place, names in places if names]
 
 
-def survey_lines(survey: Survey) -> list[str]:
-    """The survey as a person reads it."""
+def survey_lines(survey: Survey, all_pairs: bool = False) -> list[str]:
+    """The survey as a person reads it; of the pairs that cannot be used the first `NAMED_PAIRS`, or `all_pairs`."""
     entries = [entry for rows in survey.rows.values() for entry in rows]
     lines = [f"{survey.name}: {survey.form}"]
     lines.append(f"pairs   {len(entries)} can be used: {split_sizes(survey.rows, survey.drawn)}")
@@ -202,8 +204,13 @@ def survey_lines(survey: Survey) -> list[str]:
         if any("channels" in entry for entry in entries):
             lines.append(f"channels {counted(channels)}")
         lines.append(f"masks   {counted(entry['values'] for entry in entries)}")
-    lines += [f"note: {note}" for note in survey.notes] + [f"problem: {problem}" for problem in survey.problems]
-    count = len(survey.problems)
+    lines += [f"note: {note}" for note in survey.notes]
+    named = survey.bad_pairs if all_pairs else survey.bad_pairs[:NAMED_PAIRS]
+    lines += [f"problem: {problem}" for problem in survey.problems + named]
+    if others := len(survey.bad_pairs) - len(named):
+        pairs = f"{others} more pairs" if others > 1 else "1 more pair"
+        lines.append(f"problem: {pairs} cannot be used. Pass --all to name each.")
+    count = len(survey.problems) + len(survey.bad_pairs)
     refused = f"{count} problem{'s' if count > 1 else ''}: a training would refuse this data."
     return [*lines, refused if count else "A training takes this data as it is."]
 

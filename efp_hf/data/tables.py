@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..extras import needing
 from .channels import further_columns
-from .files import is_image_file
+from .files import delimiter_of, is_image_file
 from .found import Found
 from .names import listed
 from .pairs import mask_files
@@ -182,10 +182,3 @@ def columns_of(table: Path) -> list[str]:
             return next(csv.reader(file, delimiter=delimiter_of(table)), [])
         except csv.Error:
             return []
-
-
-def delimiter_of(table: Path) -> str:
-    """A spreadsheet saves semicolons where the comma is for decimals."""
-    with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        header = file.readline()
-    return max(",;\t", key=header.count)

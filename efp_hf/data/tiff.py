@@ -28,9 +28,9 @@ def tiff_layout(path: str | Path, content: bytes | None = None) -> Layout | None
     Args:
         content: of the file, where it is not to be read.
     """
-    if content is None and not Path(path).is_file():  # opening a pipe would wait for ever
-        return None
     try:
+        if content is None and not Path(path).is_file():  # opening a pipe would wait for ever
+            return None
         with open(path, "rb") if content is None else BytesIO(content) as file:
             if file.read(4) not in MAGIC:
                 return None

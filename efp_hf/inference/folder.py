@@ -3,13 +3,14 @@
 import csv
 import errno
 import glob
+import logging
 import os
 import re
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,10 +19,11 @@ from zlib import crc32
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.channels import ARRAY_SUFFIX, channels_in, further_columns, is_array, join_files, picture_of, read_channels
-from ..data.files import REPAIRED, is_image_file, read_sized_image, write_atomically
+from ..data.files import REPAIRED, delimiter_of, is_image_file, read_sized_image, write_atomically
 from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..lesion.structures import LABELS, LESION, structure_variety
@@ -29,8 +31,10 @@ from ..modeling_efp import EFPForSegmentation
 from .correction import NOTHING_IN_BOX, Correction, expected_after
 from .drawing import add_legend, outline_labels, outline_lesion, palette_picture, tint_classes
 from .prediction_table import (
+    WRITER,
     PredictionTable,
     columns_for,
+    is_written,
     made_from,
     mask_path,
     mask_paths,
@@ -39,9 +43,11 @@ from .prediction_table import (
     start_table,
     table_path,
     table_text,
+    written_paths,
 )
 from .task import class_names_of
 
+logger = logging.getLogger(__name__)
 DECODING_MARGIN = 2  # a JPEG is decoded at least this many times larger than the model's input
 STRUCTURE_MASK = re.compile(r"_attribute_[a-z_]+$")  # the end of a name of Task 2
 RUN_LENGTHS = 3  # zlib's strategy: a mask is written in two thirds of the time, and is a little smaller
@@ -105,7 +111,8 @@ class Prediction:
 
 def find_images(inputs: Iterable[str]) -> list[Path]:
     """
-    The files that images, folders and globs name, in this order, each once. Mask files are left out of folders.
+    The files that images, folders and globs name, in this order, each once. Mask files are left out of folders, and
+    what [`write_predictions`] has written there.
 
     Raises:
         FileNotFoundError: a folder or glob without images, nothing at all, or only files that are not there.
@@ -116,9 +123,12 @@ def find_images(inputs: Iterable[str]) -> list[Path]:
             raise FileNotFoundError("An image's name must not be empty. Pass image files, folders or globs.")
         path = expand_user(name)
         if os.path.isdir(path):  # of `Path`, a name that is too long is an error
-            inside = sorted(file for file in path.iterdir() if not is_mask_name(file))
-            arrays = [file for file in inside if file.suffix == ARRAY_SUFFIX and not file.name.startswith(".")]
+            is_own = is_written(path)
+            inside = sorted(file for file in path.iterdir() if not is_mask_name(file) and not is_own(file))
+            arrays = [file for file in inside if file.suffix.lower() == ARRAY_SUFFIX and not file.name.startswith(".")]
             found = [file for file in inside if is_image_file(file)] or arrays
+            if arrays and found is not arrays:
+                logger.warning("%s: %d .npy files are left out beside images: %s.", name, len(arrays), arrays[0].name)
             if not found:
                 raise FileNotFoundError(f"{name}: no image in the folder.")
         elif glob.has_magic(str(name)) and not os.path.exists(path):
@@ -142,9 +152,10 @@ def join_image_files(files: list[Path | ImageFiles], num_channels: int) -> list[
     channels is joined with none.
     """
     paths = [file for file in files if isinstance(file, Path) and channels_in(file) != num_channels]
-    by_name = {str(path.with_suffix("")): path for path in paths}
-    if len(by_name) < len(paths):  # two of a name: none is another's
-        return files
+    names = Counter(str(path.with_suffix("")) for path in paths)
+    by_name = {
+        name: path for path in paths if names[name := str(path.with_suffix(""))] == 1
+    }  # of two none is another's
     further = {by_name[name]: tuple(by_name[stem] for stem in stems) for name, stems in join_files(by_name).items()}
     others = {path for paths in further.values() for path in paths}
     kept = [file for file in files if isinstance(file, ImageFiles) or file not in others]
@@ -158,11 +169,18 @@ def listed_images(table: Path) -> list[Path | ImageFiles]:
     Raises:
         FileNotFoundError, ValueError: no such table, one without these columns, or a row without one of its files.
     """
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file, restval=""))
+    if not table.is_file():
+        raise FileNotFoundError(f"{table}: no such file. Check the path.")
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            rows = list(csv.DictReader(file, delimiter=delimiter_of(table), restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} must be a table in UTF-8, got {error}. Save it again.") from error
     images = []
     for number, row in enumerate(rows, start=1):
-        paths = [row.get(column) for column in ("image", *further_columns(name for name in row if name))]
+        if None in row:
+            raise ValueError(f"{table}: row {number} has more values than the header. Put quotes around commas.")
+        paths = [row.get(column) for column in ("image", *further_columns(row))]
         if not all(paths):
             raise ValueError(f"{table}, row {number}: a path is needed in image, image_2, …, got {paths}. Fill it in.")
         first, *further = (table.parent / path for path in paths)
@@ -184,14 +202,35 @@ def is_mask_name(path: Path) -> bool:
     return path.stem.endswith("_segmentation") or STRUCTURE_MASK.search(path.stem) is not None
 
 
-def share_of(files: list[Path | ImageFiles], number: int, count: int) -> list[Path | ImageFiles]:
+def share_of(
+    files: list[Path | ImageFiles], number: int, count: int, overlapping: tuple[str, ...] = ()
+) -> list[Path | ImageFiles]:
     """
-    The files of one of `count` processes: all of every `count`-th id, so that no two processes write the same mask.
+    The files of one of `count` processes: all of every `count`-th [`common_name`], so that no two processes write the
+    same mask.
     """
-    ids = {}
-    for file in files:
-        ids.setdefault(path_of(file).stem, len(ids))
-    return [file for file in files if ids[path_of(file).stem] % count == number]
+    words = words_between(overlapping)
+    names = [common_name(path_of(file).name, words) for file in files]
+    places = {name: place for place, name in enumerate(dict.fromkeys(names))}
+    return [file for file, name in zip(files, names, strict=True) if places[name] % count == number]
+
+
+def common_name(name: str, words: set[str]) -> str:
+    """What the names of images have in common whose masks could be one file: the id, without `words` at its end."""
+    parts = Path(table_text(name)).stem.split("_")
+    while len(parts) > 1 and parts[-1] in words:
+        parts.pop()
+    return "_".join(parts)
+
+
+def words_between(overlapping: tuple[str, ...]) -> set[str]:
+    """
+    Of labels that overlap, the words that one of them has before another: `cell` of `nucleus` and `cell_nucleus`. The
+    mask of `1_cell` may then be that of `1`.
+    """
+    endings = [path.stem[1:] for path in mask_paths(Path(), "x.png", overlapping)]
+    before = [one.removesuffix(other) for one in endings for other in endings if one != other and one.endswith(other)]
+    return {word for words in before for word in words[1:].split("_")}
 
 
 def predict_files(
@@ -385,16 +424,26 @@ def table_row(prediction: Prediction, classes: tuple[str, ...] = ()) -> dict[str
     return {column: row.get(column, "") for column in columns_for(classes)}
 
 
-def write_mask(mask: np.ndarray, path: Path) -> None:
-    """A mask as the challenge wants it: 8-bit grey PNG, 0 skin, 255 lesion."""
-    picture = Image.fromarray(mask.astype(np.uint8) * 255)
-    write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
+def write_mask(mask: np.ndarray, path: Path, writer: str | None = WRITER) -> None:
+    """
+    A mask as the challenge wants it: 8-bit grey PNG, 0 skin, 255 lesion.
+
+    Args:
+        writer: noted in the file; `None` for a mask that a person has drawn or accepted.
+    """
+    save_png(Image.fromarray(mask.astype(np.uint8) * 255), path, writer)
 
 
 def write_classes(labels: np.ndarray, path: Path, num_classes: int) -> None:
     """Labels 0..K as a PNG whose pixels are they, in the colours of its palette."""
-    picture = palette_picture(labels, num_classes)
-    write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS))
+    save_png(palette_picture(labels, num_classes), path, WRITER)
+
+
+def save_png(picture: Image.Image, path: Path, writer: str | None) -> None:
+    notes = PngInfo()
+    if writer is not None:
+        notes.add_text("Software", writer)
+    write_atomically(path, lambda partial: picture.save(partial, "PNG", compress_type=RUN_LENGTHS, pnginfo=notes))
 
 
 def write_prediction(prediction: Prediction, output: Path, overlay: bool, classes: tuple[str, ...] = ()) -> None:
@@ -418,7 +467,8 @@ def write_prediction(prediction: Prediction, output: Path, overlay: bool, classe
     else:
         write_mask(prediction.mask, mask_path(output, prediction.path))
     if overlay:
-        write_atomically(overlay_path(output, prediction.path), lambda path: picture.save(path, "JPEG"))
+        path = overlay_path(output, prediction.path)
+        write_atomically(path, lambda partial: picture.save(partial, "JPEG", comment=WRITER))
 
 
 def record(
@@ -426,13 +476,12 @@ def record(
     output: Path,
     overlay: bool,
     table: PredictionTable,
-    is_taken: bool = False,
+    stale: Iterable[Path] = (),
     classes: tuple[str, ...] = (),
-    overlap: bool = False,
 ) -> str | None:
     """
-    Write what became of one file, then its row → its error. Of a file that failed an earlier run's mask does not stay,
-    but where it `is_taken`: the mask of another file of this run.
+    Write what became of one file, then its row → its error. Of a file that failed the masks and overlay of an earlier
+    run do not stay: the files `stale`. Nor does its overlay beside a new mask, where none is wanted now.
 
     Raises:
         OSError: of the place that is written to: full, read-only, failing or gone. No later file will fare better.
@@ -444,11 +493,11 @@ def record(
             if getattr(error, "errno", None) in PLACE_ERRORS:
                 raise
             prediction.error = f"{prediction.path}: its mask or overlay cannot be written ({error})."
-    if prediction.error is not None and not is_taken:
-        masks = mask_paths(output, prediction.path, classes if overlap else ())
-        for path in (*masks, overlay_path(output, prediction.path)):
-            with suppress(OSError):  # as of a name that is too long
-                path.unlink(missing_ok=True)
+    if prediction.error is None:
+        stale = [] if overlay else [overlay_path(output, prediction.path)]  # it shows an earlier mask
+    for path in stale:
+        with suppress(OSError, ValueError):  # as of a name that is too long, or of a table and holds a NUL
+            path.unlink(missing_ok=True)
     if prediction.error is None:
         table.append(table_row(prediction, classes), read_content(prediction))
     else:
@@ -485,10 +534,11 @@ def stream_share(
     finished: dict[str, dict[str, str]],
     made_by: str,
     places: list[tuple[int, str]],
+    overlapping: tuple[str, ...] = (),
 ) -> Iterator[StreamedImage]:
     """
     The images of a stream that one of `count` processes has to do: of its ids those that are not `finished`. Each
-    process reads the whole stream; images of the same id meet in one.
+    process reads the whole stream; images of one [`common_name`] meet in one.
 
     Args:
         images: (name, content) of each.
@@ -497,10 +547,10 @@ def stream_share(
     Raises:
         OSError: a finished image has changed.
     """
-    done = set(finished)
+    done, words = set(finished), words_between(overlapping)
     for place, (file_name, content) in enumerate(images):
         path = Path(file_name)
-        if crc32(os.fsencode(path.stem)) % count != number:
+        if crc32(common_name(path.name, words).encode()) % count != number:
             continue
         name = table_text(path.name)
         places.append((place, name))
@@ -550,20 +600,21 @@ def write_predictions(
         PredictionTable(table_path(output, part or 0), made_by, columns_for(classes, overlap)) as table,
         ThreadPoolExecutor(max_workers=1) as background,
     ):
-        masks_of = partial(mask_paths, Path(), overlapping=classes if overlap else ())
-        written = {path.name: name for name in finished for path in masks_of(name)}  # by the names of masks
+        labels = classes if overlap else ()
+        written = {path: name for name in finished for path in written_paths(Path(), name, labels)}
         earlier = None  # the one that is being written; the executor waits for it where the run is interrupted
         for prediction in predictions:
             name = table_text(prediction.path.name)
-            masks = [path.name for path in masks_of(name)]
-            taken = next((written[mask] for mask in masks if mask in written), None)
-            is_taken = taken is not None
-            if prediction.error is None and is_taken:
+            own = dict(
+                zip(written_paths(Path(), name, labels), written_paths(output, prediction.path, labels), strict=True)
+            )
+            taken = next((written[path] for path in own if path in written), None)
+            stale = [path for listed, path in own.items() if listed not in written]
+            if prediction.error is None and taken is not None:
                 prediction.error = f"{prediction.path}: its mask would overwrite that of {taken}. Rename one of them."
             elif prediction.error is None:
-                written |= dict.fromkeys(masks, name)
+                written |= dict.fromkeys(own, name)
             finish(earlier)
-            settings = (output, overlays, table, is_taken, classes, overlap)
-            earlier = prediction.path, background.submit(record, prediction, *settings)
+            earlier = prediction.path, background.submit(record, prediction, output, overlays, table, stale, classes)
         finish(earlier)
     return failed

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prediction_table import mask_paths, read_lines, tables_in
+from .prediction_table import is_written, mask_paths, read_lines, tables_in
 
 try:
     import fcntl
@@ -20,12 +20,11 @@ def check_own_folder(
 ) -> None:
     """
     Args:
-        images: whose masks will be written; `None` for those of a `dataset`, a folder or Hub id.
+        images: all files of those whose masks will be written; `None` for a `dataset`, a folder or Hub id.
         overlapping: labels that have a mask each.
 
     Raises:
-        ValueError: images are read from the folder, or it holds masks or overlays of somebody else, such as true masks:
-            a folder that `efp predict` has written has its table.
+        ValueError: images are read from the folder, or it holds masks or overlays of somebody else, such as true masks.
     """
     if not output.exists():
         return
@@ -33,17 +32,15 @@ def check_own_folder(
     for folder in folders:
         if os.path.exists(folder) and os.path.samefile(folder, output):
             raise ValueError(f"{output}: --output must not be a folder that images are read from. Choose another one.")
-    tables = tables_in(output)
-    for table in tables:
+    for table in tables_in(output):
         read_lines(table)
-    if tables:
-        return
+    is_own = is_written(output)
     endings = WRITTEN_ENDINGS + tuple(path.name[1:].lower() for path in mask_paths(Path(), "x.png", overlapping))
     for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's
-        if path.name.lower().endswith(endings):
+        if path.name.lower().endswith(endings) and not is_own(path):
             raise ValueError(
-                f"{path} could be replaced, and is not of `efp predict` (no predictions.csv beside it). "
-                "Choose another --output."
+                f"{path} could be replaced, and is not of `efp predict` (no row of a predictions.csv beside it names "
+                "it). Choose another --output."
             )
 
 

@@ -5,7 +5,7 @@ import io
 import os
 import re
 from collections import Counter, defaultdict, deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from zlib import crc32
 
@@ -31,8 +31,10 @@ COLUMNS = (
     "made_by",
 )
 FIRST_COLUMNS, LAST_COLUMNS = COLUMNS[:3], COLUMNS[-3:]  # of a table of several classes, around those of each
+PROBABILITY = "_probability"  # ends a column of a label that overlaps others
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-\d+-.+_.+\.png|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
+WRITER = "efp_hf"  # what masks and overlays name as their software
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -46,7 +48,7 @@ def columns_for(classes: tuple[str, ...] = (), overlap: bool = False) -> tuple[s
         (name,) = classes or (LESION,)
         of_class = {f"{LESION}_{unit}": f"{name}_{unit}" for unit in ("pixels", "share")}
         return tuple(of_class.get(column, column) for column in COLUMNS)
-    units = ("pixels", "share", "probability", "expected_jaccard") if overlap else ("pixels", "share")
+    units = ("pixels", "share", PROBABILITY[1:], "expected_jaccard") if overlap else ("pixels", "share")
     of_all = ("structure_variety",) if overlap and classes == LABELS else ()
     return (*FIRST_COLUMNS, *(f"{name}_{unit}" for name in classes for unit in units), *of_all, *LAST_COLUMNS)
 
@@ -72,6 +74,11 @@ def mask_paths(output: Path, image: str | Path, overlapping: tuple[str, ...] = (
 
 def overlay_path(output: Path, image: str | Path) -> Path:
     return output / f"{Path(image).stem}_overlay.jpg"
+
+
+def written_paths(output: Path, image: str | Path, overlapping: tuple[str, ...] = ()) -> list[Path]:
+    """Whatever may be written for an image: its masks and its overlay."""
+    return [*mask_paths(output, image, overlapping), overlay_path(output, image)]
 
 
 def table_path(output: Path, part: int = 0) -> Path:
@@ -167,6 +174,10 @@ class PredictionTable:
         self.file.close()
 
 
+def table_of(path: Path) -> str:
+    return path.read_bytes().decode("utf-8", errors="replace")
+
+
 def read_lines(path: Path) -> list[str]:
     """
     The lines of a table without its header, and without a last one that a kill has cut.
@@ -176,16 +187,17 @@ def read_lines(path: Path) -> list[str]:
     """
     if not path.is_file():
         raise ValueError(f"{path}: no file, but a table has to be written there. Choose another --output.")
-    text = path.read_bytes().decode("utf-8", errors="replace")
-    header = ",".join(COLUMNS) + "\n"
-    if not text.startswith(header) and not header.startswith(text) and not is_of_classes(text.partition("\n")[0]):
+    text = table_of(path)
+    if not is_table(text):
         raise ValueError(f"{path}: another table than this version writes. Choose another --output.")
     return text.split("\n")[1:-1]
 
 
-def is_of_classes(header: str) -> bool:
-    """Whether it may be that of a table of several classes."""
-    return header.startswith(",".join(FIRST_COLUMNS)) and header.endswith(",".join(LAST_COLUMNS))
+def is_table(text: str) -> bool:
+    """Whether it begins as a table of one class or several, or is cut before its first row."""
+    header = text.partition("\n")[0]
+    of_ours = header.startswith(",".join(FIRST_COLUMNS)) and header.endswith(",".join(LAST_COLUMNS))
+    return of_ours or ",".join(COLUMNS).startswith(text)
 
 
 def read_row(line: str, columns: tuple[str, ...] = COLUMNS) -> dict[str, str] | None:
@@ -240,6 +252,29 @@ def finished_rows(
         ):
             finished[name] = row
     return finished
+
+
+def is_written(output: Path) -> Callable[[Path], bool]:
+    """
+    Whether a file of a folder is a mask or overlay that was written there: a row of its tables says so; or, as a run
+    that was killed or another one has left it, the file itself. Without a table nothing is.
+    """
+    named, tables = set(), [path for path in tables_in(output) if path.is_file() and is_table(table_of(path))]
+    for path in tables:
+        columns = next(csv.reader([table_of(path).partition("\n")[0]]), [])
+        labels = tuple(name.removesuffix(PROBABILITY) for name in columns if name.endswith(PROBABILITY))
+        for row in (read_row(line, tuple(columns)) for line in read_lines(path)):
+            if row is not None and not row["error"]:
+                named.update(path.name for path in written_paths(Path(), row["image"], labels))
+    return lambda path: bool(tables) and (table_text(path.name) in named or is_marked(path))
+
+
+def is_marked(path: Path) -> bool:
+    try:
+        with Image.open(path, formats=("PNG", "JPEG")) as picture:
+            return WRITER in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
+    except (OSError, SyntaxError, ValueError):
+        return False
 
 
 def is_made_from(row: dict[str, str], image: Path, further: tuple[Path, ...], made_by: str) -> bool:

@@ -166,7 +166,7 @@ class Decisions:
                 if not image.is_file():
                     raise FileNotFoundError(f"{image}: no such file. It was moved since the review began.")
                 staged, staged_mask = self.pending / image.name, mask_path(self.pending, image)
-                write_mask(mask, staged_mask)
+                write_mask(mask, staged_mask, writer=None)
                 write_atomically(staged, lambda partial: shutil.copyfile(image, partial))
                 row["photo"], row["mask"] = digest(staged), digest(staged_mask)
                 if found is not None:

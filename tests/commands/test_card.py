@@ -29,6 +29,7 @@ def test_card_holds_the_newest_scores_of_the_checkpoint(efp, tmp_path, synthetic
     assert f"| Jaccard (J) | {float(row['jaccard']):.3f} | {low:.3f} – {high:.3f} |" in body
     assert "efp score --checkpoint runs/mine --data synthetic --split test" in body
     assert f"`{row['weights']}`" in body and 'load_checkpoint("mine")' in body
+    assert body.count("efp export") == 1  # which folders have the code; a published card has it already
 
     again = efp(*card)
     assert again.code == 2 and "runs/mine/README.md is there. Pass --overwrite" in again.err

@@ -165,10 +165,13 @@ def test_predict_replaces_no_mask_of_another_image_or_person(efp, tmp_path, mine
         draw_cell(1)[0].save(tmp_path / f"{name}.png")
     ran = efp("predict", tmp_path / "a.png", tmp_path / "a_old.png", "--checkpoint", "mine")
     assert ran.code == 1 and "a_old.png: its mask would overwrite that of a.png. Rename one of them." in ran.err
-    (tmp_path / "drawn").mkdir()
-    draw_cell(1)[0].save(tmp_path / "drawn" / "b_nucleus.png")
-    ran = efp("predict", tmp_path / "a.png", "--checkpoint", "mine", "--output", "drawn", "--overwrite")
-    assert ran.code == 2 and "b_nucleus.png could be replaced, and is not of `efp predict`" in ran.err
+    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "masks" / "bad_nucleus.png").write_text("mine")  # beside a table that does not name it
+    before = {path: path.read_bytes() for path in (tmp_path / "masks").iterdir()}
+    for option in ("--overwrite", "--resume"):
+        ran = efp("predict", tmp_path / "bad.png", "--checkpoint", "mine", option)
+        assert ran.code == 2 and "bad_nucleus.png could be replaced, and is not of `efp predict`" in ran.err
+    assert {path: path.read_bytes() for path in (tmp_path / "masks").iterdir()} == before
 
 
 def test_an_export_for_the_hub_is_loaded_by_the_auto_classes(efp, tmp_path, mine):

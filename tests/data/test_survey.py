@@ -1,5 +1,6 @@
 """`efp data`: everything that is in a folder and wrong with it, at once."""
 
+import shutil
 from pathlib import Path
 
 import datasets
@@ -68,6 +69,17 @@ def test_all_problems_are_named_at_once(root):
     assert problems[2].startswith("mole_2: image is 32×40, mask 33×40.")
     assert "mole_3.png: a mask must hold 0 (background) and 255 (foreground), got 7" in problems[3]
     assert lines[-1] == "4 problems: a training would refuse this data."
+    for path in (root / "images").iterdir():
+        path.write_bytes(b"")
+    Image.new("L", (40, 32)).save(root / "masks" / "mole_0.png")
+    shutil.copy(root / "images" / "mole_9.png", root / "images" / "mole_A.png")
+    shutil.copy(root / "masks" / "mole_9.png", root / "masks" / "mole_A.png")
+    survey = survey_lesions(root)
+    problems = [line for line in survey_lines(survey) if line.startswith("problem: ")]
+    assert len(problems) == 11 and "mole_9.png: the file is empty" in problems[9]
+    assert problems[10] == "problem: 1 more pair cannot be used. Pass --all to name each."
+    *_, last, count = survey_lines(survey, all_pairs=True)
+    assert "mole_A.png: the file is empty" in last and count.startswith("11 problems: ")
 
 
 def test_dataset_is_described_as_its_files_are(root):

@@ -19,7 +19,8 @@ from hostile.prediction_process import exit_codes, files_of, start_prediction
 from PIL import Image
 
 from efp_hf.data.synthetic import draw_lesion
-from efp_hf.inference.folder import share_of
+from efp_hf.inference.folder import share_of, stream_share
+from efp_hf.inference.prediction_table import mask_paths, table_text
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,25 @@ def test_shares_have_no_overlap_and_no_gap(count):
     assert sorted(path for share in shares for path in share) == sorted(files)
     sizes = [len(share) for share in shares]
     assert max(sizes) - min(sizes) <= 2  # two files an id
+
+
+def test_images_whose_masks_are_called_alike_meet_in_one_process():
+    labels = ("nucleus", "cell_nucleus", "old_cell_nucleus")
+    files = [Path(f"{name}.png") for name in ("1", "1_cell", "2", "2_old", "2_old_cell", "=3", "'=3_cell")]
+    for count in (2, 3, 5):
+        shares = [share_of(files, number, count, labels) for number in range(count)]
+        streamed = [
+            [image.path for image in stream_share([(file.name, b"") for file in files], *place, {}, "", [], labels)]
+            for place in ((number, count) for number in range(count))
+        ]
+        for of_processes in (shares, streamed):
+            assert sorted(path for share in of_processes for path in share) == sorted(files)
+            names = [
+                {path for file in share for path in mask_paths(Path(), table_text(file.name), labels)}
+                for share in of_processes
+            ]
+            assert len(set.union(*names)) == sum(map(len, names))
+        assert sum(map(bool, shares)) == min(count, 3)
 
 
 @pytest.mark.slow

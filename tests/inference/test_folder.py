@@ -22,7 +22,14 @@ from efp_hf.inference.folder import (
     write_mask,
     write_predictions,
 )
-from efp_hf.inference.prediction_table import COLUMNS, finished_rows
+from efp_hf.inference.prediction_table import (
+    COLUMNS,
+    PredictionTable,
+    columns_for,
+    finished_rows,
+    is_written,
+    start_table,
+)
 
 
 @pytest.fixture
@@ -41,8 +48,12 @@ def folder(tmp_path):
 # What is predicted
 
 
-def test_folder_gives_its_images_without_masks_and_other_files(folder):
-    assert [path.name for path in find_images([str(folder)])] == [f"mole_{seed}.jpg" for seed in range(5)]
+def test_folder_gives_its_images_without_masks_and_other_files(folder, caplog):
+    names = [f"mole_{seed}.jpg" for seed in range(5)]
+    assert [path.name for path in find_images([str(folder)])] == names and not caplog.text
+    (folder / "mole_9.NPY").touch()
+    assert [path.name for path in find_images([str(folder)])] == names
+    assert "1 .npy files are left out beside images: mole_9.NPY." in caplog.text
 
 
 def test_glob_image_and_folder_give_each_file_once(folder):
@@ -236,6 +247,7 @@ def test_mask_of_an_earlier_run_does_not_stay_beside_an_image_that_failed(folder
     assert [failure.path for failure in write_predictions(predict_files(files, *loaded), output)] == [files[1]]
     assert not (output / "mole_1_segmentation.png").exists() and not (output / "mole_1_overlay.jpg").exists()
     assert (output / "mole_2_segmentation.png").is_file()
+    assert not (output / "mole_2_overlay.jpg").exists()  # it showed the mask that was replaced
 
 
 def test_bad_file_of_the_same_name_leaves_the_good_ones_mask(folder, loaded, tmp_path):
@@ -285,6 +297,34 @@ def test_masks_of_other_weights_or_without_an_overlay_are_not_finished(folder, l
     assert list(finished_rows(tmp_path, "weights a")) == ["mole_1.jpg"]
     assert finished_rows(tmp_path, "weights b") == {}
     assert finished_rows(tmp_path, "weights a", overlays=True) == {}
+
+
+def test_files_that_a_table_names_or_that_say_so_were_written_here(folder, loaded, tmp_path):
+    (folder / "mole_1.jpg").write_text("no picture")
+    write_predictions(predict_files(find_images([str(folder)]), *loaded), tmp_path, overlays=True)
+    drawn = tmp_path / "mole_1_segmentation.png"
+    Image.new("L", (8, 8)).save(drawn)  # its row has an error
+    Image.new("L", (8, 8)).save(tmp_path / "mole_2_segmentation.png")  # named, as one of an older version
+    for ending in ("segmentation.png", "overlay.jpg"):
+        (tmp_path / f"mole_3_{ending}").rename(tmp_path / f"killed_{ending}")
+    is_own = is_written(tmp_path)
+    assert [path.name for path in tmp_path.glob("*_*") if not is_own(path)] == [drawn.name]
+    (tmp_path / "photo.png").write_bytes(drawn.read_bytes())
+    (tmp_path / "killed_segmentation.png").rename(tmp_path / "killed_nucleus.png")
+    assert find_images([str(tmp_path)]) == [tmp_path / "photo.png"]
+    (tmp_path / "predictions.csv").write_text("another table")
+    assert len(find_images([str(tmp_path)])) == 6
+    (tmp_path / "predictions.csv").write_text("image,hei")  # cut by a full disk
+    assert is_written(tmp_path)(tmp_path / "killed_nucleus.png")
+    (tmp_path / "predictions.csv").unlink()
+    assert not any(map(is_written(tmp_path), tmp_path.iterdir()))
+    start_table(tmp_path, [], columns_for(("nucleus", "cell"), overlap=True))
+    row = {"image": "b.png", "nucleus_pixels": 3}
+    with PredictionTable(tmp_path / "predictions.csv", columns=columns_for(("nucleus", "cell"), overlap=True)) as table:
+        table.append(row)
+    is_own = is_written(tmp_path)
+    own = ("b_nucleus.png", "b_cell.png", "b_overlay.jpg", "b_segmentation.png", "a_cell.png")
+    assert [is_own(tmp_path / name) for name in own] == [True, True, True, False, False]
 
 
 def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path):
