@@ -58,6 +58,13 @@ def check_own_checkpoints(output: Path) -> None:
         )
 
 
+def remove_checkpoints(output: Path, first_step: int = 0) -> None:
+    """Those of a training, from a step on: nothing of an earlier one may complete a new one, or be resumed after it."""
+    for step, folder in numbered_checkpoints(output).items():
+        if step >= first_step and is_of_training(folder):
+            shutil.rmtree(folder)
+
+
 def damage(checkpoint: Path) -> str | None:
     """
     Why training cannot go on with a checkpoint; `None` where it is whole: its state, weights, optimizer, schedule and
