@@ -47,6 +47,8 @@ UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
 MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
+# of a row: what a resumed run does not change
+RESUMED_ALIKE = ("seed", "learning_rate", "encoder_learning_rate", "weight_decay")
 # of `TrainingArguments`, that this command calls otherwise
 OTHER_NAMES = {
     "--output-dir": "the folder for all that is written has one name. Use --output",
@@ -155,6 +157,8 @@ def parse_training_arguments(others: list[str], output: str, streaming: bool) ->
         )
     if unknown:
         raise InputError(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
+    if training_arguments.save_only_model:
+        raise InputError("`--save-only-model` must not be given: no run could be resumed. Leave it out.")
     if streaming and training_arguments.max_steps <= 0:
         raise InputError("`--max-steps` must be given with --streaming: nobody knows the length of a stream. Pass it.")
     return training_arguments
@@ -364,13 +368,20 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.output_folder import only_writer
     from ..inference.task import class_names_of
     from ..metrics.rows import shorten
-    from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints, remove_checkpoints
+    from ..training.checkpoints import (
+        check_image_size,
+        check_network,
+        check_own_checkpoints,
+        check_settings,
+        remove_checkpoints,
+    )
     from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
     from ..training.overlap import BEST_METRIC, OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
     from ..training.trainer import (
         LesionTrainer,
+        RunSettings,
         fine_tuning_callbacks,
         lesion_trainer,
     )
@@ -480,6 +491,12 @@ def run(arguments: argparse.Namespace) -> int:
         **dict.fromkeys(RESULT_COLUMNS),
         **dict.fromkeys(OVERLAP_COLUMNS if overlap else ()),
     }
+    settings = {f"--{name.replace('_', '-')}": row[name] for name in RESUMED_ALIKE}
+    settings |= {"--checkpoint": starting_weights or None}
+    with one_line_errors():
+        if resume is not None:
+            check_settings(resume, settings)
+    trainer.add_callback(RunSettings(settings))
     check_table(arguments.output / "training.csv", row)
     with ExitStack() as held:
         held.enter_context(interrupted_by_termination())

@@ -129,6 +129,21 @@ def check_network(checkpoint: Path, model: torch.nn.Module) -> None:
             )
 
 
+def check_settings(checkpoint: Path, settings: dict[str, str | float | None]) -> None:
+    """
+    Raises:
+        ValueError: a whole checkpoint of a run with other settings, by option: its optimizer would go on with its own.
+    """
+    state = TrainerState.load_from_json(checkpoint / STATE).stateful_callbacks.get("RunSettings")
+    saved = state["args"]["settings"] if state else settings  # of an earlier version
+    for option, value in settings.items():
+        if saved.get(option, value) != value:
+            raise ValueError(
+                f"{checkpoint} was trained with {option} {saved[option]}, got {value}. "
+                "Resume with the options that it was started with."
+            )
+
+
 def check_image_size(checkpoint: Path, processor: EFPImageProcessor) -> None:
     """
     Raises:

@@ -17,6 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 
 from ..configuration_efp import EFPConfig
 from ..data.classes import class_names
@@ -164,6 +165,16 @@ class HeadWarmUp(TrainerCallback):
             for name, parameter in model.named_parameters():
                 if ".classifier." not in name:
                     parameter.grad = None
+
+
+class RunSettings(TrainerCallback, ExportableState):
+    """Keeps the settings of a run in its checkpoints, for [`check_settings`]."""
+
+    def __init__(self, settings: dict[str, str | float | None]):
+        self.settings = settings
+
+    def state(self) -> dict:
+        return {"args": {"settings": self.settings}, "attributes": {}}
 
 
 class EarlyStop(EarlyStoppingCallback):

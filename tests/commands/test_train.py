@@ -158,6 +158,7 @@ def test_train_refuses_to_remove_the_columns_of_the_images(efp, tmp_path, synthe
         (("--output-dir", "o4"), "`--output-dir` must not be given"),
         (("--output_dir=o4",), "`--output-dir` must not be given"),
         (("--resume-from-checkpoint", "nowhere"), "`--resume-from-checkpoint` must not be given"),
+        (("--save-only-model",), "`--save-only-model` must not be given"),
         (("--dice-weight", "3"), "unrecognized arguments: --dice-weight 3"),
         (("--learning-rate", "fast"), "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
     ],
@@ -221,6 +222,10 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_pa
         *(option for option in arguments if option not in ("--checkpoint", tiny_checkpoint)), "--nano", "--resume"
     )
     assert other.code == 2 and "checkpoint-6 must hold the network that is to be trained" in other.err
+
+    for option, value in {"--learning-rate": "0.01", "--seed": "5"}.items():
+        other = efp(*arguments, "--max-steps", "8", option, value, "--resume")
+        assert other.code == 2 and f"checkpoint-6 was trained with {option} " in other.err, other.err
 
     for checkpoint in output.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").write_bytes(b"")
