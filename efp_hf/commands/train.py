@@ -16,7 +16,6 @@ Every field of Transformers' TrainingArguments is an option too: --learning-rate
 import argparse
 import copy
 import shlex
-import shutil
 import sys
 import time
 from contextlib import ExitStack
@@ -48,8 +47,16 @@ UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
 MODEL_OPTIONS = {"--encoder": None, "--no-encoder-weights": False, "--nano": False}
+# of a row: what a resumed run does not change
+RESUMED_ALIKE = ("seed", "learning_rate", "encoder_learning_rate", "weight_decay")
+# of `TrainingArguments`, that this command calls otherwise
+OTHER_NAMES = {
+    "--output-dir": "the folder for all that is written has one name. Use --output",
+    "--resume-from-checkpoint": "a run goes on from its own newest whole checkpoint. Use --resume",
+}
 # of a row of training.csv, known after the training
 RESULT_COLUMNS = (
+    "epochs",
     "weights",
     "minutes_this_session",
     "validation_jaccard",
@@ -138,10 +145,9 @@ def parse_training_arguments(others: list[str], output: str, streaming: bool) ->
 
     from ..training.trainer import STREAMING_DEFAULTS, TRAINING_DEFAULTS
 
-    if any(other.partition("=")[0] in ("--output-dir", "--output_dir") for other in others):
-        raise InputError(
-            "`--output-dir` must not be given: the folder for all that is written has one name. Use --output."
-        )
+    for option, instead in OTHER_NAMES.items():
+        if option in given_options(others):
+            raise InputError(f"`{option}` must not be given: {instead}.")
     parser = training_parser()
     # Transformers refuses bf16 on a processor that is used for want of a GPU
     parser.set_defaults(**TRAINING_DEFAULTS, use_cpu=not torch.accelerator.is_available())
@@ -153,6 +159,8 @@ def parse_training_arguments(others: list[str], output: str, streaming: bool) ->
         )
     if unknown:
         raise InputError(f"unrecognized arguments: {' '.join(unknown)} (`efp train --help-all` lists them all)")
+    if training_arguments.save_only_model:
+        raise InputError("`--save-only-model` must not be given: no run could be resumed. Leave it out.")
     if streaming and training_arguments.max_steps <= 0:
         raise InputError("`--max-steps` must be given with --streaming: nobody knows the length of a stream. Pass it.")
     return training_arguments
@@ -174,14 +182,14 @@ def chosen_rates(
     encoder_rate, rate = arguments.encoder_learning_rate, training_arguments.learning_rate
     if encoder_rate is None:
         encoder_rate = FINE_TUNING_ENCODER_LEARNING_RATE if fine_tuning else ENCODER_LEARNING_RATE
-    if fine_tuning and "--learning-rate" not in given_options(arguments):
+    if fine_tuning and "--learning-rate" not in given_options(arguments.others):
         rate = FINE_TUNING_LEARNING_RATE
     return encoder_rate, rate
 
 
-def given_options(arguments: argparse.Namespace) -> set[str]:
+def given_options(others: list[str]) -> set[str]:
     """Those of `TrainingArguments`, spelled with dashes."""
-    return {option.partition("=")[0].replace("_", "-") for option in arguments.others}
+    return {option.partition("=")[0].replace("_", "-") for option in others}
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
@@ -318,31 +326,22 @@ def for_channels(model, processor, rows, arguments: argparse.Namespace, is_told:
     return model, with_statistics(processor, rows)
 
 
-def resume_point(arguments: argparse.Namespace, training_arguments: TrainingArguments) -> Path | None:
+def resume_point(arguments: argparse.Namespace, is_told: bool) -> Path | None:
     """The folder of the checkpoint to continue from; what is wrong with newer ones goes to standard error."""
-    from ..training.checkpoints import damage, newest_whole
+    from ..training.checkpoints import newest_whole
 
-    if arguments.resume:
-        resume, skipped = newest_whole(arguments.output)
-        reasons = "; ".join(f"{name}: {wrong}" for name, wrong in skipped.items())
-        if resume is None:
-            found = f"none that is whole ({reasons})" if skipped else "none"
-            raise InputError(
-                f"`--resume` must have a checkpoint in {arguments.output}, got {found}. "
-                "Start again without it; where the folder is not empty, with --overwrite."
-            )
-        if skipped and training_arguments.process_index == 0:
-            print(f"efp train: goes on from {resume.name}, without newer ones ({reasons})", file=sys.stderr)
-        return resume
-    if training_arguments.resume_from_checkpoint is None:
+    if not arguments.resume:
         return None
-    resume = Path(training_arguments.resume_from_checkpoint)
-    wrong = damage(resume)
-    if wrong:
+    resume, skipped = newest_whole(arguments.output)
+    reasons = "; ".join(f"{name}: {wrong}" for name, wrong in skipped.items())
+    if resume is None:
+        found = f"none that is whole ({reasons})" if skipped else "none"
         raise InputError(
-            f"`--resume-from-checkpoint` must be a checkpoint-… folder of a training, got {resume} ({wrong}). "
-            "To go on with the newest whole one of --output, pass --resume."
+            f"`--resume` must have a checkpoint in {arguments.output}, got {found}. "
+            "Start again without it; where the folder is not empty, with --overwrite."
         )
+    if skipped and is_told:
+        print(f"efp train: goes on from {resume.name}, without newer ones ({reasons})", file=sys.stderr)
     return resume
 
 
@@ -371,13 +370,20 @@ def run(arguments: argparse.Namespace) -> int:
     from ..inference.output_folder import only_writer
     from ..inference.task import class_names_of
     from ..metrics.rows import shorten
-    from ..training.checkpoints import check_image_size, check_network, check_own_checkpoints
+    from ..training.checkpoints import (
+        check_image_size,
+        check_network,
+        check_own_checkpoints,
+        check_settings,
+        remove_checkpoints,
+    )
     from ..training.fingerprint import check_same_split, read_fingerprint
     from ..training.head import has_new_head
     from ..training.overlap import BEST_METRIC, OverlapTrainer
     from ..training.prompts import PromptedLesionTrainer
     from ..training.trainer import (
         LesionTrainer,
+        RunSettings,
         fine_tuning_callbacks,
         lesion_trainer,
     )
@@ -403,8 +409,9 @@ def run(arguments: argparse.Namespace) -> int:
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
-    resume = resume_point(arguments, training_arguments)
-    if training_arguments.process_index == 0 and resume is None:
+    is_told = training_arguments.process_index == 0
+    resume = resume_point(arguments, is_told)
+    if is_told and resume is None:
         check_new_output(arguments.output, arguments.overwrite, "go on with --resume, ")
     else:
         check_output(arguments.output)
@@ -422,13 +429,13 @@ def run(arguments: argparse.Namespace) -> int:
         seen_before = read_fingerprint(start) if start else set()
         with training_arguments.main_process_first(desc="reading the images"):
             data = load_training_data(arguments)
-        if training_arguments.process_index == 0 and not arguments.streaming:
+        if is_told and not arguments.streaming:
             say_found(data)
         if resume is not None and not arguments.streaming:
             check_same_split(resume, arguments.checkpoint, data)
         overlap = bool(label_names(data))
         classes = label_names(data) or class_names(data)
-        if overlap and "--metric-for-best-model" not in given_options(arguments):
+        if overlap and "--metric-for-best-model" not in given_options(arguments.others):
             training_arguments.metric_for_best_model = BEST_METRIC
         option = "--prompts" if arguments.prompts else "--compare" if arguments.compare else None
         if overlap and option:
@@ -441,7 +448,6 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
         rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
         training_arguments.learning_rate = learning_rate
-        is_told = training_arguments.process_index == 0
         if not for_structures:
             before = class_names_of(model.config)
             model = model_for(classes, overlap, model, arguments, is_told)
@@ -466,7 +472,7 @@ def run(arguments: argparse.Namespace) -> int:
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
         "split_seed": arguments.split_seed,
         "seed": training_arguments.seed,
-        "epochs": training_arguments.num_train_epochs,
+        "epochs": None,
         "batch_size": training_arguments.train_batch_size
         * training_arguments.gradient_accumulation_steps
         * training_arguments.world_size,
@@ -485,16 +491,23 @@ def run(arguments: argparse.Namespace) -> int:
         **dict.fromkeys(RESULT_COLUMNS),
         **dict.fromkeys(OVERLAP_COLUMNS if overlap else ()),
     }
+    settings = {f"--{name.replace('_', '-')}": row[name] for name in RESUMED_ALIKE}
+    settings |= {"--checkpoint": starting_weights or None}
+    with one_line_errors():
+        if resume is not None:
+            check_settings(resume, settings)
+    trainer.add_callback(RunSettings(settings))
     check_table(arguments.output / "training.csv", row)
     with ExitStack() as held:
         held.enter_context(interrupted_by_termination())
         try:
-            if training_arguments.process_index == 0:
+            if is_told:
                 with one_line_errors():
                     arguments.output.mkdir(parents=True, exist_ok=True)
                     held.enter_context(only_writer(arguments.output, "efp train"))
-                    if resume is None and arguments.compare:  # an earlier run's, which nothing shall go on from
-                        shutil.rmtree(arguments.output / UNET_FOLDER, ignore_errors=True)
+                    if resume is None:  # an earlier run's, which nothing shall go on from
+                        remove_checkpoints(arguments.output)
+                        remove_checkpoints(arguments.output / UNET_FOLDER)
             is_scored = fine_tuning and not new_head and (resume is None or arguments.compare)
             start_score = score_start(trainer) if is_scored else None
             for callback in fine_tuning_callbacks(training_arguments, new_head) if fine_tuning else ():
@@ -537,7 +550,7 @@ def train_unet(unet, trainer, rates: tuple[float, float], row: dict, data, fine_
     output = Path(trainer.args.output_dir) / UNET_FOLDER
     output.mkdir(exist_ok=True)
     arguments = copy.copy(trainer.args)
-    arguments.output_dir, arguments.push_to_hub, arguments.resume_from_checkpoint = str(output), False, None
+    arguments.output_dir, arguments.push_to_hub = str(output), False
     encoder_rate, arguments.learning_rate = rates
     unet.to(memory_format=torch.channels_last)
     unet_trainer = lesion_trainer(unet, trainer.processing_class, data, arguments, encoder_rate)
@@ -573,7 +586,9 @@ def train_and_save(
     seconds = time.monotonic() - start
     rows = read_rows(table, missing_ok=True)
     if trainer.state.global_step == steps_before:
-        if rows and rows[-1]["weights"] == weights_digest(output):
+        kept = (trainer.args.load_best_model_at_end and trainer.state.best_model_checkpoint) or resume
+        saved, of_this_run = weights_digest(output), weights_digest(kept)
+        if rows and rows[-1]["weights"] == saved == of_this_run:
             if trainer.is_world_process_zero():
                 print(f"{output} is finished: nothing was left to train, and nothing is changed")
             return float(rows[-1]["validation_jaccard"])
@@ -584,7 +599,9 @@ def train_and_save(
             trainer.fingerprint = seen_before | fingerprint_of(data)
         trainer.finish(score)
         save_trained(trainer.model, trainer.processing_class, output, trainer.fingerprint)
-        results = [weights_digest(output), round(seconds / 60, 1)]
+        state = trainer.state
+        trained = f"{state.global_step} steps" if is_streamed else round(state.epoch, 4)
+        results = [trained, weights_digest(output), round(seconds / 60, 1)]
         scores = (score.get(f"eval_{name}") for name in ("jaccard", "threshold_jaccard", "dice"))
         results += ["" if value is None else round(value, 4) for value in scores]  # several classes have no TJ
         row |= dict(zip(RESULT_COLUMNS, results, strict=True))

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ..extras import needing
 from .duplicates import SAME_IMAGE_BITS, near_duplicates
-from .labels import IGNORED
+from .labels import BLACK_AND_WHITE, IGNORED, NUMBERS_IGNORED, PALETTE_IGNORED
 from .names import Matched, Pair, listed
 from .pairs import channels_problem, check_and_cache, to_dataset
 from .split import SPLITS, draw_split
@@ -100,8 +100,20 @@ def problems_of_ids(found: Found) -> list[str]:
 
 
 def problems_of_classes(entries: list[dict], classes: tuple[str, ...]) -> list[str]:
-    """Of several classes: masks that hold none of them, and palettes whose indices are not the numbers of classes."""
-    if len(classes) < 2 or not entries:
+    """
+    Of several classes: masks that hold none of them, and palettes whose indices are not the numbers of classes. Of one:
+    masks of 0 and 255 beside others that ignore 255.
+    """
+    if len(classes) < 2:
+        ignoring = [entry["image_id"] for entry in entries if entry["values"] in (NUMBERS_IGNORED, PALETTE_IGNORED)]
+        others = [entry["image_id"] for entry in entries if entry["values"] == BLACK_AND_WHITE and entry["share"]]
+        if not (ignoring and others):
+            return []
+        return [
+            f"255 must mean the same in all masks, got 0, 1 and 255 (ignored) in {listed(ignoring)}, and 0 and 255 in "
+            f"{listed(others)}: is it {(*classes, 'lesion')[0]} or ignored there? Write what it is as 1, all else as 0."
+        ]
+    if not entries:
         return []
     problems = []
     if not any(entry["share"] for entry in entries):

@@ -27,7 +27,7 @@ from .found import (
     warn_of_copies,
     with_line,
 )
-from .labels import labels_picture, palette_colors, read_labels, values_of_rows
+from .labels import check_all_known, labels_picture, palette_colors, read_labels, values_of_rows
 from .overlap import COLUMN as LABELS
 from .overlap import ID_COLUMNS, IMAGE_COLUMNS, MASK_COLUMNS, features_with_labels, label_names
 from .pairs import FEATURES, facts_of, labels_in, reduce_image, reduce_mask, reduced_size, stacked
@@ -350,6 +350,8 @@ def read_row(row: dict, columns: tuple[str, str, str | None], max_side: int | No
     image_id = str(row[id_column]) if id_column else file_digest(row[image_column])
     files = {"image": row[image_column], "mask": row[mask_column], "image_id": image_id}
     image, labels, _ = read_pair(files, max(1, num_classes))
+    if num_classes < 2:  # what 255 is elsewhere, the masks of all rows would tell
+        check_all_known(labels, f"{image_id}, of a stream")
     mask, size_to_keep = labels_picture(labels, max(1, num_classes)), reduced_size(labels.shape, max_side)
     if size_to_keep != labels.shape:
         image, mask = reduce_image(image, size_to_keep), reduce_mask(mask, size_to_keep)
@@ -379,6 +381,8 @@ def read_pair(row: dict, num_classes: int = 1, labels: tuple[str, ...] = ()) -> 
             continue
         of_one, written = read_labels(**file_of(row, column), num_classes=num_classes)
         check_sizes(f"{image_id}, {column}" if labels else image_id, size, of_one.shape)
+        if labels:
+            check_all_known(of_one, f"{image_id}, {column}")
         found.append(of_one)
         values.add(written)
     return image, stacked(found) if labels else found[0], " or ".join(sorted(values))

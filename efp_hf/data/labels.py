@@ -12,13 +12,18 @@ NUMBERS = "0 and 1"
 PALETTE = "palette indices"
 CLASS_NUMBERS = "class numbers"  # as the rows of several classes hold it
 CHANNELS = "class numbers in each channel"
-IGNORED = 255  # a label of pixels that nobody drew, of several classes
+IGNORED = 255  # a label of pixels that nobody drew
+# of one class, whose masks say it by a 255 beside a 1
+NUMBERS_IGNORED = "0, 1 and 255 (ignored)"
+PALETTE_IGNORED = "palette indices 0, 1 and 255 (ignored)"
+SET_ASIDE = 254  # what `IGNORED` is called where 0 and 255 are a mask of one class
 
 
 def read_labels(path: str | Path, content: bytes | None = None, num_classes: int = 1) -> tuple[np.ndarray, str]:
     """
     A mask file as `(height, width)` class numbers, 0 background and 1 lesion, and how the file writes them:
-    `BLACK_AND_WHITE`, `NUMBERS` or `PALETTE`. `content` as in `open_image`. Of several classes as of [`labels_of`].
+    `BLACK_AND_WHITE`, `NUMBERS` or `PALETTE`. Where it holds 1 and 255, these are `IGNORED`: `NUMBERS_IGNORED` or
+    `PALETTE_IGNORED`. `content` as in `open_image`. Of several classes as of [`labels_of`].
 
     Raises:
         FileNotFoundError, ValueError: as `read_mask`.
@@ -44,12 +49,42 @@ def labels_of(mask: Image.Image, name: str | Path, num_classes: int = 1) -> tupl
         return class_numbers(upright, name, num_classes)
     if upright.mode == "P" and (upright.getpalette() or [])[:3] == [0, 0, 0]:
         numbers = np.asarray(upright)
-        if numbers.max() <= 1:
-            return numbers, PALETTE
+        if numbers.max() <= 1 or says_ignored(numbers):
+            return numbers, PALETTE if numbers.max() <= 1 else PALETTE_IGNORED
     grey = np.asarray(upright.convert("L"))
-    if grey.max() == 1:
-        return grey, NUMBERS
+    if grey.max() == 1 or says_ignored(grey):
+        return grey, NUMBERS if grey.max() == 1 else NUMBERS_IGNORED
     return as_boolean_mask(mask, name).astype(np.uint8), BLACK_AND_WHITE
+
+
+def says_ignored(numbers: np.ndarray) -> bool:
+    """Whether a mask of one class holds 1 and 255, and nothing else but 0: 1 is the class then."""
+    return bool((numbers == 1).any() and (numbers == IGNORED).any() and np.isin(numbers, (0, 1, IGNORED)).all())
+
+
+def row_labels(mask: Image.Image, name: str | Path) -> np.ndarray:
+    """
+    The mask of a row of one class, as [`labels_picture`] writes it → 0, 1 and `IGNORED`, `(height, width)`, uint8.
+
+    Raises:
+        ValueError: as [`as_boolean_mask`].
+    """
+    ignored = np.asarray(mask) == SET_ASIDE if mask.mode == "L" else np.zeros((), bool)
+    if not ignored.any():
+        return as_boolean_mask(mask, name).astype(np.uint8)
+    lesion = as_boolean_mask(Image.fromarray(np.where(ignored, 0, np.asarray(mask)).astype(np.uint8)), name)
+    return np.where(ignored, IGNORED, lesion).astype(np.uint8)
+
+
+def check_all_known(labels: np.ndarray, name: str | Path) -> None:
+    """
+    Raises:
+        ValueError: labels of one mask, by its `name`, of which some are `IGNORED`.
+    """
+    if (labels == IGNORED).any():
+        raise ValueError(
+            f"{name}: a mask here must have no ignored pixels, got 255 beside 1. Write all pixels as 0 or 255."
+        )
 
 
 def class_numbers(mask: Image.Image, name: str | Path, num_classes: int) -> tuple[np.ndarray, str]:
@@ -88,8 +123,13 @@ def palette_colors(path: str | Path, labels: np.ndarray, num_classes: int, conte
 
 
 def labels_picture(labels: np.ndarray, num_classes: int = 1) -> Image.Image:
-    """Labels as the rows of a dataset hold them: of one class 0 and 255, of several their numbers."""
-    return Image.fromarray(labels * 255 if num_classes == 1 else labels)
+    """
+    Labels as the rows of a dataset hold them: of one class 0, 255 and, for what is `IGNORED`, `SET_ASIDE`; of several
+    their numbers.
+    """
+    if num_classes > 1:
+        return Image.fromarray(labels)
+    return Image.fromarray(np.where(labels == IGNORED, SET_ASIDE, labels * 255).astype(np.uint8))
 
 
 def values_of_rows(num_classes: int) -> str:

@@ -16,7 +16,7 @@ from .channels import is_array, picture_of, read_channels, resize_channels, writ
 from .classes import COLUMN, features_with_classes
 from .duplicates import HASHED_SIDE, perceptual_hash
 from .files import REPAIRED, read_image, read_sized_image, write_atomically
-from .labels import class_shares, labels_picture, palette_colors, read_labels, values_of_rows
+from .labels import check_all_known, class_shares, labels_picture, palette_colors, read_labels, values_of_rows
 from .names import Pair, listed
 from .overlap import COLUMN as LABELS
 from .overlap import features_with_labels
@@ -151,6 +151,8 @@ def check_pair(
         overlaps = isinstance(masks, tuple)
         name = f"{image_path.stem}, {path.parent.name}/{path.name}" if overlaps else image_path.stem
         check_sizes(name, size, mask[0].shape)
+        if overlaps:
+            check_all_known(mask[0], path)
         if size_to_keep != size or mask[1] != values_of_rows(num_classes):
             picture = reduce_mask(labels_picture(mask[0], num_classes), size_to_keep)
             files["masks"][number] = f"{cached}-{number}.png" if overlaps else f"{cached}.png"
@@ -232,7 +234,7 @@ def facts_of(labels: np.ndarray, num_classes: int) -> dict:
         shares = [round(float(of_one.mean()), 6) for of_one in labels]
         return {"size": labels.shape[1:], "share": round(float(labels.any(0).mean()), 6), "shares": shares}
     if num_classes == 1:
-        return {"size": labels.shape, "share": round(float(labels.mean()), 6)}
+        return {"size": labels.shape, "share": round(float((labels == 1).mean()), 6)}
     shares = class_shares(labels, num_classes)
     return {"size": labels.shape, "share": round(sum(shares), 6), "shares": shares}
 

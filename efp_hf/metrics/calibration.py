@@ -34,9 +34,10 @@ def border_band(truth: np.ndarray) -> np.ndarray:
 def pixel_probabilities(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """(probabilities, truth) of each row, both `(height, width)` of the truth."""
+    """(probabilities, truth) of each row, `(height, width)` of the truth; NaN where pixels of one class are ignored."""
     for _, result, truth in segment_rows(dataset, model, processor, batch_size):
-        yield result["probabilities"].cpu().numpy(), truth
+        probabilities = result["probabilities"].cpu().numpy()
+        yield np.where(result["ignored"], np.nan, probabilities) if "ignored" in result else probabilities, truth
 
 
 def fit_class_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
@@ -99,7 +100,7 @@ def fit_temperature(pairs: Iterator[tuple[np.ndarray, np.ndarray]]) -> float:
     """
     logits, lesion = [], []
     for probabilities, truth in pairs:
-        band = border_band(truth)
+        band = border_band(truth) & np.isfinite(probabilities)
         logits.append(logit(np.clip(probabilities[band].astype(np.float64), MIN_PROBABILITY, 1 - MIN_PROBABILITY)))
         lesion.append(truth[band])
     logits, lesion = np.concatenate(logits), np.concatenate(lesion)

@@ -224,6 +224,14 @@ def render(template: Path, metadata: ModelCardData, undefined: type[Undefined] =
     return environment.get_template(template.name).render(card_data=metadata.to_yaml(), **values)
 
 
+def length_of(training: dict[str, str]) -> str:
+    """How long a row of `training.csv` trained: epochs, also a part of one, or the steps of a stream."""
+    if not is_number(training["epochs"]):
+        return training["epochs"]
+    epochs = float(training["epochs"])
+    return f"{epochs:.2g} epochs" if epochs < 1 else f"{round(epochs, 2)} epochs"
+
+
 def write_card(checkpoint: Path, rows: list[dict[str, str]], license: str = "apache-2.0") -> None:
     """The README.md of a checkpoint's folder, [`card_text`]."""
     ModelCard(card_text(checkpoint, rows, license, checkpoint / "training.csv")).save(checkpoint / "README.md")
@@ -259,6 +267,8 @@ def card_text(checkpoint: Path, rows: list[dict[str, str]], license: str, traini
         ],
     )
     processor = EFPImageProcessor.from_pretrained(checkpoint)
+    runs = read_rows(training, missing_ok=True)
+    run = next((run for run in runs if run.get("weights") == row["weights"]), None)
     return render(
         TEMPLATE,
         data,
@@ -272,7 +282,6 @@ def card_text(checkpoint: Path, rows: list[dict[str, str]], license: str, traini
         row=row,
         thresholds=value_of_each("threshold", processor.threshold, config.num_labels),
         scores=[score[1:] for score in scores],
-        training=next((run for run in read_rows(training) if run.get("weights") == row["weights"]), None)
-        if training.is_file()
-        else None,
+        training=run,
+        trained=run and length_of(run),
     )

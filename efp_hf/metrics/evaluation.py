@@ -5,12 +5,13 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.channels import channels_of, height_and_width
 from ..data.classes import class_names
-from ..data.files import as_boolean_mask, read_mask
-from ..data.labels import labels_of, read_labels
+from ..data.files import read_mask
+from ..data.labels import IGNORED, check_all_known, labels_of, read_labels, row_labels
 from ..data.overlap import label_names
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor, check_sizes, keep_largest_region
@@ -28,15 +29,36 @@ THRESHOLDS = (0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6)  # those that are tried on v
 
 
 def truth_mask(row: dict, num_classes: int = 1) -> np.ndarray:
-    """The true mask of a dataset row as booleans; of several classes its labels, uint8."""
+    """
+    The true mask of a dataset row as booleans; of several classes its labels, uint8.
+
+    Raises:
+        ValueError: of one class, ignored pixels, by name.
+    """
     if num_classes > 1:
         return labels_of(row["mask"], row["image_id"], num_classes)[0]
-    return as_boolean_mask(row["mask"], row["image_id"])
+    labels = row_labels(row["mask"], row["image_id"])
+    check_all_known(labels, row["image_id"])
+    return labels == 1
 
 
-def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict], list[np.ndarray]]]:
+def known_mask(row: dict, num_classes: int = 1) -> tuple[np.ndarray, np.ndarray]:
     """
-    (rows, their true masks) of each batch, in order.
+    [`truth_mask`] and which of its pixels are ignored, boolean; of one class these are none of it. Of several classes
+    they are `IGNORED` in the labels, and none here.
+    """
+    if num_classes > 1:
+        truth = truth_mask(row, num_classes)
+        return truth, np.zeros(truth.shape, bool)
+    labels = row_labels(row["mask"], row["image_id"])
+    return labels == 1, labels == IGNORED
+
+
+def row_batches(
+    dataset: Dataset, batch_size: int
+) -> Iterator[tuple[list[dict], tuple[np.ndarray, ...], tuple[np.ndarray, ...]]]:
+    """
+    (rows, their true masks, which pixels are ignored, of [`known_mask`]) of each batch, in order.
 
     Raises:
         ValueError: a mask of another size than its image, by name.
@@ -44,21 +66,30 @@ def row_batches(dataset: Dataset, batch_size: int) -> Iterator[tuple[list[dict],
     num_classes = len(class_names(dataset))
     for start in range(0, len(dataset), batch_size):
         rows = [dataset[position] for position in range(start, min(start + batch_size, len(dataset)))]
-        truths = [truth_mask(row, num_classes) for row in rows]
+        truths, ignored = zip(*(known_mask(row, num_classes) for row in rows), strict=True)
         for row, truth in zip(rows, truths, strict=True):
             check_sizes(row["image_id"], height_and_width(row["image"]), truth.shape)
-        yield rows, truths
+        yield rows, truths, ignored
 
 
 def segment_rows(
     dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor, batch_size: int = 8, **post_processing
 ) -> Iterator[tuple[str, BatchFeature, np.ndarray]]:
-    """(image_id, result of [`segment`] at the size of the truth, truth) of each row."""
-    for rows, truths in row_batches(dataset, batch_size):
+    """
+    (image_id, result of [`segment`] at the size of the truth, truth) of each row. Where pixels of one class are
+    ignored, nothing is found either, with the probability 0, and `ignored` says where.
+    """
+    for rows, truths, ignored in row_batches(dataset, batch_size):
         results = segment(
             [row["image"] for row in rows], model, processor, [truth.shape for truth in truths], **post_processing
         )
-        yield from zip((row["image_id"] for row in rows), results, truths, strict=True)
+        for row, result, truth, unknown in zip(rows, results, truths, ignored, strict=True):
+            if unknown.any():
+                result["ignored"] = unknown
+                unknown = torch.from_numpy(unknown).to(result["segmentation"].device)
+                for name in ("segmentation", "probabilities"):
+                    result[name] = result[name].masked_fill(unknown, 0)
+            yield row["image_id"], result, truth
 
 
 def model_masks(
@@ -78,7 +109,7 @@ def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np
     """
     num_classes = len(class_names(dataset))
     for row in dataset:
-        truth = truth_mask(row, num_classes)
+        truth, ignored = known_mask(row, num_classes)
         path = Path(folder) / f"{row['image_id']}_segmentation.png"
         mask = read_labels(path, num_classes=num_classes)[0] if num_classes > 1 else read_mask(path)
         if mask.shape != truth.shape:
@@ -86,7 +117,7 @@ def folder_masks(dataset: Dataset, folder: str | Path) -> Iterator[tuple[str, np
                 f"{path}: mask is {mask.shape[0]}×{mask.shape[1]}, truth {truth.shape[0]}×{truth.shape[1]}. "
                 "Resize probabilities, not masks, to the size of the truth."
             )
-        yield row["image_id"], mask, truth
+        yield row["image_id"], np.where(ignored, 0, mask).astype(mask.dtype), truth
 
 
 def boundary_scores(mask: np.ndarray, truth: np.ndarray) -> dict[str, float]:

@@ -26,7 +26,7 @@ def area_under_curve(values: np.ndarray, lesion: np.ndarray) -> float:
 def attention_areas(dataset: Dataset, model: EFPForSegmentation, processor: EFPImageProcessor) -> list[float]:
     """[`area_under_curve`] of M_s on each level, over all its pixels; lesion is what covers more than half of one."""
     maps, truths = [[] for _ in range(NUM_LEVELS)], [[] for _ in range(NUM_LEVELS)]
-    for rows, masks in row_batches(dataset, 16):
+    for rows, masks, _ in row_batches(dataset, 16):
         examples = processor([row["image"] for row in rows], [mask.astype(np.uint8) for mask in masks])
         examples = examples.convert_to_tensors("pt")
         outputs = model(examples["pixel_values"], output_attentions=True)

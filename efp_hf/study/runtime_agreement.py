@@ -32,7 +32,7 @@ def compare_runtimes(
     """
     exact_model = copy.deepcopy(reference[0]).double()
     between, with_truth, differences = [], [], []
-    for rows, truths in row_batches(dataset, batch_size):
+    for rows, truths, _ in row_batches(dataset, batch_size):
         images = [to_upright_rgb(row["image"]) for row in rows]
         logits, masks = [], []
         for model, processor in (reference, exported):

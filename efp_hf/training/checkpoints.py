@@ -58,6 +58,13 @@ def check_own_checkpoints(output: Path) -> None:
         )
 
 
+def remove_checkpoints(output: Path, first_step: int = 0) -> None:
+    """Those of a training, from a step on: nothing of an earlier one may complete a new one, or be resumed after it."""
+    for step, folder in numbered_checkpoints(output).items():
+        if step >= first_step and is_of_training(folder):
+            shutil.rmtree(folder)
+
+
 def damage(checkpoint: Path) -> str | None:
     """
     Why training cannot go on with a checkpoint; `None` where it is whole: its state, weights, optimizer, schedule and
@@ -119,6 +126,21 @@ def check_network(checkpoint: Path, model: torch.nn.Module) -> None:
             raise ValueError(
                 f"{checkpoint} must hold the network that is to be trained, got {name} of shape {saved.get(name)} "
                 f"instead of {expected.get(name)}. Resume with the options that it was started with."
+            )
+
+
+def check_settings(checkpoint: Path, settings: dict[str, str | float | None]) -> None:
+    """
+    Raises:
+        ValueError: a whole checkpoint of a run with other settings, by option: its optimizer would go on with its own.
+    """
+    state = TrainerState.load_from_json(checkpoint / STATE).stateful_callbacks.get("RunSettings")
+    saved = state["args"]["settings"] if state else settings  # of an earlier version
+    for option, value in settings.items():
+        if saved.get(option, value) != value:
+            raise ValueError(
+                f"{checkpoint} was trained with {option} {saved[option]}, got {value}. "
+                "Resume with the options that it was started with."
             )
 
 

@@ -17,6 +17,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer_callback import ExportableState
 
 from ..configuration_efp import EFPConfig
 from ..data.classes import class_names
@@ -27,7 +28,7 @@ from ..inference.task import class_names_of, labels_overlap
 from ..loss_efp import efp_loss
 from ..metrics import dice, jaccard, threshold_jaccard
 from ..metrics.classes import class_scores, mean_of_classes, nan_mean
-from .checkpoints import damage, is_of_training, keep_whole_best, numbered_checkpoints
+from .checkpoints import damage, keep_whole_best, remove_checkpoints
 from .fingerprint import write_fingerprint
 from .memory import keep_freed_memory
 from .transform import AugmentationEpoch, LesionStream, LesionTransform, undecoded
@@ -49,6 +50,7 @@ TRAINING_DEFAULTS = {  # of `TrainingArguments`, for every script that trains
     "report_to": "none",
     "remove_unused_columns": False,
     "batch_eval_metrics": True,
+    "restore_callback_states_from_checkpoint": True,  # the patience of an early stop
     "seed": 0,
     "dataloader_pin_memory": torch.cuda.is_available(),
 }
@@ -167,10 +169,33 @@ class HeadWarmUp(TrainerCallback):
                     parameter.grad = None
 
 
+class RunSettings(TrainerCallback, ExportableState):
+    """Keeps the settings of a run in its checkpoints, for [`check_settings`]."""
+
+    def __init__(self, settings: dict[str, str | float | None]):
+        self.settings = settings
+
+    def state(self) -> dict:
+        return {"args": {"settings": self.settings}, "attributes": {}}
+
+
+class EarlyStop(EarlyStoppingCallback):
+    """A training that it has ended is saved there, and ends at once where it is resumed from there."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        if self.early_stopping_patience_counter >= self.early_stopping_patience:
+            control.should_training_stop = True
+
+    def on_evaluate(self, args, state, control, metrics, **kwargs):
+        super().on_evaluate(args, state, control, metrics, **kwargs)
+        control.should_save |= control.should_training_stop
+
+
 def fine_tuning_callbacks(arguments: TrainingArguments, new_head: bool) -> list[TrainerCallback]:
     """Of a training that starts from a checkpoint: an early stop, where there are scores, and a new head's warm-up."""
     is_scored = arguments.load_best_model_at_end and arguments.eval_strategy != "no"
-    stop = [EarlyStoppingCallback(FINE_TUNING_PATIENCE)] if is_scored else []
+    stop = [EarlyStop(FINE_TUNING_PATIENCE)] if is_scored else []
     return stop + ([HeadWarmUp()] if new_head else [])
 
 
@@ -271,18 +296,23 @@ class LesionTrainer(Trainer):
         """What the scores of the trained model choose of its processor. Of a lesion `efp calibrate` does it."""
 
     def _run_epoch(self, **kwargs):
-        if self.state.global_step < self.state.max_steps:
+        if self.state.global_step < self.state.max_steps and not self.control.should_training_stop:
             super()._run_epoch(**kwargs)
-        else:  # resumed after its last step within an epoch, Trainer would take one step more
+        else:  # resumed after its last step within an epoch, or after an early stop, Trainer would take steps more
             self.control.should_training_stop = True
+
+    def _finalize_training(self, *arguments, **options):
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:  # of one it would remove the last checkpoint, which says where the training ended
+            return super()._finalize_training(*arguments, **options)
+        finally:
+            self.args.save_total_limit = limit
 
     def _save_checkpoint(self, model, trial):
         output, step = Path(self.args.output_dir), self.state.global_step
         checkpoint = output / f"checkpoint-{step}"
-        if self.args.should_save:  # an earlier run's: nothing of theirs may complete this one, or be resumed after it
-            for number, folder in numbered_checkpoints(output).items():
-                if number >= step and is_of_training(folder):
-                    shutil.rmtree(folder)
+        if self.args.should_save:
+            remove_checkpoints(output, first_step=step)
         self.accelerator.wait_for_everyone()
         try:
             super()._save_checkpoint(model, trial)

@@ -13,12 +13,11 @@ from transformers import TrainerCallback
 
 from ..data.augmentation import training_augmentation
 from ..data.channels import read_channels
-from ..data.files import DECODING_ERRORS, as_boolean_mask
-from ..data.labels import IGNORED, labels_of
+from ..data.files import DECODING_ERRORS
+from ..data.labels import IGNORED, SET_ASIDE, labels_of, row_labels
 from ..image_processing_efp import EFPImageProcessor, check_sizes, to_upright_rgb
 
 PICTURE = ImageFeature()
-SET_ASIDE = 254  # what `IGNORED` is called while the processor, to which 0 and 255 are a mask of one class, resizes
 SHUFFLED_TOGETHER = 256  # rows of a stream that are held in memory, of which the next one is drawn
 
 
@@ -49,8 +48,8 @@ class LesionTransform:
     Rows of `image`, `mask`, `image_id` → `pixel_values` and `labels`, for `Dataset.with_transform`.
 
     Images and masks may be `PIL` images or [`undecoded`], images also the lists of files of [`read_channels`]; then
-    there is no change of colours. The mask must be a 0/255 mask of its image's size, or with
-    several classes one of their numbers 0..`num_classes` and `IGNORED`. Image and mask are augmented together at the
+    there is no change of colours. The mask must be one of its image's size, as
+    [`labels_picture`] writes it. Image and mask are augmented together at the
     dataset's size, then resized by the same processor that serves inference. How an image is changed depends on `seed`,
     `epoch` and its id alone: not on the number of processes, nor on whether the run was resumed.
     """
@@ -78,15 +77,15 @@ class LesionTransform:
             images.append(image)
             masks.append(mask)
         batch = dict(self.processor(images, masks, input_data_format="channels_last", return_tensors="pt"))
-        if self.num_classes > 1:
-            batch["labels"][batch["labels"] == SET_ASIDE] = IGNORED
+        batch["labels"][batch["labels"] == SET_ASIDE] = IGNORED  # to the processor 0 and 255 are a mask of one class
         return batch
 
     def read_labels(self, mask: Image.Image, image_id: str) -> np.ndarray:
-        """`(height, width)`, uint8: 0 and 1; or 0..`num_classes` and `SET_ASIDE`."""
+        """`(height, width)`, uint8: 0..`num_classes` and `SET_ASIDE`."""
         if self.num_classes == 1:
-            return as_boolean_mask(mask, image_id).astype(np.uint8)
-        labels, _ = labels_of(mask, image_id, self.num_classes)
+            labels = row_labels(mask, image_id)
+        else:
+            labels, _ = labels_of(mask, image_id, self.num_classes)
         return np.where(labels == IGNORED, SET_ASIDE, labels).astype(np.uint8)
 
 

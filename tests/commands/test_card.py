@@ -4,6 +4,7 @@ import pytest
 import yaml
 
 from efp_hf.data.folders import FOLDERS, load_isic
+from efp_hf.metrics.card import length_of
 from efp_hf.training.fingerprint import fingerprint_of, write_fingerprint
 
 
@@ -83,3 +84,10 @@ def test_card_is_not_made_of_the_scores_of_masks(efp, tmp_path, synthetic_root, 
     assert efp("score", "--data", synthetic_root, "--masks", "truth").code == 0
     ran = efp("card", "--checkpoint", "exported")
     assert ran.code == 2 and "of a folder of masks or of an exported model are no checkpoint's" in ran.err
+
+
+@pytest.mark.parametrize(
+    ("epochs", "words"), [("36.0", "36.0 epochs"), ("1.5", "1.5 epochs"), ("0.0023", "0.0023 epochs"), ("9 steps",) * 2]
+)
+def test_card_says_how_long_was_trained(epochs, words):
+    assert length_of({"epochs": epochs}) == words

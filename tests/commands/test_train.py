@@ -19,6 +19,7 @@ from efp_hf.inference.checkpoint import TRAINING_IMAGES, weights_digest
 from efp_hf.inference.output_folder import only_writer
 from efp_hf.metrics.rows import append_row
 from efp_hf.training.fingerprint import fingerprint_of, read_fingerprint, write_fingerprint
+from efp_hf.training.trainer import SegmentationScore
 
 TRAIN = (
     *("--encoder", "paper", "--image-size", "32", "--num-train-epochs", "2", "--per-device-train-batch-size", "14"),
@@ -156,7 +157,8 @@ def test_train_refuses_to_remove_the_columns_of_the_images(efp, tmp_path, synthe
         (("--resume",), "`--resume` must have a checkpoint in runs/first, got none"),
         (("--output-dir", "o4"), "`--output-dir` must not be given"),
         (("--output_dir=o4",), "`--output-dir` must not be given"),
-        (("--resume-from-checkpoint", "nowhere"), "must be a checkpoint-… folder of a training, got nowhere"),
+        (("--resume-from-checkpoint", "nowhere"), "`--resume-from-checkpoint` must not be given"),
+        (("--save-only-model",), "`--save-only-model` must not be given"),
         (("--dice-weight", "3"), "unrecognized arguments: --dice-weight 3"),
         (("--learning-rate", "fast"), "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
     ],
@@ -221,6 +223,10 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_pa
     )
     assert other.code == 2 and "checkpoint-6 must hold the network that is to be trained" in other.err
 
+    for option, value in {"--learning-rate": "0.01", "--seed": "5"}.items():
+        other = efp(*arguments, "--max-steps", "8", option, value, "--resume")
+        assert other.code == 2 and f"checkpoint-6 was trained with {option} " in other.err, other.err
+
     for checkpoint in output.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").write_bytes(b"")
     refused = efp(*arguments, "--resume")
@@ -252,15 +258,24 @@ def test_image_that_becomes_unreadable_is_named_in_a_line(
 
 
 @pytest.mark.slow
-def test_training_that_is_terminated_says_how_it_goes_on(efp, tmp_path, synthetic_root, tiny_checkpoint, monkeypatch):
+def test_training_that_is_terminated_says_how_it_goes_on_and_stops_as_early(
+    efp, tmp_path, synthetic_root, tiny_checkpoint, monkeypatch, rows_of
+):
     class TerminatedAtStep(TrainerCallback):
         def on_step_begin(self, args, state, control, **kwargs):
             if state.global_step == self.step:
                 os.kill(os.getpid(), signal.SIGTERM)
 
+    class Score(SegmentationScore):  # the first is the best
+        def __call__(self, evaluated, compute_result=False):
+            return super().__call__(evaluated, compute_result) | {"jaccard": 0.5}
+
     callback = TerminatedAtStep()
     monkeypatch.setattr("transformers.trainer.DEFAULT_CALLBACKS", [*trainer.DEFAULT_CALLBACKS, callback])
-    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL)
+    monkeypatch.setattr("efp_hf.training.trainer.SegmentationScore", Score)
+    monkeypatch.setattr("efp_hf.training.trainer.FINE_TUNING_PATIENCE", 2)
+    arguments = ("train", "--data", synthetic_root, "--checkpoint", tiny_checkpoint, *SMALL, "--max-steps", "20")
+    arguments += ("--save-total-limit", "1")
     callback.step = 1
     ran = efp(*arguments)
     assert ran.code == 130
@@ -270,6 +285,23 @@ def test_training_that_is_terminated_says_how_it_goes_on(efp, tmp_path, syntheti
     assert ran.code == 130 and ran.err.endswith("efp train: interrupted, go on with --resume\n")
     callback.step = None
     assert efp(*arguments, "--resume").code == 0
+    output = tmp_path / "run"
+    assert {path.name for path in output.glob("checkpoint-*")} == {"checkpoint-2", "checkpoint-6"}
+    (row,) = rows_of(output / "training.csv")
+    assert row["epochs"] == "1.5"  # 6 steps of 4: what was trained
+
+    files = {path: path.read_bytes() for path in output.rglob("*") if path.is_file()}
+    ran = efp(*arguments, "--resume")
+    assert ran.code == 0 and "run is finished: nothing was left to train, and nothing is changed" in ran.out
+    assert {path: path.read_bytes() for path in output.rglob("*") if path.is_file()} == files
+
+    shutil.copy(tiny_checkpoint / "model.safetensors", output)  # as of a run that was killed before it was saved,
+    append_row(output / "training.csv", row | {"weights": weights_digest(output)})  # and one before that had ended
+    assert efp(*arguments, "--resume").code == 0
+    assert rows_of(output / "training.csv")[-1]["weights"] == weights_digest(output) == row["weights"]
+    callback.step = 1
+    ran = efp(*arguments, "--overwrite", "--seed", "1")  # the checkpoints of another run are none of this one
+    assert ran.code == 130 and ran.err.endswith("efp train: interrupted, no checkpoint was saved: start again\n")
 
 
 @pytest.mark.slow
@@ -326,7 +358,8 @@ def test_train_streams_shards(efp, tmp_path, synthetic_root, tiny_checkpoint, ro
         data[split].to_parquet(tmp_path / "shards" / f"{split}-0.parquet")
     ran = efp("train", "--data", "./shards", "--streaming", "--checkpoint", tiny_checkpoint, *SMALL, *more)
     assert ran.code == 0
-    assert rows_of(tmp_path / "run" / "training.csv")[0]["images"] == "streamed"
+    (row,) = rows_of(tmp_path / "run" / "training.csv")
+    assert (row["images"], row["epochs"]) == ("streamed", "6 steps")
 
 
 def test_streaming_needs_a_number_of_steps_and_shards(efp, tiny_checkpoint):
@@ -397,8 +430,12 @@ def test_comparison_goes_on_where_it_was_stopped(efp, tmp_path, synthetic_root, 
     assert compared_line(resumed) == compared_line(whole)
     assert (unet / "model.safetensors").read_bytes() == trained and len(rows_of(table)) == 1
 
-    again = efp(*call, "--overwrite", "--seed", "1")  # nothing of the run before is gone on from
-    assert again.code == 0 and len(rows_of(unet / "training.csv")) == 1
+    call = (*call, "--seed", "1")
+    alone = call[: call.index("--compare")] + call[call.index("--compare") + 2 :]
+    assert efp(*alone, "--overwrite").code == 0
+    again = efp(*call, "--resume")  # nothing of the run before is gone on from
+    assert again.code == 0 and f"run/{train.UNET_FOLDER} is finished" not in again.out
+    assert [row["seed"] for row in rows_of(unet / "training.csv")] == ["0", "1"]
 
 
 @pytest.mark.slow

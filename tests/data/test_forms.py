@@ -11,10 +11,14 @@ import pytest
 from PIL import Image
 from pycocotools import mask as run_lengths
 
+from efp_hf import EFPImageProcessor
 from efp_hf.data.folders import FOLDERS
 from efp_hf.data.forms import FORMS, find_form
 from efp_hf.data.found import found_line
 from efp_hf.data.lesions import load_lesions
+from efp_hf.data.survey import survey_lesions, survey_lines
+from efp_hf.metrics.evaluation import known_mask, truth_mask
+from efp_hf.training.transform import LesionTransform
 
 IDS = [f"mole_{number}" for number in range(10)]
 SIZE = (32, 40)
@@ -522,3 +526,83 @@ def test_palette_of_black_and_white_is_read_by_its_colours(tmp_path, pairs):
         return picture
 
     check_rows(load_lesions(write(tmp_path, pairs, draw=inverted)), pairs)
+
+
+# Pixels that are ignored
+
+
+def bordered(mask: np.ndarray, picture=grey) -> Image.Image:
+    """As VOC's tools write it: two rows of 255 below the class, which is 1."""
+    numbers = mask.astype(np.uint8)
+    end = mask.any(1).nonzero()[0].max() + 1
+    numbers[end : end + 2] = 255
+    drawn = Image.fromarray(numbers, "P" if picture is palette else "L")
+    if picture is palette:
+        drawn.putpalette([0, 0, 0, 128, 0, 0] + 253 * [0, 0, 0] + [224, 224, 192])
+    return drawn
+
+
+@pytest.mark.parametrize(
+    ("picture", "words"), [(grey, "0, 1 and 255 (ignored)"), (palette, "palette indices 0, 1 and 255 (ignored)")]
+)
+def test_border_of_one_class_is_ignored(tmp_path, pairs, picture, words):
+    root = write(tmp_path / "data", pairs, draw=lambda mask: bordered(mask, picture))
+    transform = LesionTransform(EFPImageProcessor(size={"height": SIZE[0], "width": SIZE[1]}))
+    for source in (root, rows_of(pairs, lambda mask: bordered(mask, picture))):
+        data = load_lesions(source)
+        assert f"masks of {words}" in found_line(data)
+        row = data["train"][0]
+        expected = np.asarray(bordered(pairs[row["image_id"]][1]))
+        truth, ignored = known_mask(row)
+        assert np.array_equal(truth, expected == 1) and np.array_equal(ignored, expected == 255)
+        columns = {name: [value] for name, value in row.items()}
+        assert np.array_equal(transform(columns)["labels"][0], expected)
+        assert set(np.unique(load_lesions(source, max_side=16)["train"][0]["mask"])) == {0, 254, 255}
+        with pytest.raises(ValueError, match=rf"{row['image_id']}: a mask here must have no ignored pixels"):
+            truth_mask(row)  # of clicks
+        survey = survey_lesions(source)
+        assert f"masks   {words} (10)" in survey_lines(survey) and not survey.problems
+        shares = {entry["image_id"]: entry["share"] for rows in survey.rows.values() for entry in rows}
+        assert shares == {name: round(mask.mean(), 6) for name, (_, mask) in pairs.items()}
+
+
+def test_masks_that_disagree_on_255_are_refused_by_name(tmp_path, pairs):
+    """Lesions of 255 must not become ignored pixels, nor ignored pixels lesions, because of the masks beside them."""
+    written = iter(range(10))
+    root = write(tmp_path / "data", pairs, draw=lambda mask: bordered(mask) if next(written) == 3 else grey(mask))
+    words = (
+        r"255 must mean the same in all masks, got 0, 1 and 255 \(ignored\) in mole_3, and 0 and 255 in mole_0, .*: is "
+    )
+    with pytest.raises(ValueError, match=words):
+        load_lesions(root)
+    assert any("255 must mean the same" in problem for problem in survey_lesions(root).problems)
+    written = iter(range(10))
+    with pytest.raises(ValueError, match=words):
+        load_lesions(rows_of(pairs, lambda mask: bordered(mask) if next(written) == 3 else grey(mask)))
+
+    others = (lambda mask: grey(mask, 1), lambda mask: grey(mask, 0), bordered)
+    written = iter(range(10))
+    root = write(tmp_path / "mixed", pairs, draw=lambda mask: others[next(written) % 3](mask))
+    assert "masks of 0 and 1 or 0 and 255 or 0, 1 and 255 (ignored)" in found_line(load_lesions(root))
+    written = iter(range(10))
+    root = write(tmp_path / "either", pairs, draw=lambda mask: grey(mask, (1, 255)[next(written) % 2]))
+    check_rows(load_lesions(root), pairs)  # none holds both: all are lesions
+
+
+def test_ignored_pixels_of_labels_that_overlap_and_of_streams_are_refused(tmp_path, pairs):
+    root = write(tmp_path / "data", pairs, mask="masks/nucleus/{}.png", draw=bordered)
+    write(root, pairs, mask="masks/membrane/{}.png")
+    with pytest.raises(ValueError, match=r"nucleus/mole_0.png: a mask here must have no ignored pixels, got 255"):
+        load_lesions(root)
+    files = {"image": "images/{}.png", "membrane": "masks/membrane/{}.png", "nucleus": "masks/nucleus/{}.png"}
+    rows = {column: [str(root / name.format(of_one)) for of_one in pairs] for column, name in files.items()}
+    rows = datasets.Dataset.from_dict(rows)
+    for column in files:
+        rows = rows.cast_column(column, datasets.Image())
+    with pytest.raises(ValueError, match="train_0000000, nucleus: a mask here must have no ignored pixels"):
+        load_lesions(rows)
+    for split in ("train", "validation"):
+        rows_of(pairs, bordered).to_parquet(tmp_path / "shards" / f"{split}-00000.parquet")
+    stream = load_lesions(tmp_path / "shards", streaming=True)
+    with pytest.raises(ValueError, match="of a stream: a mask here must have no ignored pixels"):
+        next(iter(stream["train"]))
