@@ -18,7 +18,9 @@ from .found import (
     Found,
     absent_masks,
     cache_folder,
+    faint_note,
     find_copies,
+    find_divided,
     overlap_line,
     problems_of_classes,
     problems_of_ids,
@@ -86,7 +88,11 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0, la
     ):
         if image_ids:
             survey.notes.append(f"{len(image_ids)} {words}: {listed(image_ids)}.")
+    if note := faint_note(entries):
+        survey.notes.append(note)
     survey.notes += notes_of_copies(survey.rows)
+    if divided := find_divided(survey.rows, survey.groups):
+        survey.notes.append(f"Images of one patient or lesion are in several splits: {listed(divided)}.")
     survey.problems += problems_of_classes(entries, survey.classes)
     absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
     if absent and entries and (survey.labels or any(entry["share"] for entry in entries)):
@@ -144,7 +150,7 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
                 survey.problems.append(str(error))
             else:
                 survey.rows[split].append(entry)
-    survey.groups = groups_of(splits["train"])
+    survey.groups = {image_id: of_one for rows in splits.values() for image_id, of_one in groups_of(rows).items()}
     return survey
 
 
