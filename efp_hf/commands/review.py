@@ -6,7 +6,8 @@
   efp train --data mine --output runs/mine
 
 The output gets images/, masks/ and decisions.csv, a row a decision, on disk before the next image
-shows, and classes.txt where the checkpoint finds something else than lesions. Only this computer can open the page, and nobody else is contacted.
+shows, and classes.txt where the checkpoint finds something else than lesions. Only this computer
+can open the page, and nobody else is contacted.
 """
 
 import argparse
