@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..extras import needing
-from ..inference.drawing import outline_labels, resize_mask, tint_classes
+from ..inference.drawing import add_legend, outline_labels, resize_mask, tint_classes
 from .channels import is_array, picture_of, read_channels
 from .files import read_image
 from .found import (
@@ -229,7 +229,7 @@ def counted(values, most: int = 4) -> str:
 def draw_sheet(survey: Survey) -> Image.Image:
     """
     A contact sheet with the lesions tinted, or each class or label in its colour: up to `SHEET_IMAGES` pairs, from the
-    smallest area to the largest.
+    smallest area to the largest; several classes or labels are named below.
 
     Raises:
         ValueError: no pair can be used.
@@ -252,4 +252,4 @@ def draw_sheet(survey: Survey) -> Image.Image:
             tile = tint_classes(image, resize_mask(labels, image.size), survey.num_classes)
         sheet.paste(tile, (left + 2, top + 2))
         draw.text((left + 2, top + TILE - 1), f"{entry['image_id'][-18:]} {100 * entry['share']:.0f} %", fill="black")
-    return sheet
+    return add_legend(sheet, survey.named) if survey.named else sheet
