@@ -6,7 +6,8 @@
   efp train --data mine --output runs/mine
 
 The output gets images/, masks/ and decisions.csv, a row a decision, on disk before the next image
-shows. Only this computer can open the page, and nobody else is contacted.
+shows, and classes.txt where the checkpoint finds something else than lesions. Only this computer
+can open the page, and nobody else is contacted.
 """
 
 import argparse
@@ -64,6 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
         check_lesion(model.config, "A review")
         decisions = Decisions(arguments.output, weights_digest(arguments.checkpoint) or arguments.checkpoint)
         decisions.finish()
+        decisions.name_class(*class_names_of(model.config))
         queue = Queue(photos, decisions, model, processor, failed, arguments.batch_size)
     with interrupted_by_termination():
         thread = queue.start()

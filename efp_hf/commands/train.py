@@ -43,6 +43,15 @@ from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
 TASKS = ("lesion", "structures")
+# that say how long a training is, and when it is scored
+LENGTH_OPTIONS = {
+    "--num-train-epochs",
+    "--max-steps",
+    "--eval-strategy",
+    "--eval-steps",
+    "--save-strategy",
+    "--save-steps",
+}
 UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
@@ -385,6 +394,7 @@ def run(arguments: argparse.Namespace) -> int:
         LesionTrainer,
         RunSettings,
         fine_tuning_callbacks,
+        lengthen,
         lesion_trainer,
     )
     from ..training.unet import unet_like
@@ -448,6 +458,12 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
         rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
         training_arguments.learning_rate = learning_rate
+        if fine_tuning and not known and not LENGTH_OPTIONS & given_options(arguments.others):
+            if lengthen(training_arguments, len(data["train"])) and is_told:
+                print(
+                    f"{len(data['train'])} images are few for classes that {arguments.checkpoint} does not know: up to "
+                    f"{training_arguments.num_train_epochs} epochs, or what --num-train-epochs says."
+                )
         if not for_structures:
             before = class_names_of(model.config)
             model = model_for(classes, overlap, model, arguments, is_told)

@@ -16,6 +16,7 @@ from .split import SPLITS, draw_split
 with needing("train", __name__):
     from datasets import DatasetDict, config
 
+FAINT_LEVELS = 32  # of 256, from the darkest pixel to the brightest; a photo has more than 100
 logger = logging.getLogger(__name__)
 
 
@@ -70,7 +71,8 @@ def load_found(
     different = channels_problem(rows)
     if different:
         raise ValueError(different)
-    warn_of_copies(entries)
+    warn_of_leaks(entries, found.groups)
+    warn_of_faint(rows)
     if problems := problems_of_classes(rows, found.classes):
         raise ValueError(f"{name}: {problems[0]}")
     masks = masks_line([entry["values"] for entry in rows], found.classes)
@@ -159,12 +161,46 @@ def find_copies(entries: dict[str, list[dict]]) -> list[tuple[str, str, str, str
     return [(rows[one][0], rows[other][0], rows[one][2], rows[other][2]) for one, other in copies]
 
 
-def warn_of_copies(entries: dict[str, list[dict]]) -> None:
-    """Where the splits that the data has hold copies of an image."""
+def find_divided(entries: dict[str, list[dict]], groups: dict[str, list[str]]) -> list[str]:
+    """The patients and lesions, as `patient_id colin (test, train)`, whose images are in more than one split."""
+    places = {}
+    for split, members in entries.items():
+        for entry in members:
+            for group in groups.get(entry["image_id"], []):
+                places.setdefault(group, set()).add(split)
+    return [
+        f"{group.replace(':', ' ', 1)} ({', '.join(sorted(splits))})"
+        for group, splits in places.items()
+        if len(splits) > 1
+    ]
+
+
+def warn_of_leaks(entries: dict[str, list[dict]], groups: dict[str, list[str]]) -> None:
+    """Where the splits that the data has hold copies of an image, or images of one patient or lesion."""
     copies = find_copies(entries) if len(entries) > 1 else []
     across = [f"{one} ({split}) and {other} ({place})" for one, other, split, place in copies if split != place]
-    if across:
-        logger.warning("Copies of an image are in two splits, scores will be too good: %s.", listed(across, 3))
+    for words, found in (
+        ("Copies of an image are in two splits", across),
+        ("Images of one patient or lesion are in several splits", find_divided(entries, groups)),
+    ):
+        if found:
+            logger.warning("%s, scores will be too good: %s.", words, listed(found, 3))
+
+
+def faint_note(entries: Iterable[dict]) -> str | None:
+    """A sentence of the images in which nearly nothing is to be seen."""
+    faint = [entry["image_id"] for entry in entries if entry.get("levels", FAINT_LEVELS) < FAINT_LEVELS]
+    if not faint:
+        return None
+    return (
+        f"{len(faint)} images show fewer than {FAINT_LEVELS} of 256 grey levels: {listed(faint)}. If they are 16-bit "
+        "data of a narrow range, stretch all of them alike and save them with 8 bits."
+    )
+
+
+def warn_of_faint(entries: Iterable[dict]) -> None:
+    if note := faint_note(entries):
+        logger.warning(note)
 
 
 def with_line(data: DatasetDict, what: str, drawn: list[str]) -> DatasetDict:

@@ -24,13 +24,14 @@ from .found import (
     masks_line,
     overlap_line,
     problems_of_classes,
-    warn_of_copies,
+    warn_of_faint,
+    warn_of_leaks,
     with_line,
 )
 from .labels import check_all_known, labels_picture, palette_colors, read_labels, values_of_rows
 from .overlap import COLUMN as LABELS
 from .overlap import ID_COLUMNS, IMAGE_COLUMNS, MASK_COLUMNS, features_with_labels, label_names
-from .pairs import FEATURES, facts_of, labels_in, reduce_image, reduce_mask, reduced_size, stacked
+from .pairs import FEATURES, facts_of, grey_levels, labels_in, reduce_image, reduce_mask, reduced_size, stacked
 from .split import GROUP_COLUMNS, SPLITS, draw_split
 from .tables import METADATA
 
@@ -103,7 +104,9 @@ def convert_dataset(
             rows = rows.map(reduce_row, fn_kwargs=settings, desc=f"{name}, {split}: reducing")
         rows = cast_images(rows, ImageFeature(), labels)
         splits[split] = with_column_of_labels(rows, facts[split], features, first=0 if labels else 1)
-    warn_of_copies(facts)
+    groups = {image_id: of_one for rows in splits.values() for image_id, of_one in groups_of(rows).items()}
+    warn_of_leaks(facts, groups)
+    warn_of_faint(fact for split_facts in facts.values() for fact in split_facts)
     if problems := problems_of_classes([fact for split_facts in facts.values() for fact in split_facts], classes):
         raise ValueError(f"{name}: {problems[0]}")
 
@@ -317,7 +320,7 @@ def check_row(row: dict, num_classes: int = 1, labels: tuple[str, ...] = ()) -> 
     facts = {**facts_of(found, num_classes), "values": values, "masks": [row[label] and True for label in labels]}
     if num_classes > 1:
         facts["colors"] = palette_colors(**file_of(row, "mask"), labels=found, num_classes=num_classes)
-    return {"image_id": row["image_id"], "hash": perceptual_hash(image), **facts}
+    return {"image_id": row["image_id"], "hash": perceptual_hash(image), "levels": grey_levels(image), **facts}
 
 
 def is_changed(size: tuple[int, int], values: str, max_side: int | None, num_classes: int) -> bool:

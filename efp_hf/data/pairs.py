@@ -56,9 +56,10 @@ def check_pairs(
     """
     An entry a pair, or the error why it cannot be used. An entry is `image_id`, `image` and `masks` (files at most
     `max_side` large, `None` for a label that is not there), `hash`, and of the original: `size` (height, width),
-    `share` of all that is not background, `values` of the masks ([`read_labels`]), `repaired`; of several classes or of
-    labels that overlap, also their `shares`; of several classes also their `colors` ([`palette_colors`]). Of what is no
-    photo `image` is a list of files, and `channels` their number.
+    `share` of all that is not background, `levels` of a photo ([`grey_levels`]), `values` of the masks
+    ([`read_labels`]), `repaired`; of several classes or of labels that overlap, also their `shares`; of several classes
+    also their `colors` ([`palette_colors`]). Of what is no photo `image` is a list of files, and `channels` their
+    number.
 
     Entries are kept in `cache` under the files' names, sizes and times, so that a pair is read once, also when the run
     before was stopped half-way.
@@ -72,7 +73,7 @@ def check_pairs(
         try:
             states_of_masks = [path and file_state(path) for path in mask_files(masks)]
             states = [file_state(image_path), states_of_masks, *map(file_state, further)]
-            facts = [*states, max_side, "v6", *([num_classes, "colors"] if num_classes > 1 else [])]
+            facts = [*states, max_side, "v7", *([num_classes, "colors"] if num_classes > 1 else [])]
             if image_path.suffix.lower() in (".tif", ".tiff"):
                 facts.append("channels")
             key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()[:24]
@@ -169,7 +170,14 @@ def check_pair(
     facts = facts_of(stacked(labels) if isinstance(masks, tuple) else labels[0], num_classes) | {"values": values}
     if num_classes > 1:
         facts["colors"] = palette_colors(masks, labels[0], num_classes)
-    return {**files, **facts, "hash": perceptual_hash(image), "repaired": image.info.get(REPAIRED, "")}
+    facts |= {"levels": grey_levels(image), "repaired": image.info.get(REPAIRED, "")}
+    return {**files, **facts, "hash": perceptual_hash(image)}
+
+
+def grey_levels(image: Image.Image) -> int:
+    """Of an RGB image: from its darkest value to its brightest, 0 to 255."""
+    extremes = image.getextrema()
+    return max(high for _, high in extremes) - min(low for low, _ in extremes)
 
 
 def stacked(labels: list[np.ndarray | None]) -> np.ndarray:

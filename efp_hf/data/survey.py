@@ -11,14 +11,16 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from ..extras import needing
-from ..inference.drawing import outline_labels, resize_mask, tint_classes
+from ..inference.drawing import add_legend, outline_labels, resize_mask, tint_classes
 from .channels import is_array, picture_of, read_channels
 from .files import read_image
 from .found import (
     Found,
     absent_masks,
     cache_folder,
+    faint_note,
     find_copies,
+    find_divided,
     overlap_line,
     problems_of_classes,
     problems_of_ids,
@@ -88,7 +90,11 @@ def survey_lesions(source: str | Path | Dataset | DatasetDict, seed: int = 0, la
     ):
         if image_ids:
             survey.notes.append(f"{len(image_ids)} {words}: {listed(image_ids)}.")
+    if note := faint_note(entries):
+        survey.notes.append(note)
     survey.notes += notes_of_copies(survey.rows)
+    if divided := find_divided(survey.rows, survey.groups):
+        survey.notes.append(f"Images of one patient or lesion are in several splits: {listed(divided)}.")
     survey.problems += problems_of_classes(entries, survey.classes)
     absent = [name for name, shares in shares_of_classes(survey).items() if not any(shares)]
     if absent and entries and (survey.labels or any(entry["share"] for entry in entries)):
@@ -146,7 +152,7 @@ def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, .
                 survey.bad_pairs.append(str(error))
             else:
                 survey.rows[split].append(entry)
-    survey.groups = groups_of(splits["train"])
+    survey.groups = {image_id: of_one for rows in splits.values() for image_id, of_one in groups_of(rows).items()}
     return survey
 
 
@@ -230,7 +236,7 @@ def counted(values, most: int = 4) -> str:
 def draw_sheet(survey: Survey) -> Image.Image:
     """
     A contact sheet with the lesions tinted, or each class or label in its colour: up to `SHEET_IMAGES` pairs, from the
-    smallest area to the largest.
+    smallest area to the largest; several classes or labels are named below.
 
     Raises:
         ValueError: no pair can be used.
@@ -253,4 +259,4 @@ def draw_sheet(survey: Survey) -> Image.Image:
             tile = tint_classes(image, resize_mask(labels, image.size), survey.num_classes)
         sheet.paste(tile, (left + 2, top + 2))
         draw.text((left + 2, top + TILE - 1), f"{entry['image_id'][-18:]} {100 * entry['share']:.0f} %", fill="black")
-    return sheet
+    return add_legend(sheet, survey.named) if survey.named else sheet

@@ -22,10 +22,11 @@ from .scores import JACCARD_THRESHOLD
 
 SCORES, CLASS_SCORES, LABEL_SCORES = "scores.csv", "class_scores.csv", "label_scores.csv"  # of `efp score`
 TEMPLATE = Path(__file__).with_name("card.md.jinja")
+RANKING = "the challenge's ranking"  # of lesions
 # scores of a card, in this order
 LABELS = {
     "jaccard": "Jaccard (J)",
-    "threshold_jaccard": "threshold Jaccard (TJ, the challenge's ranking)",
+    "threshold_jaccard": f"threshold Jaccard (TJ, {RANKING})",
     "dice": "Dice",
     "sensitivity": "sensitivity",
     "specificity": "specificity",
@@ -196,6 +197,8 @@ def scores_of(
     """Metric, its name in the card, value, and the ends of its interval, of all that a row has."""
     of_class = row.get("class") or row.get("label")
     labels = CLASS_LABELS if row.get("class") else OVERLAP_LABELS if of_class else LABELS
+    if name_of_class != LESION[0] and not of_class:
+        labels = {name: label.replace(RANKING, f"a J below {JACCARD_THRESHOLD} is 0") for name, label in labels.items()}
     return [
         (
             name,

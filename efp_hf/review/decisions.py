@@ -17,6 +17,7 @@ import numpy as np
 from ..data.files import write_atomically
 from ..inference.folder import is_mask_name, write_mask
 from ..inference.prediction_table import csv_line, mask_path, table_text
+from ..lesion.structures import LESION
 from ..metrics import confusion_counts, jaccard
 from ..metrics.rows import lock, write_all
 
@@ -100,6 +101,22 @@ class Decisions:
         """Image's name as [`table_text`] → its rows, the last one counts; in the order of their first ones."""
         with self.locked() as (_, rows):
             return rows
+
+    def name_class(self, name: str) -> None:
+        """
+        What the masks show, for a training with the set: in `classes.txt`, if it is no lesion. A file that is there
+        stays.
+
+        Raises:
+            ValueError: it names something else.
+        """
+        path = self.output / "classes.txt"
+        if name == LESION:
+            return
+        if not path.exists():
+            write_atomically(path, lambda partial: partial.write_text(f"{name}\n", encoding="utf-8"))
+        elif name not in (found := path.read_text(encoding="utf-8", errors="replace").splitlines()):
+            raise ValueError(f"{path} must name {name}, as the checkpoint does, got {found}. Choose another --output.")
 
     def decide(
         self,

@@ -15,6 +15,8 @@ from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.inference.drawing import class_colors
 from efp_hf.metrics.card import TILE, Extremes
 from efp_hf.metrics.classes import MEAN
+from efp_hf.training import trainer
+from efp_hf.training.trainer import TRAINING_DEFAULTS
 
 SMALL = ("--max-steps", 2, "--per-device-train-batch-size", 14, "--use-cpu", "--disable-tqdm")
 
@@ -213,7 +215,7 @@ def test_one_class_of_another_name_has_no_words_of_lesions(efp, tmp_path, cells)
     assert efp("score", "--data", cells, "--checkpoint", "mine", "--card").code == 0
     card = (tmp_path / "mine" / "README.md").read_text()
     assert "cell IoU, pooled over all pixels" in card and "Segments cell in an image" in card
-    assert not [word for word in ("lesion", "skin", "dermoscopy", "- medical") if word in card]
+    assert not [word for word in ("lesion", "skin", "dermoscopy", "challenge", "- medical") if word in card]
     for options in ((), ("--resume",)):
         assert efp("predict", cells / "images", "--checkpoint", "mine", *options).code == 0
     header = (tmp_path / "masks" / "predictions.csv").read_text().splitlines()[0]
@@ -245,9 +247,17 @@ def test_extremes_are_the_lowest_and_the_highest():
 
 
 @pytest.mark.slow
-def test_other_class_than_the_checkpoint_s_keeps_all_regions(efp, tmp_path, cells, tiny_checkpoint):
+def test_other_class_than_the_checkpoint_s_keeps_all_regions_and_few_images_get_more_epochs(
+    efp, tmp_path, cells, tiny_checkpoint, monkeypatch, rows_of
+):
+    monkeypatch.setitem(TRAINING_DEFAULTS, "num_train_epochs", 1)
+    monkeypatch.setattr(trainer, "NEW_CLASSES_STEPS", 2)
     folder = shutil.copytree(tiny_checkpoint, tmp_path / "lesions")
     EFPImageProcessor(size={"height": 32, "width": 32}, largest_region=True).save_pretrained(folder)
-    ran = efp("train", "--data", cells, "--checkpoint", "./lesions", "--output", "run", "--use-cpu", "--max-steps", "1")
+    train = ("train", "--data", cells, "--checkpoint", "./lesions", "--use-cpu", "--output")
+    ran = efp(*train, "run")
     assert ran.code == 0 and "./lesions calls its label lesion; its head is kept, for cell." in ran.out
     assert not EFPImageProcessor.from_pretrained(tmp_path / "run").largest_region
+    assert "14 images are few for classes that ./lesions does not know: up to 2 epochs" in ran.out
+    assert efp(*train, "short", "--num-train-epochs", "1").code == 0
+    assert [float(rows_of(f"{folder}/training.csv")[0]["epochs"]) for folder in ("run", "short")] == [2, 1]

@@ -269,6 +269,26 @@ def test_copies_in_two_splits_are_named(tmp_path, pairs, caplog):
     assert "mole_0 (train) and mole_9 (test)" in caplog.text
 
 
+def test_patients_in_two_splits_and_faint_images_are_named(tmp_path, pairs, caplog):
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    mask = pairs["mole_9"][1]
+    faint = Image.fromarray(
+        np.full((*mask.shape, 3), 128, np.uint8) + (mask > 0)[..., None].astype(np.uint8) * 15
+    )  # 128 and 143
+    patients = ["a", *"bcdefgh", "a", "i"]
+    write_paths(tmp_path, {**pairs, "mole_9": (faint, mask)}, split=splits, patient_id=patients)
+    expected = [
+        "Images of one patient or lesion are in several splits",
+        "patient_id a (test, train)",
+        "1 images show fewer than 32 of 256 grey levels: mole_9.",
+    ]
+    load_lesions(tmp_path)
+    assert [words for words in expected if words not in caplog.text] == []
+    found = "\n".join(survey_lines(survey_lesions(tmp_path)))
+    assert [words for words in expected if words not in found] == []
+    assert "patient_id b" not in found
+
+
 # What is not read
 
 

@@ -166,7 +166,7 @@ def test_a_survey_has_a_line_a_label(cells, form):
     assert f"labels that overlap: membrane, {ABSENT}" in lines
     assert any(line.startswith("label nucleus: in 6 of 10 images, there ") for line in lines)
     assert lines[-1] == "A training takes this data as it is."
-    assert draw_sheet(survey).size == (8 * 160, 2 * 174)
+    assert draw_sheet(survey).size == (8 * 160, 2 * 174 + 32)  # a legend of a line below
 
 
 def test_a_survey_says_which_label_is_nowhere(cells):

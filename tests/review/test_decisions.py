@@ -14,6 +14,7 @@ import pytest
 from conftest import REPOSITORY
 from PIL import Image
 
+from efp_hf.data.classes import class_names
 from efp_hf.data.files import read_mask
 from efp_hf.data.folders import load_isic
 from efp_hf.data.synthetic import draw_lesion
@@ -93,6 +94,14 @@ def test_folder_is_one_that_training_and_scoring_take(store, tmp_path):
     rows = {row["image_id"]: row for split in data.values() for row in split}
     assert set(rows) == {photo.stem for photo in photos} - {"p12"}  # sorted: p0, p1, p10, p11, p12
     assert (np.asarray(rows["p5"]["mask"]) == MASK * 255).all() and not np.asarray(rows["p11"]["mask"]).any()
+    assert class_names(data) == ()
+    store.name_class("lesion")
+    assert not (store.output / "classes.txt").exists()
+    for _ in range(2):  # the second server finds it there
+        store.name_class("nucleus")
+    assert class_names(load_isic(store.output, cache_dir=tmp_path / "cache")) == ("nucleus",)
+    with pytest.raises(ValueError, match=r"must name organ, as the checkpoint does, got \['nucleus'\]. Choose another"):
+        store.name_class("organ")
 
 
 def test_second_browser_does_not_overwrite_what_it_has_not_seen(store, photos):

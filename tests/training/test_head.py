@@ -16,10 +16,12 @@ from efp_hf.metrics.classes import class_counts
 from efp_hf.training.head import has_new_head, with_classes
 from efp_hf.training.trainer import (
     FINE_TUNING_PATIENCE,
+    NEW_CLASSES_STEPS,
     TRAINING_DEFAULTS,
     HeadWarmUp,
     SegmentationScore,
     fine_tuning_callbacks,
+    lengthen,
     lesion_trainer,
     logits_to_counts,
 )
@@ -149,3 +151,15 @@ def test_fine_tuning_stops_early_where_there_are_scores(tmp_path):
     assert stop.early_stopping_patience == FINE_TUNING_PATIENCE
     unscored = arguments(tmp_path, eval_strategy="no", load_best_model_at_end=False)
     assert [type(callback) for callback in fine_tuning_callbacks(unscored, new_head=True)] == [HeadWarmUp]
+
+
+@pytest.mark.parametrize(
+    ("num_images", "epochs"),
+    [(45, 200), (321, 30), (320, 30), (304, 32)],  # in batches of 16: 3, 21, 20 and 19 steps an epoch
+)
+def test_few_images_of_new_classes_are_trained_on_for_as_many_steps(tmp_path, num_images, epochs):
+    made = arguments(tmp_path, num_train_epochs=30, per_device_train_batch_size=16)
+    assert lengthen(made, num_images) is (epochs > 30)
+    assert made.num_train_epochs == epochs
+    assert made.num_train_epochs * -(-num_images // 16) >= NEW_CLASSES_STEPS
+    assert (made.eval_strategy, made.save_strategy) == (("steps", "steps") if epochs > 30 else ("epoch", "epoch"))
