@@ -135,7 +135,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
     layers = LABELS if has_structures(model.config) else ()
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
-            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config)))
+            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config) or bool(layers)))
             parts.examples = gr.Gallery(
                 [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
                 label="Examples (drawings, not patients)",

@@ -14,6 +14,7 @@ from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED_CHECKPOINTS, TRAI
 from ..inference.export import CARD, EXPORT_FORMATS, export_model, save_for_hub
 from ..inference.runtimes import runtime_of
 from ..inference.task import class_names_of
+from ..lesion.structures import LABELS
 from ..metrics.card import LESION
 from ..modeling_efp import EFPForSegmentation
 
@@ -138,7 +139,9 @@ def space_card(classes: tuple[str, ...], repo: str) -> str:
     """The card of a Space that shows the model `repo`, which finds these classes."""
     card = SpaceCard(name_repository((SPACE / CARD).read_text(encoding="utf-8"), DEFAULT_CHECKPOINT, repo))
     card.data.models = [repo]
-    if classes != LESION:
+    if classes == LABELS:
+        card.text = card.text.replace("corrected by clicks or a box", "and its dermoscopic structures as layers")
+    elif classes != LESION:
         card.data.title = "Segmentation with EFP"
         card.data.short_description = f"Finds {len(classes)} kinds of things in an image. Research use."
         card.data.tags = ["image-segmentation", "mcp-server"]

@@ -12,12 +12,14 @@ from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from efp_hf.extras import EXTRAS
 from efp_hf.inference.checkpoint import SHIPPED, load_checkpoint
+from efp_hf.lesion.structures import LABELS
 from efp_hf.publishing.checks import space_problems
 from efp_hf.publishing.folders import (
     SPACE,
     files_of,
     name_repository,
     published_card,
+    space_card,
     write_model_folder,
     write_space_folder,
 )
@@ -136,6 +138,12 @@ def test_space_of_other_classes_says_nothing_of_skin(organs_checkpoint, tmp_path
     assert "Finds liver, spleen, kidney in an image" in text and "Finds 3 kinds of things" in text
     assert not re.search("lesion|skin|derma", text)
     assert space_problems(tmp_path / "space", "me/organs") == []
+
+
+def test_space_of_structures_says_what_its_page_shows():
+    of_lesion, of_structures = (space_card(classes, "me/mine") for classes in (("lesion",), LABELS))
+    assert "corrected by clicks or a box; " in of_lesion and "structures as layers" not in of_lesion
+    assert "and its dermoscopic structures as layers; " in of_structures and "by clicks" not in of_structures
 
 
 def test_space_has_the_clones_own_app_and_license(tmp_path):
