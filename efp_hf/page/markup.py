@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
+from ..lesion.structures import title_of
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
 from .evidence import trust_word
@@ -73,7 +74,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(data_url=data_url, rgb=rgb)
+TEMPLATES.filters.update(data_url=data_url, rgb=rgb, title_of=title_of)
 
 
 def render(template: str, **values) -> str:

@@ -13,7 +13,7 @@ from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.checkpoint import SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
 from ..inference.task import class_names_of, has_structures
-from ..lesion.structures import STRUCTURES
+from ..lesion.structures import STRUCTURES, title_of
 from ..metrics.card import (
     DEFINITIONS,
     LABEL_SCORES,
@@ -33,7 +33,7 @@ from .comparison import Run, read_counts
 from .comparison_tables import short_ablation_table, short_comparison_table
 from .cost import checkpoint_costs
 from .prompt_tables import prompt_tables
-from .structure_table import expected_sentence, newest_scores, structures_block, title_of
+from .structure_table import expected_sentence, newest_scores, structures_block
 from .tables import find_rows, last_row_about, read_results
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")

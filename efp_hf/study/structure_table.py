@@ -7,7 +7,7 @@ import pandas as pd
 
 from ..extras import needing
 from ..inference.checkpoint import weights_digest
-from ..lesion.structures import STRUCTURES
+from ..lesion.structures import STRUCTURES, title_of
 from ..metrics.card import LABEL_SCORES
 from ..metrics.classes import MEAN_OF_LABELS, MICRO
 from ..metrics.scores import NUM_RESAMPLES
@@ -26,11 +26,6 @@ DEFINITIONS = """\
   the challenge ranks, adds them up over the structures, too. The last two rows count images with any structure.
 - J an image is the mean of the images in which the structure is or was found.
 - The AUC says how often an image with the structure has a higher probability somewhere than one without it."""
-
-
-def title_of(structure: str) -> str:
-    """A structure's name in a text."""
-    return structure.replace("milia_like_cyst", "milia-like cysts").replace("_", " ")
 
 
 def newest_scores(results: Path, checkpoint: Path) -> pd.DataFrame:
