@@ -11,7 +11,7 @@ from jinja2 import StrictUndefined
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
+from ..inference.checkpoint import LESION_CHECKPOINTS, SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
 from ..inference.task import class_names_of, has_structures
 from ..lesion.structures import STRUCTURES, title_of
 from ..metrics.card import (
@@ -115,6 +115,23 @@ def start_of(run: pd.Series) -> tuple[str, str]:
     return name, weights
 
 
+def lesion_start(runs: list[pd.Series]) -> tuple[str, list[pd.Series]]:
+    """
+    The shipped checkpoint for lesions that the last of some runs made, and the runs after it.
+
+    Raises:
+        ValueError: none of them made one.
+    """
+    shipped = {weights_digest(name): name for name in LESION_CHECKPOINTS}
+    for number in reversed(range(len(runs))):
+        if runs[number]["weights"] in shipped:
+            return shipped[runs[number]["weights"]], runs[number + 1 :]
+    raise ValueError(
+        f"One of the runs must have made {' or '.join(LESION_CHECKPOINTS)}, got the weights "
+        f"{', '.join(run['weights'] for run in runs)}. Train the structures from one of them."
+    )
+
+
 def hours(minutes: float, hardware: str) -> tuple[float, float]:
     """Core hours and GPU hours of a run; `hardware` as a row says it. Of a GPU's machine the cores are not counted."""
     cores = re.search(r"(\d+) cores", hardware)
@@ -197,7 +214,7 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
     parameters, multiply_adds = checkpoint_costs(checkpoint)
     train, validation, test = (int(number) for number in runs[0]["images"].split("/"))
     counts = read_counts(results / "comparison" / f"{Run('pretrained', 'efp').name}.csv")
-    start = start_of(runs[-1])[0]
+    start, structure_runs = lesion_start(runs) if structures else ("", [])
     return render(
         STRUCTURE_TEMPLATE if structures else TEMPLATE,
         metadata(results, checkpoint, start if structures else f"timm/{runs[0]['encoder']}.in1k"),
@@ -205,6 +222,8 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
         name=checkpoint.name,
         repo=repo,
         start=start,
+        structure_runs=structure_runs,
+        lesion_kept=all(run["encoder_learning_rate"] == 0 for run in structure_runs),
         classes=class_names_of(config) if structures else (),
         overlap=structures,
         config=config,
@@ -231,11 +250,11 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
         cost=cost_text(results, runs),
         commands=commands(results, checkpoint, runs),
         paper=paper(),
-        **(structure_values if structures else lesion_values)(results, checkpoint, runs),
+        **(structure_values if structures else lesion_values)(results, checkpoint),
     )
 
 
-def lesion_values(results: Path, checkpoint: Path, runs: list[pd.Series]) -> dict:
+def lesion_values(results: Path, checkpoint: Path) -> dict:
     """What the card of a checkpoint for lesions alone says further."""
     of_weights = {"weights": weights_digest(checkpoint)}
     robustness = find_rows(read_results(results / "robustness.csv", missing_ok=True), **of_weights, split="test")
@@ -253,13 +272,12 @@ def lesion_values(results: Path, checkpoint: Path, runs: list[pd.Series]) -> dic
     }
 
 
-def structure_values(results: Path, checkpoint: Path, runs: list[pd.Series]) -> dict:
+def structure_values(results: Path, checkpoint: Path) -> dict:
     """What the card of a checkpoint with structures says further."""
     return {
         "scoring": "at each mask's own size; of the lesion the mean of the images, of the structures as is told there",
         "structure_names": [title_of(name) for name in STRUCTURES],
         "micro": newest_scores(results, checkpoint).loc[MICRO],
-        "lesion_kept": runs[-1]["encoder_learning_rate"] == 0,
         "expected_error": expected_sentence(results, checkpoint),
         "thresholds": EFPImageProcessor.from_pretrained(checkpoint).threshold,
     }
