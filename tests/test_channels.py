@@ -222,7 +222,14 @@ def test_train_score_and_predict(tmp_path, monkeypatch, capsys, writer):
     assert main(["train", "--data", data, "--output", "run", *network, "--max-steps", "4", *STEPS, "--resume"]) == 0
     assert main(["calibrate", "--checkpoint", "run", "--data", data, "--allow-few-images"]) == 0
     assert main(["score", "--checkpoint", "run", "--data", data, "--card"]) == 0
-    assert "](masks.png)" in Path("run", "README.md").read_text()
+    card = Path("run", "README.md").read_text()
+    assert "](masks.png)" in card and "efp predict image.npy --checkpoint run\n" in card
+    np.save("image.npy", read_channels(sorted(Path("data", "images").glob("mole00*"))).astype(np.uint8))
+    assert main(["predict", "image.npy", "--checkpoint", "run", "--output", "of_card"]) == 0
+    for block in re.findall(r"```python\n(.*?)```", card, re.DOTALL):
+        found = {}
+        exec(block, found)
+        assert found["mask"].shape == np.load("image.npy").shape[:2]
     assert main(["predict", "data/images", "--checkpoint", "run", "--overlays"]) == 0
     assert len(list((tmp_path / "masks").glob("*_segmentation.png"))) == NUM_IMAGES
     assert len(list((tmp_path / "masks").glob("*_overlay.jpg"))) == NUM_IMAGES

@@ -144,14 +144,14 @@ def write_folders(folders: dict[str, Path], target: Path) -> None:
 def upload_all(folders: dict[str, Path], names: dict[str, str], private: bool) -> None:
     """
     Raises:
-        InputError: the Hub refuses the metadata of a card; nothing was uploaded.
+        InputError: the Hub refuses the metadata of a card, or lacks the model before this one; nothing was uploaded.
         WriteError: it cannot be reached, or refuses an upload.
     """
     from ..publishing.upload import upload, validate_card
 
     for kind, folder in folders.items():
         try:
-            validate_card(folder, kind)
+            validate_card(folder, names[kind], kind)
         except ValueError as error:
             refuse([f"{kind}: {error}"])
         except OSError as error:

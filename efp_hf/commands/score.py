@@ -8,8 +8,9 @@
 
 Prints every score with its 95 % bootstrap interval over images, and adds a row to scores.csv in
 --output; of several classes a row for each and one for their mean, to class_scores.csv, and of
-labels that overlap, to label_scores.csv, with the official micro-average of ISIC 2018's Task 2. A
-test split that holds images on which the checkpoint was trained or chosen is refused.
+labels that overlap, to label_scores.csv, with the official micro-average of ISIC 2018's Task 2;
+the lesion beside structures has its row in scores.csv. A test split that holds images on which the
+checkpoint was trained or chosen is refused.
 """
 
 import argparse
@@ -305,7 +306,7 @@ def score_classes(
 def score_labels(arguments: argparse.Namespace, dataset, checkpoint: tuple | None, row: dict) -> int:
     """
     The masks of labels that overlap, of a checkpoint's model and processor or of a folder → a row a label, one of the
-    micro-average and one of the mean.
+    micro-average and one of the mean. The lesion of a checkpoint with structures gets a row of `scores.csv`.
     """
     import numpy as np
     from tqdm import tqdm
@@ -314,10 +315,11 @@ def score_labels(arguments: argparse.Namespace, dataset, checkpoint: tuple | Non
     from ..image_processing_efp import value_of_each
     from ..inference.task import num_first_labels
     from ..lesion.structures import LABELS
-    from ..metrics.card import LABEL_SCORES
+    from ..metrics.card import LABEL_SCORES, SCORES
+    from ..metrics.evaluation import boundary_scores
     from ..metrics.overlap import label_counts, label_masks_of_folder, presence_of, segment_labels, summarize_labels
     from ..metrics.rows import append_row
-    from ..metrics.scores import jaccard
+    from ..metrics.scores import summarize
 
     labels, table = label_names(dataset), arguments.output / LABEL_SCORES
     row["images"] = len(dataset)
@@ -332,15 +334,19 @@ def score_labels(arguments: argparse.Namespace, dataset, checkpoint: tuple | Non
         masks = segment_labels(dataset, model, processor, arguments.batch_size)
     scored = labels[first:]
     check_table(table, [*row, *summarize_labels(np.ones((1, len(scored), 4), int), scored, num_resamples=1)[0]])
-    counts = []
+    counts, boundaries = [], []
     for _, found, truths in tqdm(masks, total=len(dataset), unit="image", disable=None):
         if checkpoint is not None:
             presences.append(presence_of(found["probabilities"].cpu().numpy()))
             found = found["segmentation"].cpu().numpy()
+            boundaries += [boundary_scores(found[0], truths[0])] if first else []
         counts.append(label_counts(found, truths))
     counts = np.array(counts)
-    of_first, counts = counts[:, : -len(scored)], counts[:, -len(scored) :]
-    scores = summarize_labels(counts, scored, np.array(presences)[:, first:] if presences else None)
+    scores = summarize_labels(counts[:, -len(scored) :], scored, np.array(presences)[:, first:] if presences else None)
+    lesion = {}
+    if boundaries:
+        of_each = {f"{name}s": np.array([of_one[name] for of_one in boundaries]) for name in boundaries[0]}
+        lesion = {name: round(value, 6) for name, value in summarize(counts[:, 0], **of_each).items()}
     try:
         print(f"{row['scored']}, {row['split']} split of {row['data']}: {row['images']} images")
         width = max(len(of_one["label"]) for of_one in scores) + 2
@@ -352,12 +358,16 @@ def score_labels(arguments: argparse.Namespace, dataset, checkpoint: tuple | Non
             )
             dice, per_image = (f"{of_one[name]:.4f}" for name in ("dice", "image_jaccard"))
             print(f"{of_one['label']:{width}}{official:26}{dice:8}{per_image:12}{auc:26}{of_one['images_with_it']}")
-        for place, name in enumerate(labels[:first] if checkpoint else ()):
-            print(f"the {name}'s own J: {jaccard(of_first[:, place]).mean():.4f}")
+        if lesion:
+            interval = f"[{lesion['jaccard_low']:.4f}, {lesion['jaccard_high']:.4f}]"
+            print(f"the {labels[0]}'s own J: {lesion['jaccard']:.4f}  {interval}, row in {table.with_name(SCORES)}")
     finally:  # also where nobody reads what is printed
         with write_errors():
             for of_one in scores:
                 numbers = {name: value if isinstance(value, str) else round(value, 6) for name, value in of_one.items()}
                 append_row(table, row | {"threshold": thresholds.get(of_one["label"], "")} | numbers)
+            if lesion:
+                settings = {"threshold": thresholds[labels[0]], "largest_region": processor.largest_region}
+                append_row(table.with_name(SCORES), row | settings | lesion)
     print(f"rows in {table}")
     return 0

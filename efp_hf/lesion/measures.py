@@ -1,9 +1,9 @@
 """
 What a lesion's mask and image tell in numbers: size, outline, symmetry and colours.
 
-Quantities of scikit-image have its names; the others are those of the ABCD rule of dermatoscopy: Stolz et al. 1994
-(European Journal of Dermatology 4:521-527) and Nachbar et al. 1994 (Journal of the American Academy of Dermatology
-30:551-559). They describe a lesion and are no diagnosis.
+Quantities of scikit-image have its names. Of the ABCD rule of dermatoscopy C is measured, and a lower bound of D; its A
+and B are judged by more than an outline (Stolz et al. 1994, European Journal of Dermatology 4:521-527; Nachbar et al.
+1994, Journal of the American Academy of Dermatology 30:551-559). The numbers describe a lesion and are no diagnosis.
 """
 
 from collections.abc import Mapping
@@ -65,10 +65,11 @@ def measure_lesion(
         - `compactness`: 4π · area / perimeter²; a disc has about 1, other outlines less. The perimeter's 5 % count
           twice here: an upright square has 0.88 and not π/4; a lesion of a few pixels can have more than 1;
         - `asymmetry_major`, `asymmetry_minor`: share of the area that stays uncovered when the lesion is folded about
-          that principal axis, 0..1 (Stoecker et al. 1992, "Automatic detection of asymmetry in skin tumors"); the A of
-          the ABCD rule asks for symmetry about the same two axes;
+          that principal axis, 0..1 (Stoecker et al. 1992, "Automatic detection of asymmetry in skin tumors"); not
+          the A of the ABCD rule, which also asks for symmetry of colours and structures;
         - `border_irregularity`: the perimeter over that of the convex hull; convex outlines have 1, others more (the
           inverse of the convexity in Zhang and Lu 2004, "Review of shape representation and description techniques");
+          not the B of the ABCD rule, which counts where the pigment ends abruptly;
         - `color_variety`: the C of the ABCD rule: how many of the colours of [`color_shares`] the lesion has;
         - with `structures`: `structure_variety`, a lower bound of the D of the ABCD rule ([`structure_variety`]);
         - with `pixels_per_mm`: `area_mm2`, `feret_diameter_max_mm`, `perimeter_crofton_mm`.

@@ -13,6 +13,11 @@ MASK_NAME = "{}_attribute_{}.png"  # of an image's id and a structure
 COMPONENTS = {"network": ("negative_network", "pigment_network"), "streaks": ("streaks",), "globules": ("globules",)}
 
 
+def title_of(label: str) -> str:
+    """The name of one of `LABELS` in a text."""
+    return label.replace("milia_like_cyst", "milia-like cysts").replace("_", " ")
+
+
 def structure_variety(masks: Mapping[str, np.ndarray]) -> int | None:
     """
     How many of `COMPONENTS` the lesion has, 0..3: a lower bound of the D of the ABCD rule, whose two others no

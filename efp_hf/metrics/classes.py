@@ -8,7 +8,7 @@ and a class that is rightly not found would hide the errors of the images that h
 import numpy as np
 
 from ..data.labels import IGNORED
-from .scores import dice, jaccard, pooled_scores
+from .scores import NUM_RESAMPLES, dice, jaccard, pooled_scores
 
 MEAN = "mean of the classes"
 MICRO, MEAN_OF_LABELS = "micro-average", "mean of the labels"  # rows of labels that overlap
@@ -63,7 +63,7 @@ def mean_of_classes(values: np.ndarray) -> float:
 def summarize_classes(
     counts: np.ndarray,
     classes: tuple[str, ...],
-    num_resamples: int = 10_000,
+    num_resamples: int = NUM_RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, float | str]]:

@@ -21,7 +21,7 @@ from ..inference.checkpoint import segment_one_by_one
 from ..inference.prediction_table import mask_paths
 from ..modeling_efp import EFPForSegmentation
 from .classes import MEAN_OF_LABELS, MICRO, class_scores, nan_mean
-from .scores import confusion_counts
+from .scores import NUM_RESAMPLES, confusion_counts
 
 with needing("train", __name__):
     from datasets import Dataset
@@ -77,7 +77,7 @@ def summarize_labels(
     counts: np.ndarray,
     labels: Sequence[str],
     presences: np.ndarray | None = None,
-    num_resamples: int = 10_000,
+    num_resamples: int = NUM_RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> list[dict[str, float | str]]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 
 LESION_ABOVE = 128  # grey value of a mask: 128 is skin, 129 lesion, as the official scorer cuts
+NUM_RESAMPLES = 10_000  # of the bootstrap over images
 JACCARD_THRESHOLD = 0.65  # below, the challenge counts a mask as failed
 BOUNDARY_TOLERANCE = 0.0075  # of the diagonal: Csurka et al. 2013, "What is a good evaluation measure for
 # semantic segmentation?", and the default of MATLAB's bfscore
@@ -214,7 +215,7 @@ def boundary_points(lesion: np.ndarray) -> np.ndarray:
 
 
 def bootstrap_interval(
-    values: np.ndarray, num_resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    values: np.ndarray, num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95, seed: int = 0
 ) -> tuple[float, float]:
     """
     Percentile bootstrap interval (low, high) of the mean. Images are drawn with replacement, so it tells what another
@@ -230,7 +231,7 @@ def bootstrap_interval(
 
 
 def bootstrap_intervals(
-    scores: Sequence[np.ndarray], num_resamples: int = 10_000, confidence: float = 0.95, seed: int = 0
+    scores: Sequence[np.ndarray], num_resamples: int = NUM_RESAMPLES, confidence: float = 0.95, seed: int = 0
 ) -> list[tuple[float, float]]:
     """[`bootstrap_interval`] of several scores of the same images, which are drawn once for all of them."""
     scores = [np.asarray(values, dtype=np.float64) for values in scores]
@@ -258,7 +259,7 @@ def bootstrap_intervals(
 def paired_bootstrap_interval(
     values: np.ndarray,
     other_values: np.ndarray,
-    num_resamples: int = 10_000,
+    num_resamples: int = NUM_RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
@@ -279,7 +280,7 @@ def summarize(
     counts: np.ndarray,
     hd95s: np.ndarray | None = None,
     boundary_f1s: np.ndarray | None = None,
-    num_resamples: int = 10_000,
+    num_resamples: int = NUM_RESAMPLES,
     confidence: float = 0.95,
     seed: int = 0,
 ) -> dict[str, float]:

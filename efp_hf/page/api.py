@@ -65,7 +65,8 @@ class Endpoints:
     def measure(self, image, pixels_per_mm, threshold, largest_region, points=None, labels=None, box=None):
         """
         Measure the skin lesion of a dermatoscopic photo: area, diameter, outline, compactness, asymmetry, border
-        irregularity and colours; with a checkpoint of structures their number. Research use, not a diagnosis.
+        irregularity and colours; with a checkpoint of structures their number. Asymmetry and border are of the outline
+        alone, not the A and B of the ABCD rule. Research use, not a diagnosis.
 
         Args:
             image: the photo.

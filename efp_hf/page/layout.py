@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from ..extras import needing
 from ..image_processing_efp import EFPImageProcessor
 from ..inference.task import class_names_of, has_structures, is_lesion, shows_lesions
-from ..lesion.structures import LABELS
+from ..lesion.structures import LABELS, title_of
 from ..modeling_efp import EFPForSegmentation
 from . import uploads
 from .api import Endpoints, add_endpoints
@@ -135,7 +135,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
     layers = LABELS if has_structures(model.config) else ()
     with gr.Tab("Segment"):
         with gr.Column() as parts.welcome:
-            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config)))
+            gr.Markdown(render("welcome.md", of_lesion=shows_lesions(model.config) or bool(layers)))
             parts.examples = gr.Gallery(
                 [(str(path), label) for path, label in zip(examples, EXAMPLE_LABELS, strict=False)],
                 label="Examples (drawings, not patients)",
@@ -148,7 +148,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
             )
         with gr.Column(visible=False) as parts.results:
             parts.layers = gr.CheckboxGroup(
-                [(name.replace("_", " "), name) for name in layers],
+                [(title_of(name), name) for name in layers],
                 value=list(layers),
                 label="Layers",
                 visible=bool(layers),
@@ -192,7 +192,7 @@ def add_photo_tabs(parts: SimpleNamespace, examples: list[Path], model: EFPForSe
         parts.score = gr.Button("Compare", variant="primary", elem_id="score")
         parts.compared = gr.HTML(elem_id="comparison")
     with gr.Tab("Look inside"):
-        gr.Markdown(render("look_inside.md"))
+        gr.Markdown(render("look_inside.md", with_structures=bool(layers)))
         parts.maps = gr.HTML(elem_id="maps")
 
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined, select_autoes
 from PIL import Image
 
 from ..inference.drawing import AGREEMENT_COLORS, COLOR_MAP
+from ..lesion.structures import title_of
 from ..metrics.scores import JACCARD_THRESHOLD
 from .batch import Batch
 from .evidence import trust_word
@@ -22,20 +23,20 @@ MEASURES = {  # the library's name → the name that a clinician reads, and what
     "compactness": ("roundness", "4π · area / outline²; a disc has about 1, other outlines less (a square 0.88)"),
     "asymmetry_major": (
         "asymmetry, longer axis",
-        "share left uncovered when folded about the longer principal axis (A of the ABCD rule)",
+        "share left uncovered when folded about the longer principal axis; of the outline alone",
     ),
     "asymmetry_minor": ("asymmetry, shorter axis", "the same about the shorter principal axis"),
     "border_irregularity": (
         "border irregularity",
-        "outline over that of the convex hull; 1 for convex outlines, others more",
+        "outline over that of the convex hull; 1 for convex outlines, others more; says nothing of pigment",
     ),
     "color_variety": (
         "number of colours",
-        "of the ABCD rule (C): white, red, light and dark brown, blue-grey, black",
+        "C of the ABCD rule: white, red, light and dark brown, blue-grey, black",
     ),
     "structure_variety": (
         "number of structures",
-        "of the ABCD rule (D): network, streaks, globules; at least, as dots and structureless areas are not found",
+        "D of the ABCD rule, at least: network, streaks, globules; dots and structureless areas are not found",
     ),
 }
 OUT_OF = {"color_variety": 6, "structure_variety": 5}  # as many as the ABCD rule knows
@@ -73,7 +74,7 @@ TEMPLATES = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-TEMPLATES.filters.update(data_url=data_url, rgb=rgb)
+TEMPLATES.filters.update(data_url=data_url, rgb=rgb, title_of=title_of)
 
 
 def render(template: str, **values) -> str:

@@ -9,7 +9,7 @@ from datetime import datetime
 from pathlib import Path
 
 import yaml
-from huggingface_hub import ModelCard, SpaceCard, parse_eval_result_entries
+from huggingface_hub import ModelCard, RepoCard, SpaceCard, parse_eval_result_entries
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id
 
@@ -117,17 +117,32 @@ def unexpected_files(files: dict[str, int]) -> Iterator[str]:
             yield f"{name}: is no file of a model. Remove it."
 
 
+def read_card(folder: Path, kind: type[RepoCard], missing: str) -> RepoCard:
+    """
+    The card of a folder.
+
+    Args:
+        missing: what to say where there is none.
+
+    Raises:
+        ValueError: there is none, or its metadata cannot be read.
+    """
+    if not (folder / CARD).is_file():
+        raise ValueError(f"{CARD}: {missing}")
+    try:
+        return kind((folder / CARD).read_text(encoding="utf-8"))
+    except (ValueError, TypeError, yaml.YAMLError) as error:
+        raise ValueError(
+            f"{CARD}: the metadata cannot be read ({short(error)}). Mend the lines between `---`."
+        ) from error
+
+
 def card_problems(folder: Path, repo: str) -> Iterator[str]:
     """Of a model's card: its metadata as the Hub reads them, the code's repository, the links."""
-    path = folder / CARD
-    if not path.is_file():
-        yield f"{CARD}: the model has no card. Write one with `efp score --card` or `efp card`."
-        return
     try:
-        text = path.read_text(encoding="utf-8")
-        card = ModelCard(text)
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        yield f"{CARD}: the metadata cannot be read ({short(error)}). Mend the lines between `---`."
+        card = read_card(folder, ModelCard, "the model has no card. Write one with `efp score --card` or `efp card`.")
+    except ValueError as error:
+        yield str(error)
         return
     data = card.data
     for field, value in (("pipeline_tag", TASK), ("library_name", "transformers")):
@@ -224,14 +239,10 @@ def eval_results_problems(folder: Path, files: dict[str, int]) -> Iterator[str]:
 
 def space_card_problems(folder: Path, repo: str) -> Iterator[str]:
     """Of a Space's card, by https://huggingface.co/docs/hub/spaces-config-reference."""
-    path = folder / CARD
-    if not path.is_file():
-        yield f"{CARD}: the Space has no card."
-        return
     try:
-        card = SpaceCard(path.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        yield f"{CARD}: the metadata cannot be read ({short(error)}). Mend the lines between `---`."
+        card = read_card(folder, SpaceCard, "the Space has no card.")
+    except ValueError as error:
+        yield str(error)
         return
     data = card.data
     for field in ("title", "emoji"):

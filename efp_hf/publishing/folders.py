@@ -10,10 +10,11 @@ from huggingface_hub import ModelCard, SpaceCard
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import DEFAULT_CHECKPOINT, TRAINING_IMAGES, find_checkpoint
+from ..inference.checkpoint import DEFAULT_CHECKPOINT, SHIPPED_CHECKPOINTS, TRAINING_IMAGES, find_checkpoint
 from ..inference.export import CARD, EXPORT_FORMATS, export_model, save_for_hub
 from ..inference.runtimes import runtime_of
 from ..inference.task import class_names_of
+from ..lesion.structures import LABELS
 from ..metrics.card import LESION
 from ..modeling_efp import EFPForSegmentation
 
@@ -37,6 +38,7 @@ PACKAGE_SUFFIXES = (".py", ".css", ".js", ".html", ".md", ".jinja")
 CHECKPOINT_FILES = ("config.json", "preprocessor_config.json", "model.safetensors", CARD, TRAINING_IMAGES)
 CODE_BLOCK = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
 IMAGES_OF_DATA = re.compile(r"<!-- images of the data -->.*?<!-- /images of the data -->\n", re.DOTALL)
+BASE_MODEL = re.compile(rf"^base_model: (?=(?:{'|'.join(SHIPPED_CHECKPOINTS)})$)", re.MULTILINE)
 DRAWING = re.compile(r"!\[[^\]]*\]\(([\w./-]+\.svg)\)")
 
 
@@ -69,9 +71,8 @@ def write_model_folder(
     fingerprint = source / TRAINING_IMAGES if with_fingerprint and (source / TRAINING_IMAGES).is_file() else None
     save_for_hub(model, processor, folder, fingerprint=fingerprint)
     if (source / CARD).is_file():
-        # the figure shows images of the data, which are not published
-        text = IMAGES_OF_DATA.sub("", (source / CARD).read_text(encoding="utf-8"))
-        write_card(folder / CARD, name_repository(text, name_in_card(text) or source.name, repo))
+        text = published_card(source / CARD, source.name, repo)
+        write_card(folder / CARD, text)
         for name in DRAWING.findall(text):
             if (source / name).is_file() and (source / name).resolve().is_relative_to(source.resolve()):
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -130,8 +131,7 @@ def write_space_folder(checkpoint: str | Path, folder: Path, repo: str, with_fin
             copy(source / file, folder / PACKAGE.name / "checkpoints" / name / file)
     own_card = folder / PACKAGE.name / "checkpoints" / name / CARD
     if own_card.is_file():
-        text = IMAGES_OF_DATA.sub("", own_card.read_text(encoding="utf-8"))
-        write_card(own_card, name_repository(text, name_in_card(text) or name, repo))
+        write_card(own_card, published_card(own_card, name, repo))
     write_card(folder / CARD, space_card(class_names_of(EFPConfig.from_pretrained(source)), repo))
 
 
@@ -139,7 +139,9 @@ def space_card(classes: tuple[str, ...], repo: str) -> str:
     """The card of a Space that shows the model `repo`, which finds these classes."""
     card = SpaceCard(name_repository((SPACE / CARD).read_text(encoding="utf-8"), DEFAULT_CHECKPOINT, repo))
     card.data.models = [repo]
-    if classes != LESION:
+    if classes == LABELS:
+        card.text = card.text.replace("corrected by clicks or a box", "and its dermoscopic structures as layers")
+    elif classes != LESION:
         card.data.title = "Segmentation with EFP"
         card.data.short_description = f"Finds {len(classes)} kinds of things in an image. Research use."
         card.data.tags = ["image-segmentation", "mcp-server"]
@@ -157,6 +159,16 @@ def copy(source: Path, target: Path) -> None:
 
 def write_card(path: Path, text: str) -> None:
     path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def published_card(card: Path, name: str, repo: str) -> str:
+    """
+    A checkpoint's card as it lies on the Hub: without the figure of the data's images, with the repository's name in
+    its code, and with the owner's name before a shipped checkpoint that it was trained from.
+    """
+    text = IMAGES_OF_DATA.sub("", card.read_text(encoding="utf-8"))
+    text = name_repository(text, name_in_card(text) or name, repo)
+    return BASE_MODEL.sub(rf"\g<0>{repo.partition('/')[0]}/", text, count=1)
 
 
 def name_in_card(text: str) -> str | None:

@@ -29,12 +29,13 @@ def check_token() -> None:
         raise PermissionError("HF_HUB_OFFLINE is set, so that nothing can be uploaded. Unset it.")
 
 
-def validate_card(folder: Path, repo_type: str) -> None:
+def validate_card(folder: Path, repo: str, repo_type: str) -> None:
     """
-    Ask the Hub whether it accepts the metadata of a card; it knows more rules than [`efp_hf.publishing.checks`].
+    Ask the Hub whether it accepts the metadata of a card; it knows more rules than [`efp_hf.publishing.checks`]. And
+    whether the owner has the model that this one was trained from.
 
     Raises:
-        ValueError: it does not.
+        ValueError: it does not, or the owner has not.
         OSError: it cannot be asked.
     """
     card = (SpaceCard if repo_type == "space" else ModelCard).load(folder / CARD)
@@ -42,6 +43,11 @@ def validate_card(folder: Path, repo_type: str) -> None:
         card.validate()
     except ValueError as error:
         raise ValueError(f"{CARD}: the Hub refuses the metadata ({' '.join(str(error).split())[:300]}).") from error
+    base_model = str(card.data.get("base_model"))
+    if base_model.partition("/")[0] == repo.partition("/")[0] and not HfApi().repo_exists(base_model):
+        raise ValueError(
+            f"{CARD}: `base_model` {base_model} is not on the Hub. Publish it first, or leave the line out."
+        )
 
 
 def upload(folder: Path, repo: str, repo_type: str, private: bool = False) -> str:

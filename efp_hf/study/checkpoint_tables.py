@@ -6,6 +6,7 @@ import pandas as pd
 
 from ..inference.checkpoint import weights_digest
 from ..metrics.card import LABELS
+from ..metrics.scores import NUM_RESAMPLES
 from .cost import checkpoint_costs
 from .image_tables import NOT_MEASURED, groups_table, read_images, skin_table
 from .prompt_tables import SHORT, prompt_tables, short_cells
@@ -22,7 +23,7 @@ def score_table(row: pd.Series) -> str:
         f"{row['images']} images of the {row['split']} split (seed {row['split_seed']}) of {row['data']}, each at its "
         f"mask's own size; input {row['image_size']}, threshold {row['threshold']}, largest region only: "
         f"{'yes' if row['largest_region'] else 'no'}. Weights `{row['weights']}`, {row['date']}, "
-        f"commit `{row['commit']}`, {row['hardware']}; 10,000 bootstrap resamples over the images."
+        f"commit `{row['commit']}`, {row['hardware']}; {NUM_RESAMPLES:,} bootstrap resamples over the images."
     )
     return f"{to_table('score | value | 95 % interval', lines)}\n\n{note}"
 

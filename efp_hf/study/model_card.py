@@ -1,33 +1,48 @@
 """The model card of a shipped checkpoint, all of it from the rows in `results/` and from the checkpoint itself."""
 
-import inspect
 import re
 from math import isqrt
 from pathlib import Path
 
 import pandas as pd
+import torch
 import yaml
 from huggingface_hub import EvalResult, ModelCardData
 from jinja2 import StrictUndefined
+from safetensors.torch import load_file
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from ..configuration_efp import EFPConfig
 from ..image_processing_efp import EFPImageProcessor
-from ..inference.checkpoint import SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
-from ..metrics.card import DEFINITIONS, LABELS, LESION_TAGS, TAGS, render
-from ..metrics.scores import JACCARD_THRESHOLD, bootstrap_interval
+from ..inference.checkpoint import LESION_CHECKPOINTS, SHIPPED, STRUCTURE_CHECKPOINT, weights_digest
+from ..inference.task import class_names_of, has_structures
+from ..lesion.structures import STRUCTURES, title_of
+from ..metrics.card import (
+    DEFINITIONS,
+    LABEL_SCORES,
+    LABELS,
+    LESION_TAGS,
+    SCORES,
+    TAGS,
+    newest_rows,
+    render,
+    scores_of,
+)
+from ..metrics.classes import MICRO
+from ..metrics.scores import JACCARD_THRESHOLD, NUM_RESAMPLES
 from . import image_tables
 from .checkpoint_tables import robustness_table, trust_sentence
 from .comparison import Run, read_counts
 from .comparison_tables import short_ablation_table, short_comparison_table
 from .cost import checkpoint_costs
 from .prompt_tables import prompt_tables
-from .structure_table import structures_block
+from .structure_table import expected_sentence, newest_scores, structures_block
 from .tables import find_rows, last_row_about, read_results
 
 TEMPLATE = Path(__file__).with_name("model_card.md.jinja")
+STRUCTURE_TEMPLATE = Path(__file__).with_name("structure_card.md.jinja")
 CITATION = Path(__file__).parents[2] / "CITATION.cff"
 LICENSE = "apache-2.0"
-RESAMPLES = inspect.signature(bootstrap_interval).parameters["num_resamples"].default
 FEW = 30  # images: of fewer a mean says little
 
 # What the energy is computed with. Nothing was measured: these are assumptions, and the card prints them.
@@ -37,7 +52,7 @@ GRAMS_OF_A_KWH = 450  # of carbon dioxide, about the mean of the world's power p
 
 # file of rows → type of a metric in a card's metadata → its column, and its name
 METRIC_TYPES = {
-    "scores.csv": {name: (name, LABELS[name]) for name in ("jaccard", "threshold_jaccard", "dice")},
+    SCORES: {name: (name, LABELS[name]) for name in ("jaccard", "threshold_jaccard", "dice")},
     "trust.csv": {
         "expected_jaccard_mean": ("mean_expected", "mean expected Jaccard"),
         "expected_jaccard_rank_correlation": ("rank_correlation", "rank correlation of expected and real Jaccard"),
@@ -49,40 +64,85 @@ METRIC_TYPES = {
 
 
 def eval_results(results: Path, checkpoint: Path) -> list[EvalResult]:
-    """The newest scores and trust of the test split of ISIC 2018, as a card's metadata holds them."""
-    rows = {file: last_row_about(results / file, checkpoint) for file in METRIC_TYPES}
+    """
+    The newest scores of the test split of ISIC 2018, as a card's metadata holds them: those of the lesion's mask and
+    how far it can be trusted, or those of the lesion's and the structures' masks.
+    """
+    structures = has_structures(EFPConfig.from_pretrained(checkpoint))
+    found = [
+        (metric, name, last_row_about(results / file, checkpoint)[column].item(), {"dataset_name": "ISIC 2018 Task 1"})
+        for file, types in METRIC_TYPES.items()
+        for metric, (column, name) in types.items()
+        if file == SCORES or not structures
+    ]
+    if structures:
+        task = {"dataset_name": "ISIC 2018 Task 2", "dataset_config": "Task 2"}
+        for row in newest_rows(results / LABEL_SCORES, checkpoint):
+            found += [(metric, name, float(value), task) for metric, name, value, *_ in scores_of(row)]
     return [
         EvalResult(
             task_type="image-segmentation",
             dataset_type="isic2018",
-            dataset_name="ISIC 2018 Task 1",
             dataset_split="test",
             metric_type=metric,
             metric_name=name,
-            metric_value=rows[file][column].item(),
+            metric_value=value,
+            **dataset,
         )
-        for file, types in METRIC_TYPES.items()
-        for metric, (column, name) in types.items()
+        for metric, name, value, dataset in found
     ]
 
 
 def training_runs(results: Path, checkpoint: Path) -> list[pd.Series]:
     """
-    The rows of `training.csv` that led to a checkpoint's weights, from the first on.
+    The rows of `training.csv` and `label_training.csv` that led to a checkpoint's weights, from the first on.
 
     Raises:
         ValueError: a run that is not there.
     """
-    rows = read_results(results / "training.csv")
+    files = [results / "training.csv", results / "label_training.csv"]
+    rows = pd.concat([read_results(path, missing_ok=True) for path in files])
     weights, runs = weights_digest(checkpoint), []
     while weights:
         found = find_rows(rows, weights=weights)
         if found.empty:
-            raise ValueError(f"{results / 'training.csv'} must have the run that made {weights}. Add its row.")
+            raise ValueError(f"{' or '.join(map(str, files))} must have the run that made {weights}. Add its row.")
         runs.insert(0, found.iloc[-1])
-        start = found.iloc[-1]["checkpoint"]  # "efp-isic 556ca0ff2d9d", of a run that trained a checkpoint further
-        weights = start.split()[-1] if isinstance(start, str) and start else ""
+        weights = start_of(found.iloc[-1])[1]
     return runs
+
+
+def start_of(run: pd.Series) -> tuple[str, str]:
+    """Name and weights of the checkpoint that a run trained further, "efp-isic 556ca0ff2d9d"; empty without one."""
+    name, _, weights = str(run["checkpoint"] if pd.notna(run["checkpoint"]) else "").rpartition(" ")
+    return name, weights
+
+
+def lesion_start(runs: list[pd.Series]) -> tuple[str, list[pd.Series]]:
+    """
+    The shipped checkpoint for lesions that the last of some runs made, and the runs after it.
+
+    Raises:
+        ValueError: none of them made one.
+    """
+    shipped = {weights_digest(name): name for name in LESION_CHECKPOINTS}
+    for number in reversed(range(len(runs))):
+        if runs[number]["weights"] in shipped:
+            return shipped[runs[number]["weights"]], runs[number + 1 :]
+    raise ValueError(
+        f"One of the runs must have made {' or '.join(LESION_CHECKPOINTS)}, got the weights "
+        f"{', '.join(run['weights'] for run in runs)}. Train the structures from one of them."
+    )
+
+
+def has_weights_of(checkpoint: Path, start: str) -> bool:
+    """Whether a checkpoint has all weights of another one, bit for bit, but those for prompts."""
+    own, others = (load_file(folder / SAFE_WEIGHTS_NAME) for folder in (checkpoint, SHIPPED / start))
+    return all(
+        name in own and torch.equal(own[name], values)
+        for name, values in others.items()
+        if not name.startswith("prompt")
+    )
 
 
 def hours(minutes: float, hardware: str) -> tuple[float, float]:
@@ -105,7 +165,7 @@ def cost_text(results: Path, runs: list[pd.Series]) -> str:
     study = [hours(value, re.sub(r"\d+ cores", "1 cores", hardware)) for hardware, value in minutes.items()]
     own, study = ([sum(hour) for hour in zip(*pairs, strict=True)] for pairs in (own, study))
     hardware = " and ".join(
-        dict.fromkeys(f"{run['hardware']}, {run['minutes_this_session']:.0f} minutes" for run in runs)
+        f"{run['hardware']}, {run['minutes_this_session']:.0f} minutes" for run in runs if run["minutes_this_session"]
     )
     return (
         f"- This checkpoint was trained on {hardware}.\n  With all cores of the machine counted that is at most "
@@ -120,7 +180,7 @@ def cost_text(results: Path, runs: list[pd.Series]) -> str:
 def commands(results: Path, checkpoint: Path, runs: list[pd.Series]) -> list[tuple[str, str]]:
     """Command and a line about it, of each row that this card is made of, in the order in which they are run."""
     rows = runs[:]
-    for name in ("jaccard_temperature", "scores", "trust", "images", "robustness", "prompts"):
+    for name in ("jaccard_temperature", "label_thresholds", "scores", "trust", "images", "robustness", "prompts"):
         of_these = find_rows(read_results(results / f"{name}.csv", missing_ok=True), weights=weights_digest(checkpoint))
         if "split" in of_these:
             of_these = find_rows(of_these, split="test")
@@ -135,13 +195,13 @@ def paper() -> dict:
     return {**cited, "authors": authors}
 
 
-def metadata(results: Path, checkpoint: Path, encoder: str) -> ModelCardData:
+def metadata(results: Path, checkpoint: Path, base_model: str) -> ModelCardData:
     """What the Hub reads. The images are no data set of the Hub, so that there is no `datasets`."""
     return ModelCardData(
         license=LICENSE,
         library_name="transformers",
         pipeline_tag="image-segmentation",
-        base_model=f"timm/{encoder}.in1k",  # of the encoder's first weights
+        base_model=base_model,
         tags=[*LESION_TAGS, *TAGS],
         metrics=["jaccard", "dice"],
         model_name=checkpoint.name,
@@ -160,25 +220,26 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
     Raises:
         ValueError: a row that is not there.
     """
-    score = last_row_about(results / "scores.csv", checkpoint)
+    config = EFPConfig.from_pretrained(checkpoint)
+    structures = has_structures(config)
+    score = last_row_about(results / SCORES, checkpoint)
     runs = training_runs(results, checkpoint)
-    images = image_tables.read_images(results, checkpoint)
     parameters, multiply_adds = checkpoint_costs(checkpoint)
-    robustness = find_rows(
-        read_results(results / "robustness.csv", missing_ok=True), weights=weights_digest(checkpoint), split="test"
-    )
-    native = find_rows(read_results(results / "native.csv", missing_ok=True), weights=weights_digest(checkpoint))
     train, validation, test = (int(number) for number in runs[0]["images"].split("/"))
     counts = read_counts(results / "comparison" / f"{Run('pretrained', 'efp').name}.csv")
+    start, structure_runs = lesion_start(runs) if structures else ("", [])
     return render(
-        TEMPLATE,
-        metadata(results, checkpoint, runs[0]["encoder"]),
+        STRUCTURE_TEMPLATE if structures else TEMPLATE,
+        metadata(results, checkpoint, start if structures else f"timm/{runs[0]['encoder']}.in1k"),
         undefined=StrictUndefined,
         name=checkpoint.name,
         repo=repo,
-        classes=(),
-        overlap=False,
-        config=EFPConfig.from_pretrained(checkpoint),
+        start=start,
+        structure_runs=structure_runs,
+        lesion_kept=structures and has_weights_of(checkpoint, start),
+        classes=class_names_of(config) if structures else (),
+        overlap=structures,
+        config=config,
         processor=EFPImageProcessor.from_pretrained(checkpoint),
         parameters=parameters,
         multiply_adds=multiply_adds,
@@ -190,26 +251,49 @@ def render_card(results: Path, checkpoint: Path, repo: str | None = None) -> str
             for name, label in LABELS.items()
         ],
         failure_below=JACCARD_THRESHOLD,
-        resamples=RESAMPLES,
+        resamples=NUM_RESAMPLES,
         runs=runs,
         train=train,
         validation=validation,
         test=test,
         total=train + validation + test,
         side=isqrt(int(counts[0].sum())),
-        trust=trust_sentence(last_row_about(results / "trust.csv", checkpoint)),
-        robustness=robustness_table(results, checkpoint),
-        changes=dict(zip(robustness["change"], robustness["jaccard"], strict=True)) if len(robustness) else {},
-        native=native.iloc[-1] if len(native) else None,
-        prompts=prompt_tables(results, checkpoint),
+        tasks="Tasks 1 and 2" if structures else "Task 1",
         structures=structures_block(results, SHIPPED / STRUCTURE_CHECKPOINT),
-        comparison=short_comparison_table(results),
-        ablation=short_ablation_table(results),
-        **image_values(images, checkpoint),
         cost=cost_text(results, runs),
         commands=commands(results, checkpoint, runs),
         paper=paper(),
+        **(structure_values if structures else lesion_values)(results, checkpoint),
     )
+
+
+def lesion_values(results: Path, checkpoint: Path) -> dict:
+    """What the card of a checkpoint for lesions alone says further."""
+    of_weights = {"weights": weights_digest(checkpoint)}
+    robustness = find_rows(read_results(results / "robustness.csv", missing_ok=True), **of_weights, split="test")
+    native = find_rows(read_results(results / "native.csv", missing_ok=True), **of_weights)
+    return {
+        "scoring": "of each image at its mask's own size, then their mean",
+        "trust": trust_sentence(last_row_about(results / "trust.csv", checkpoint)),
+        "robustness": robustness_table(results, checkpoint),
+        "changes": dict(zip(robustness["change"], robustness["jaccard"], strict=True)) if len(robustness) else {},
+        "native": native.iloc[-1] if len(native) else None,
+        "prompts": prompt_tables(results, checkpoint),
+        "comparison": short_comparison_table(results),
+        "ablation": short_ablation_table(results),
+        **image_values(image_tables.read_images(results, checkpoint), checkpoint),
+    }
+
+
+def structure_values(results: Path, checkpoint: Path) -> dict:
+    """What the card of a checkpoint with structures says further."""
+    return {
+        "scoring": "at each mask's own size; of the lesion the mean of the images, of the structures as is told there",
+        "structure_names": [title_of(name) for name in STRUCTURES],
+        "micro": newest_scores(results, checkpoint).loc[MICRO],
+        "expected_error": expected_sentence(results, checkpoint),
+        "thresholds": EFPImageProcessor.from_pretrained(checkpoint).threshold,
+    }
 
 
 def image_values(images: pd.DataFrame | None, checkpoint: Path) -> dict:

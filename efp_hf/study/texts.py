@@ -2,18 +2,23 @@
 
 from pathlib import Path
 
-from ..inference.checkpoint import DEFAULT_CHECKPOINT, LESION_CHECKPOINTS, SHIPPED, STRUCTURE_CHECKPOINT
-from ..metrics.card import LABEL_SCORES, card_text, newest_rows
+from ..inference.checkpoint import (
+    DEFAULT_CHECKPOINT,
+    LESION_CHECKPOINTS,
+    SHIPPED,
+    SHIPPED_CHECKPOINTS,
+    STRUCTURE_CHECKPOINT,
+)
 from .attention_table import attention_table
 from .checkpoint_tables import checkpoint_blocks, checkpoints_table, short_checkpoints_table
 from .comparison_tables import ablation_table, comparison_table, short_comparison_table, wide_table
 from .first_hour_table import first_hour_table
 from .frontier_table import frontier_table
-from .model_card import LICENSE, render_card
+from .model_card import render_card
 from .prompt_tables import prompts_block
 from .review_table import review_block
 from .speed_tables import short_speed_block, speed_block
-from .structure_table import structures_block
+from .structure_table import expected_sentence, structures_block
 from .trials_table import trials_table
 
 
@@ -37,6 +42,7 @@ def blocks(results: Path) -> dict[str, str]:
         "speed": speed_block(results),
         "speed-short": short_speed_block(results),
         "structures": structures_block(results, SHIPPED / STRUCTURE_CHECKPOINT),
+        "expected-of-structures": expected_sentence(results, SHIPPED / STRUCTURE_CHECKPOINT),
         "trials": trials_table(results),
         **checkpoint_blocks(results, SHIPPED / DEFAULT_CHECKPOINT),
     }
@@ -69,9 +75,6 @@ def filled_texts(root: Path, results: Path) -> dict[Path, str]:
     written = blocks(results)
     pages = [root / "README.md", *sorted((root / "docs").glob("*.md"))]
     texts = {page: fill(page.read_text(encoding="utf-8"), written) for page in pages}
-    for name in LESION_CHECKPOINTS:
+    for name in SHIPPED_CHECKPOINTS:
         texts[SHIPPED / name / "README.md"] = render_card(results, SHIPPED / name)
-    structures = SHIPPED / STRUCTURE_CHECKPOINT
-    rows = newest_rows(results / LABEL_SCORES, structures)
-    texts[structures / "README.md"] = card_text(structures, rows, LICENSE, results / "label_training.csv")
     return {**texts, root / "model_card.md": texts[SHIPPED / DEFAULT_CHECKPOINT / "README.md"]}

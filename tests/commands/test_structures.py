@@ -12,6 +12,7 @@ from efp_hf.data.folders import FOLDERS, load_isic
 from efp_hf.data.structures import STRUCTURE_FOLDERS
 from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety
+from efp_hf.metrics.card import LABELS as LABELS_OF_A_CARD
 from efp_hf.training.overlap import with_thresholds
 from efp_hf.training.structures import with_structures
 
@@ -40,8 +41,13 @@ def test_a_lesion_checkpoint_learns_structures_and_is_scored(efp, tmp_path, stru
     assert ran.code == 0, ran.err
     rows = rows_of(tmp_path / "scores" / "label_scores.csv")
     assert [row["label"] for row in rows] == [*STRUCTURES, "micro-average", "mean of the labels"]
-    assert f"{float(rows[5]['jaccard']):.4f}" in ran.out and "the lesion's own J: " in ran.out
-    assert rows[0]["images"] == "8"
+    assert f"{float(rows[5]['jaccard']):.4f}" in ran.out and rows[0]["images"] == "8"
+    (lesion,) = rows_of(tmp_path / "scores" / "scores.csv")
+    assert f"the lesion's own J: {float(lesion['jaccard']):.4f}" in ran.out and lesion["weights"] == rows[0]["weights"]
+    masks = ("predict", structure_root / FOLDERS["train"][0], "--checkpoint", "run")
+    assert efp(*masks).code == efp("score", "--data", structure_root, "--masks", "masks").code == 0
+    _, of_masks = rows_of(tmp_path / "scores" / "scores.csv")
+    assert [lesion[name] for name in LABELS_OF_A_CARD] == [of_masks[name] for name in LABELS_OF_A_CARD]
 
 
 def test_score_of_the_true_structures_is_perfect(efp, tmp_path, structure_root, rows_of):

@@ -34,3 +34,5 @@ def test_references_in_docstrings_become_links(site):
     api = (site / "api" / "index.html").read_text()
     assert 'href="#efp_hf.inference.checkpoint.find_checkpoint"' in api
     assert "[<code>" not in api
+    row = re.search(r"<code>pyramid_size</code>.*?</tr>", api, re.DOTALL)[0]  # (`int`, defaults to 128)
+    assert re.findall(r"<code>(?:<[^>]*>)?([^<]*)<", row) == ["pyramid_size", "int", "128"]

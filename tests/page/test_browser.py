@@ -25,7 +25,7 @@ from PIL import Image
 
 from efp_hf.data.files import read_mask
 from efp_hf.inference.drawing import class_colors
-from efp_hf.lesion.structures import LABELS
+from efp_hf.lesion.structures import LABELS, title_of
 
 EXAMPLES = REPOSITORY / "examples"
 PHOTO, TRUTH = EXAMPLES / "synthetic_1.jpg", EXAMPLES / "synthetic_1_segmentation.png"
@@ -551,7 +551,7 @@ def test_layers_are_switched_on_and_off(browser, structure_server, width, color_
         numbers = rows.last.inner_text().split()
         assert numbers[0] == "streaks" and 0 < float(numbers[1]) <= 1 and 0 <= float(numbers[2]) <= 1
         for name in LABELS[1:]:
-            page.get_by_label(name.replace("_", " "), exact=True).uncheck()
+            page.get_by_label(title_of(name), exact=True).uncheck()
         page.wait_for_function("() => document.querySelectorAll('#layers input:checked').length == 1")
         deadline = time.monotonic() + 15
         while colors_in(page) != {lesion} and time.monotonic() < deadline:

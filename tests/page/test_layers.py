@@ -10,7 +10,7 @@ from PIL import Image
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
 from efp_hf.inference.drawing import class_colors
-from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety
+from efp_hf.lesion.structures import LABELS, MASK_NAME, STRUCTURES, structure_variety, title_of
 from efp_hf.page.batch import segment_batch
 from efp_hf.page.markup import measures_html
 from efp_hf.page.photo import SegmentedPhoto, lesion_of, segment_photo, with_shown
@@ -58,7 +58,7 @@ def test_numbers_of_each_label_are_those_of_its_mask(handlers, structures, photo
     for name, mask, probabilities, expected in zip(LABELS, *(result[key] for key in result), strict=True):
         numbers = (f"{probabilities.max():.2f}", f"{expected:.2f}", f"{mask.float().mean():.1%}")
         assert "".join(f'<td class="number">{number}</td>\n' for number in numbers) in view, name
-        assert name.replace("_", " ") in view
+        assert title_of(name) in view
     assert "rgb(86, 180, 233)" in view and "Expected Jaccard" in view  # of the lesion, as without structures
 
 

@@ -11,9 +11,18 @@ from conftest import REPOSITORY
 from transformers.exporters.base import EXPORT_MANIFEST_FILE
 
 from efp_hf.extras import EXTRAS
-from efp_hf.inference.checkpoint import load_checkpoint
+from efp_hf.inference.checkpoint import SHIPPED, load_checkpoint
+from efp_hf.lesion.structures import LABELS
 from efp_hf.publishing.checks import space_problems
-from efp_hf.publishing.folders import SPACE, files_of, name_repository, write_model_folder, write_space_folder
+from efp_hf.publishing.folders import (
+    SPACE,
+    files_of,
+    name_repository,
+    published_card,
+    space_card,
+    write_model_folder,
+    write_space_folder,
+)
 
 CODE = ("configuration_efp.py", "image_processing_efp.py", "loss_efp.py", "modeling_efp.py")
 SAVED = ("config.json", "model.safetensors", "preprocessor_config.json")
@@ -47,6 +56,11 @@ def test_card_names_the_repository_in_its_code_and_its_address(model_folder):
 )
 def test_name_is_replaced_where_it_stands_alone_in_code(code, named):
     assert name_repository(f"```\n{code}\n```\n{code}", "efp-isic", "me/other") == f"```\n{named}\n```\n{code}"
+
+
+def test_model_that_a_shipped_one_began_as_is_of_the_same_owner():
+    for name, base in (("efp-isic-structures", "me/efp-isic-nano"), ("efp-isic", "timm/tf_efficientnet_lite0.in1k")):
+        assert f"\nbase_model: {base}\n" in published_card(SHIPPED / name / "README.md", name, "me/mine")
 
 
 def test_fingerprint_is_left_out_on_request(mine, tmp_path):
@@ -124,6 +138,12 @@ def test_space_of_other_classes_says_nothing_of_skin(organs_checkpoint, tmp_path
     assert "Finds liver, spleen, kidney in an image" in text and "Finds 3 kinds of things" in text
     assert not re.search("lesion|skin|derma", text)
     assert space_problems(tmp_path / "space", "me/organs") == []
+
+
+def test_space_of_structures_says_what_its_page_shows():
+    of_lesion, of_structures = (space_card(classes, "me/mine") for classes in (("lesion",), LABELS))
+    assert "corrected by clicks or a box; " in of_lesion and "structures as layers" not in of_lesion
+    assert "and its dermoscopic structures as layers; " in of_structures and "by clicks" not in of_structures
 
 
 def test_space_has_the_clones_own_app_and_license(tmp_path):

@@ -132,6 +132,12 @@ def test_command_uploads_what_its_dry_run_writes(run, hub, mine, tmp_path):
             2,
             "nothing was uploaded:\n  model: README.md: the Hub refuses the metadata",
         ),
+        (
+            "license: mit\nbase_model: efp-isic-nano",
+            TOKEN,
+            2,
+            "`base_model` me/efp-isic-nano is not on the Hub.",
+        ),
         ("license: mit", "hf_" + "w" * 34, 1, "me/mine: Client error '401"),
     ],
 )

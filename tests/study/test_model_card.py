@@ -6,19 +6,27 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from conftest import REPOSITORY
+from safetensors.torch import load_file
 
-from efp_hf.inference.checkpoint import LESION_CHECKPOINTS, SHIPPED, weights_digest
+from efp_hf.inference.checkpoint import (
+    LESION_CHECKPOINTS,
+    SHIPPED,
+    SHIPPED_CHECKPOINTS,
+    STRUCTURE_CHECKPOINT,
+    weights_digest,
+)
 from efp_hf.metrics.card import DEFINITIONS, LABELS
 from efp_hf.study.image_tables import distribution_table, fault, groups_table, skin_table, worst_table
 from efp_hf.study.images import images_path
-from efp_hf.study.model_card import TEMPLATE, hours, render_card, training_runs
+from efp_hf.study.model_card import STRUCTURE_TEMPLATE, TEMPLATE, hours, lesion_start, render_card, training_runs
 
 RESULTS = REPOSITORY / "results"
-CARDS = [REPOSITORY / "model_card.md", *(SHIPPED / name / "README.md" for name in LESION_CHECKPOINTS)]
+CARDS = [REPOSITORY / "model_card.md", *(SHIPPED / name / "README.md" for name in SHIPPED_CHECKPOINTS)]
 # digits of names, which are no measured numbers
-NAMES = ("ISIC 2016 and 2017", "ISIC 2018", "Task 1", "et al. 2025", "Apache-2.0", "CC-0", "95 %")
+NAMES = ("ISIC 2016 and 2017", "ISIC 2018", "Task 1", "Task 2", "et al. 2025", "Apache-2.0", "CC-0", "95 %")
 MAX_LINES = 90  # two screens
 
 
@@ -26,8 +34,9 @@ def body(card: str) -> str:
     return card.split("---\n", 2)[2]
 
 
-def test_template_holds_no_number_of_its_own():
-    text = body(TEMPLATE.read_text()).split("## Citation")[0]
+@pytest.mark.parametrize("template", [TEMPLATE, STRUCTURE_TEMPLATE])
+def test_template_holds_no_number_of_its_own(template):
+    text = template.read_text().split("## Citation")[0]
     text = re.sub(r"{{.*?}}|{%.*?%}|`[^`\n]*`", "", text)
     for name in NAMES:
         text = text.replace(name, "")
@@ -41,12 +50,27 @@ def test_card_has_a_table_within_two_screens_and_names_nobody(card):
     assert not re.search(r"(?<![\w.])(?:org|ORG|OWNER)/", card.read_text()) and "{{" not in card.read_text()
 
 
-@pytest.mark.parametrize("name", LESION_CHECKPOINTS)
+@pytest.mark.parametrize("name", SHIPPED_CHECKPOINTS)
 def test_metadata_names_what_is_on_the_hub(name):
     metadata = yaml.safe_load((SHIPPED / name / "README.md").read_text().split("---\n")[1])
     assert (metadata["pipeline_tag"], metadata["library_name"]) == ("image-segmentation", "transformers")
     assert metadata["license"] == "apache-2.0" and "datasets" not in metadata
-    assert metadata["base_model"] == "timm/tf_efficientnet_lite0.in1k"
+    assert metadata["base_model"] == (
+        "timm/tf_efficientnet_lite0.in1k"
+        if name in LESION_CHECKPOINTS
+        else lesion_start(training_runs(RESULTS, SHIPPED / name))[0]
+    )
+
+
+def test_lesion_network_beside_structures_is_that_of_the_checkpoint_before():
+    name, runs = lesion_start(training_runs(RESULTS, SHIPPED / STRUCTURE_CHECKPOINT))
+    card = (SHIPPED / STRUCTURE_CHECKPOINT / "README.md").read_text()
+    before, after = (load_file(SHIPPED / of_one / "model.safetensors") for of_one in (name, STRUCTURE_CHECKPOINT))
+    is_kept = all(torch.equal(after[key], tensor) for key, tensor in before.items() if key in after)
+    assert len(runs) >= 1 and is_kept == ("bit for bit" in card)
+    with pytest.raises(ValueError, match="must have made efp-isic or efp-isic-nano, got the weights"):
+        lesion_start(runs)
+    assert {key.split(".")[0] for key in before.keys() - after.keys()} == {"prompt_encoder", "prompted_decoder"}
 
 
 @pytest.mark.slow
@@ -67,6 +91,22 @@ def test_another_row_makes_another_card(tmp_path):
     images = pd.read_csv(images_path(results, weights))
     images.assign(tp=images["tp"] // 2).to_csv(images_path(results, weights), index=False)
     assert render_card(results, checkpoint) != card
+
+
+@pytest.mark.slow
+def test_card_of_structures_is_of_the_rows_of_both_tasks(tmp_path):
+    results = shutil.copytree(RESULTS, tmp_path / "results")
+    checkpoint = SHIPPED / STRUCTURE_CHECKPOINT
+    card = (checkpoint / "README.md").read_text()
+    assert render_card(results, checkpoint) == card and "CC BY-NC" in card and "## Not for whom" in card
+    for name, column in (("scores", "hd95"), ("label_scores", "auc"), ("label_thresholds", "jaccard_error")):
+        path = results / f"{name}.csv"
+        rows = pd.read_csv(path, dtype=str)
+        rows.loc[rows["weights"] == weights_digest(checkpoint), column] = "0.123456"
+        rows.to_csv(path, index=False)
+        changed, card = render_card(results, checkpoint), card
+        assert changed != card, name
+        card = changed
 
 
 @pytest.mark.slow
