@@ -8,7 +8,7 @@ from unittest import SkipTest
 from unittest.mock import patch
 
 import pytest
-from conftest import ORGANS, REPOSITORY, draw_organs, tiny_prompted_model, write_cells
+from conftest import ORGANS, REPOSITORY, draw_organs, tiny_model, write_cells
 from PIL import Image
 from sybil import Example, Sybil
 from sybil.parsers.markdown import CodeBlockParser, PythonCodeBlockParser, SkipParser
@@ -102,7 +102,7 @@ def clone(tmp_path, monkeypatch):
 def tiny_shipped(tmp_path, monkeypatch):
     """A tiny network under the name of the default checkpoint."""
     folder = tmp_path / "shipped" / DEFAULT_CHECKPOINT
-    tiny_prompted_model().save_pretrained(folder)
+    tiny_model(use_cross_scale=False).save_pretrained(folder)  # traced in a few seconds
     EFPImageProcessor(size={"height": 64, "width": 64}).save_pretrained(folder)
     monkeypatch.setattr("efp_hf.inference.checkpoint.SHIPPED", folder.parent)
 

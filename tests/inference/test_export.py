@@ -13,6 +13,7 @@ from timm.layers.conv2d_same import Conv2dSame
 from transformers import TimmBackboneConfig
 
 from efp_hf import EFPImageProcessor
+from efp_hf.__main__ import main
 from efp_hf.data.pairs import FEATURES
 from efp_hf.data.synthetic import draw_lesion
 from efp_hf.inference.checkpoint import load_checkpoint, segment
@@ -268,10 +269,13 @@ def test_half_has_weights_of_two_bytes_and_predicts_in_a_fresh_process(checkpoin
     sizes = [path.stat().st_size for path in (tmp_path / runtime / weights, checkpoint / "model.safetensors")]
     assert sizes[0] < 0.7 * sizes[1]
 
-    command = [sys.executable, "-m", "efp_hf", "predict", example, "--checkpoint", tmp_path / runtime]
-    subprocess.run([*command, "--runtime", runtime, "--output", tmp_path / "masks"], check=True, cwd=tmp_path)
-    mask = np.asarray(Image.open(tmp_path / "masks" / "synthetic_1_segmentation.png")) > 0
-    assert (mask != half["segmentation"].numpy()).mean() < 1e-3 < mask.mean() < 1
+    predict = ["predict", example, "--checkpoint", tmp_path / runtime, "--runtime", runtime, "--output"]
+    assert main([*map(str, predict), str(tmp_path / "here")]) == 0
+    subprocess.run([sys.executable, "-m", "efp_hf", *predict, tmp_path / "fresh"], check=True, cwd=tmp_path)
+    here, fresh = (
+        np.asarray(Image.open(tmp_path / folder / "synthetic_1_segmentation.png")) for folder in ("here", "fresh")
+    )
+    assert (here != fresh).mean() < 1e-3 < (here > 0).mean() < 1
 
 
 @pytest.mark.slow
