@@ -15,7 +15,7 @@ from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.__main__ import main
-from efp_hf.data.channels import channels_of, read_channels
+from efp_hf.data.channels import channels_in, channels_of, read_channels
 from efp_hf.data.lesions import load_lesions
 from efp_hf.training.channels import with_channels, with_statistics
 from efp_hf.training.encoders import new_model
@@ -86,7 +86,12 @@ def tiny_four(tmp_path_factory):
 
 def test_arrays_have_one_scale_whatever_they_are_saved_as(tmp_path):
     pixels = np.array([[[0, 51], [102, 255]]], np.uint8)
-    saved = {"bytes": pixels, "shorts": pixels.astype(np.uint16) * 257, "floats": pixels / 255}
+    saved = {
+        "bytes": pixels,
+        "shorts": pixels.astype(np.uint16) * 257,
+        "big": (pixels.astype(np.uint16) * 257).astype(">u2"),
+        "floats": pixels / 255,
+    }
     for name, array in saved.items():
         np.save(tmp_path / f"{name}.npy", array)
         np.testing.assert_allclose(read_channels([tmp_path / f"{name}.npy"]), pixels, atol=1e-4)
@@ -105,10 +110,14 @@ def test_arrays_have_one_scale_whatever_they_are_saved_as(tmp_path):
         (np.zeros((4, 4, 2), np.int32), "must be uint8, uint16, or floats from 0 to 1, got int32"),
         (np.zeros((3, 4, 200), np.uint8), r"must be \(height, width, channels\) with up to 64 channels"),
         (np.array({}), "no array that can be read"),
+        (b"PK\3\4 of numpy.savez", "no array that can be read"),
     ],
 )
 def test_array_that_is_no_image_is_refused_by_name(tmp_path, array, words):
     np.save(tmp_path / "a.npy", array)
+    if isinstance(array, bytes):
+        (tmp_path / "a.npy").write_bytes(array)
+        assert channels_in(tmp_path / "a.npy") == 3
     with pytest.raises(ValueError, match=f"a.npy: .*{words}"):
         read_channels([tmp_path / "a.npy"])
 
