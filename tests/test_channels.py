@@ -15,7 +15,7 @@ from PIL import Image
 
 from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.__main__ import main
-from efp_hf.data.channels import channels_of, read_channels
+from efp_hf.data.channels import channels_in, channels_of, read_channels
 from efp_hf.data.lesions import load_lesions
 from efp_hf.training.channels import with_channels, with_statistics
 from efp_hf.training.encoders import new_model
@@ -86,7 +86,12 @@ def tiny_four(tmp_path_factory):
 
 def test_arrays_have_one_scale_whatever_they_are_saved_as(tmp_path):
     pixels = np.array([[[0, 51], [102, 255]]], np.uint8)
-    saved = {"bytes": pixels, "shorts": pixels.astype(np.uint16) * 257, "floats": pixels / 255}
+    saved = {
+        "bytes": pixels,
+        "shorts": pixels.astype(np.uint16) * 257,
+        "big": (pixels.astype(np.uint16) * 257).astype(">u2"),
+        "floats": pixels / 255,
+    }
     for name, array in saved.items():
         np.save(tmp_path / f"{name}.npy", array)
         np.testing.assert_allclose(read_channels([tmp_path / f"{name}.npy"]), pixels, atol=1e-4)
@@ -105,10 +110,15 @@ def test_arrays_have_one_scale_whatever_they_are_saved_as(tmp_path):
         (np.zeros((4, 4, 2), np.int32), "must be uint8, uint16, or floats from 0 to 1, got int32"),
         (np.zeros((3, 4, 200), np.uint8), r"must be \(height, width, channels\) with up to 64 channels"),
         (np.array({}), "no array that can be read"),
+        ({"several": np.zeros((4, 4))}, "no array that can be read"),
     ],
 )
 def test_array_that_is_no_image_is_refused_by_name(tmp_path, array, words):
     np.save(tmp_path / "a.npy", array)
+    if isinstance(array, dict):
+        np.savez(tmp_path / "a.npz", **array)
+        (tmp_path / "a.npz").rename(tmp_path / "a.npy")
+        assert channels_in(tmp_path / "a.npy") == 3
     with pytest.raises(ValueError, match=f"a.npy: .*{words}"):
         read_channels([tmp_path / "a.npy"])
 
@@ -277,12 +287,13 @@ def test_files_are_put_together_by_names_or_by_a_table(tmp_path, monkeypatch, ca
     }
     assert len(masks["named"]) == 2 and np.array_equal(masks["named"], masks["listed"])
     (tmp_path / "semicolons.csv").write_text("image;image_2\na0.png;a0_2.png\n")  # as a spreadsheet saves it
-    shutil.copy(tmp_path / "a1.png", tmp_path / "b.png")  # of the name of b.tif, which changes nothing of the others
+    for name in ("b.png", "b.jpg", "b_2.png"):  # two of a name are joined with nothing, and change nothing of others
+        shutil.copy(tmp_path / "a1.png", tmp_path / name)
     long = f"{'x' * 300}.png"
-    several = ("semicolons.csv", "a1.png", "a1_2.png", "b.tif", "b.png", long)
+    several = ("semicolons.csv", "a1.png", "a1_2.png", "b.png", "b.jpg", "b_2.png", long)
     assert main(["predict", *several, *call, "--output", "several"]) == 1
     error = capsys.readouterr().err
-    assert "b.png: the image has 3 channels" in error and "File name too long" in error and error.count("failed") == 2
+    assert "b.png: the image has 3 channels" in error and "File name too long" in error and error.count("failed") == 4
     again = [np.asarray(Image.open(tmp_path / "several" / f"a{number}_segmentation.png")) for number in range(2)]
     assert np.array_equal(again, masks["named"])
     for text, words in (

@@ -38,7 +38,7 @@ def channels_in(path: Path) -> int:
     if path.suffix.lower() == ARRAY_SUFFIX:
         try:
             shape = np.load(path, mmap_mode="r", allow_pickle=False).shape
-        except (OSError, ValueError, EOFError):
+        except Exception:  # whatever a damaged file makes of it: reading says what is wrong
             return NUM_COLOURS
         return shape[2] if len(shape) == 3 else 1
     layout = tiff_layout(path)
@@ -77,8 +77,9 @@ def read_array(path: Path) -> np.ndarray:
         raise FileNotFoundError(f"{path}: no such file. Check the path.")
     if path.suffix.lower() == ARRAY_SUFFIX:
         try:
-            pixels = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with path.open("rb") as file:
+                pixels = np.lib.format.read_array(file, allow_pickle=False)
+        except Exception as error:  # each kind of damage has one of its own
             raise ValueError(f"{path}: no array that can be read ({error}). Save it with numpy.save.") from error
         if pixels.ndim == 2:
             pixels = pixels[..., None]
@@ -113,7 +114,7 @@ def read_picture(path: Path) -> np.ndarray:
 def to_byte_scale(pixels: np.ndarray, path: Path) -> np.ndarray:
     if pixels.dtype == np.uint8:
         return pixels
-    if pixels.dtype == np.uint16:
+    if pixels.dtype.newbyteorder("=") == np.uint16:  # of either order
         return pixels.astype(np.float32) / SHORT_SCALE
     if pixels.dtype.kind != "f":
         raise ValueError(

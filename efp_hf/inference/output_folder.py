@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .prediction_table import is_written, mask_paths, read_lines, tables_in
+from .prediction_table import LEFTOVER, is_written, mask_paths, read_lines, tables_in
 
 try:
     import fcntl
@@ -37,7 +37,7 @@ def check_own_folder(
     is_own = is_written(output)
     endings = WRITTEN_ENDINGS + tuple(path.name[1:].lower() for path in mask_paths(Path(), "x.png", overlapping))
     for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's
-        if path.name.lower().endswith(endings) and not is_own(path):
+        if path.name.lower().endswith(endings) and not LEFTOVER.fullmatch(path.name) and not is_own(path):
             raise ValueError(
                 f"{path} could be replaced, and is not of `efp predict` (no row of a predictions.csv beside it names "
                 "it). Choose another --output."
