@@ -385,7 +385,6 @@ def run(arguments: argparse.Namespace) -> int:
     from ..training.prompts import PromptedLesionTrainer
     from ..training.trainer import (
         LesionTrainer,
-        epochs_of,
         fine_tuning_callbacks,
         lengthen,
         lesion_trainer,
@@ -483,9 +482,7 @@ def run(arguments: argparse.Namespace) -> int:
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
         "split_seed": arguments.split_seed,
         "seed": training_arguments.seed,
-        "epochs": training_arguments.num_train_epochs
-        if arguments.streaming
-        else epochs_of(training_arguments, len(data["train"])),
+        "epochs": training_arguments.num_train_epochs,
         "batch_size": training_arguments.train_batch_size
         * training_arguments.gradient_accumulation_steps
         * training_arguments.world_size,

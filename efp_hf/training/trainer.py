@@ -76,25 +76,14 @@ def lengthen(arguments: TrainingArguments, num_images: int) -> bool:
     Give a training on few images as many epochs as make `NEW_CLASSES_STEPS`, and an evaluation each thirtieth of them,
     or leave one that is as long → whether it was changed.
     """
-    epochs = math.ceil(NEW_CLASSES_STEPS / steps_of_epoch(arguments, num_images))
+    of_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
+    epochs = math.ceil(NEW_CLASSES_STEPS / math.ceil(num_images / of_step))
     if epochs <= arguments.num_train_epochs:
         return False
     arguments.num_train_epochs = epochs
     arguments.eval_strategy = arguments.save_strategy = IntervalStrategy.STEPS
     arguments.eval_steps = arguments.save_steps = STREAMING_DEFAULTS["eval_steps"]
     return True
-
-
-def steps_of_epoch(arguments: TrainingArguments, num_images: int) -> int:
-    of_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
-    return math.ceil(num_images / of_step)
-
-
-def epochs_of(arguments: TrainingArguments, num_images: int) -> float:
-    """That the training is to have, also where `max_steps` says how long it is."""
-    if arguments.max_steps <= 0:
-        return arguments.num_train_epochs
-    return round(arguments.max_steps / steps_of_epoch(arguments, num_images), 2)
 
 
 def parameter_groups(
