@@ -99,17 +99,18 @@ def outline_labels(image: Image.Image, masks: np.ndarray) -> Image.Image:
 
 
 def add_legend(image: Image.Image, classes: tuple[str, ...]) -> Image.Image:
-    """The image over a strip with the colour and the name of each class."""
+    """The image over a strip with the colour and the name of each class; wider than the image if a name is."""
     line = max(LEGEND_LINE, round(max(image.size) / 40))
     font = ImageFont.load_default(0.7 * line)
     places, left, top = [], line // 3, 0
-    for name in classes:  # as many beside one another as fit
-        width = round(1.2 * line + font.getlength(name))
-        if left > line // 3 and left + width > image.width:
+    widths = [round(1.2 * line + font.getlength(name)) for name in classes]
+    strip = max(image.width, line // 3 + max(widths))
+    for width in widths:  # as many beside one another as fit
+        if left > line // 3 and left + width > strip:
             left, top = line // 3, top + line
         places.append((left, top))
         left += width + line // 2
-    picture = Image.new("RGB", (image.width, image.height + top + line), "white")
+    picture = Image.new("RGB", (strip, image.height + top + line), "white")
     picture.paste(image, (0, 0))
     draw = ImageDraw.Draw(picture)
     for name, color, (x, y) in zip(classes, class_colors(len(classes))[1:].tolist(), places, strict=True):

@@ -108,6 +108,7 @@ def test_score_has_a_row_a_label_and_two_of_all(efp, tmp_path, cells_root, mine,
     assert values[3] == pytest.approx((values[0] + values[1]) / 2, abs=1e-5) and rows[0]["images"] == "8"
     assert f"{values[2]:.4f}  [{float(rows[2]['jaccard_low']):.4f}, " in ran.out
     _, metadata, body = (mine / "README.md").read_text().split("---\n", 2)
+    assert "over all images; the micro-average" in body and "ISIC" not in body
     metrics = yaml.safe_load(metadata)["model-index"][0]["results"][0]["metrics"]
     assert {"type": "jaccard", "name": f"{MICRO}: Jaccard (J), over all images", "value": values[2]} in metrics
     assert "Segments membrane, nucleus in an image" in body and "thresholds membrane 0.5, nucleus 0.4; " in body

@@ -74,3 +74,12 @@ def test_legend_is_below_the_image_and_has_every_colour():
     assert (picture[:80] == (1, 2, 3)).all() and picture.shape[1] == 200 and picture.shape[0] > 80 + 2 * LEGEND_LINE
     legend = picture[80:].reshape(-1, 3)
     assert all((legend == color).all(1).any() for color in class_colors(9)[1:])
+
+
+def test_legend_of_a_narrow_image_shows_whole_names():
+    picture = np.asarray(add_legend(Image.new("RGB", (40, 80)), ("membrane", "nucleus")))
+    assert (picture[:80, 40:] == 255).all() and picture.shape[1] > 40
+    inked = np.flatnonzero((picture[80:] < 128).all(-1).any(0))
+    assert inked.max() < picture.shape[1] - 1  # the longest name ends before the edge
+    alone = np.asarray(add_legend(Image.new("RGB", (400, 80)), ("membrane",)))
+    assert inked.max() == np.flatnonzero((alone[80:] < 128).all(-1).any(0)).max()
