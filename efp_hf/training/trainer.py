@@ -214,7 +214,8 @@ class EarlyStop(EarlyStoppingCallback):
 def fine_tuning_callbacks(arguments: TrainingArguments, new_head: bool) -> list[TrainerCallback]:
     """Of a training that starts from a checkpoint: an early stop, where there are scores, and a new head's warm-up."""
     is_scored = arguments.load_best_model_at_end and arguments.eval_strategy != "no"
-    stop = [EarlyStop(FINE_TUNING_PATIENCE)] if is_scored else []
+    patience = FINE_TUNING_PATIENCE * (1 + new_head)  # a new head finds nothing for a while
+    stop = [EarlyStop(patience)] if is_scored else []
     return stop + ([HeadWarmUp()] if new_head else [])
 
 

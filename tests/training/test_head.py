@@ -149,6 +149,8 @@ def test_a_new_head_learns_alone_at_first(tmp_path, organs_root):
 def test_fine_tuning_stops_early_where_there_are_scores(tmp_path):
     (stop,) = fine_tuning_callbacks(arguments(tmp_path), new_head=False)
     assert stop.early_stopping_patience == FINE_TUNING_PATIENCE
+    patient, _ = fine_tuning_callbacks(arguments(tmp_path), new_head=True)
+    assert patient.early_stopping_patience == 2 * FINE_TUNING_PATIENCE
     unscored = arguments(tmp_path, eval_strategy="no", load_best_model_at_end=False)
     assert [type(callback) for callback in fine_tuning_callbacks(unscored, new_head=True)] == [HeadWarmUp]
 
