@@ -25,6 +25,7 @@ PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")  # rng_state_0.pth 
 OPTIONAL = ("scaler.pt",)
 # what else a training writes into a checkpoint, before its state
 OTHER_FILES = ("preprocessor_config.json", "training_args.bin", TRAINING_IMAGES, "*.py")
+UNNAMED = (".tmp??????", f".*-{TRAINING_IMAGES}")  # of safetensors and `write_atomically`, while they write
 READING_ERRORS = (  # of files that are cut, overwritten, or hold other objects
     *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
     *(SafetensorError, zipfile.BadZipFile, pickle.UnpicklingError),
@@ -39,7 +40,7 @@ def numbered_checkpoints(output: Path) -> dict[int, Path]:
 
 def is_of_training(checkpoint: Path) -> bool:
     """Whether a training made a folder: its state is there or, where it was killed, none but the files of one."""
-    own = (CONFIG, WEIGHTS, *PICKLED, *OPTIONAL, *OTHER_FILES)
+    own = (CONFIG, WEIGHTS, *PICKLED, *OPTIONAL, *OTHER_FILES, *UNNAMED)
     return (checkpoint / STATE).is_file() or all(
         any(path.match(name) for name in own) and not path.is_dir() for path in checkpoint.iterdir()
     )

@@ -212,9 +212,12 @@ def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monk
 
 def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_are_not(tmp_path):
     own, killed, foreign = (tmp_path / f"checkpoint-{step}" for step in (2, 4, 6))
-    for folder, name in ((own, "trainer_state.json"), (own, "notes.txt"), (killed, "model.safetensors")):
-        folder.mkdir(exist_ok=True)
-        (folder / name).write_text("")
+    half_written = (".tmpHG0dR2", ".7-8-training_images.csv")
+    names = {own: ("trainer_state.json", "notes.txt"), killed: ("model.safetensors", *half_written)}
+    for folder, files in names.items():
+        folder.mkdir()
+        for name in files:
+            (folder / name).write_text("")
     check_own_checkpoints(tmp_path)
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("")
