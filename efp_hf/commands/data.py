@@ -3,7 +3,7 @@
   efp data MY_FOLDER
   efp data MY_FOLDER --sheet sheet.png        and draw the pairs, smallest lesion first
   efp data COCO_FOLDER --labels-overlap       each category has a mask of its own
-  efp data MY_FOLDER --all > problems.txt     names each pair that cannot be used, not the first alone
+  efp data MY_FOLDER --all > problems.txt     name all pairs that cannot be used, not ten
 
 Every image and mask is read. Printed are the form in which they were found, the pairs of each
 split, the lesion's share of the pixels, sizes and mask values; then, by name, empty and full masks,

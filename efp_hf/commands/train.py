@@ -82,9 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", metavar="DIR", type=own_path, required=True, help="folder for all that is written")
     parser.add_argument("--checkpoint", metavar="NAME", help="fine-tune this one: shipped name, folder, or Hub id")
-    parser.add_argument(
-        "--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER}; of structures the lesion's)"
-    )
+    parser.add_argument("--encoder", help=f"'paper', a timm model, or a Hub id (default: {DEFAULT_ENCODER})")
     parser.add_argument("--no-encoder-weights", action="store_true", help="start the encoder without ImageNet weights")
     parser.add_argument("--nano", action="store_true", help="EFP nano, the network for phones")
     parser.add_argument(

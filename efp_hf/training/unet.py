@@ -6,7 +6,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers.modeling_outputs import SemanticSegmenterOutput
 
-from ..configuration_efp import NUM_LEVELS, EFPConfig, read_backbone_config
+from ..configuration_efp import EFPConfig, read_backbone_config
 from ..extras import require
 from ..loss_efp import efp_loss
 from ..modeling_efp import (
@@ -72,7 +72,7 @@ def all_levels(config: EFPConfig) -> EFPEncoder | EFPBackboneEncoder:
     backbone, config = config.backbone_config.to_dict(), copy.deepcopy(config)
     backbone |= {"out_indices": tuple(range(max(backbone["out_indices"]) + 1)), "out_features": None}
     config.backbone_config = read_backbone_config(backbone)
-    encoder = EFPBackboneEncoder(config, NUM_LEVELS)
+    encoder = EFPBackboneEncoder(config)
     encoder.drop_unused_stages()
     return encoder
 

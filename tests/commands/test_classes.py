@@ -147,7 +147,7 @@ def test_predict_writes_labels_in_colours_and_their_areas(efp, tmp_path, organs_
         seen |= set(labels.ravel().tolist())
     assert len(seen) > 2
     overlay = Image.open(tmp_path / "masks" / "organ_00_overlay.jpg")
-    assert overlay.width == 80 and overlay.height > 64  # with the legend
+    assert overlay.width >= 80 and overlay.height > 64  # with the legend
     before = (tmp_path / "masks" / "predictions.csv").read_bytes()
     (tmp_path / "masks" / "organ_03_segmentation.png").unlink()
     assert efp(*call, "--resume").code == 0

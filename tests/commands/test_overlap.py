@@ -148,7 +148,7 @@ def test_predict_writes_a_mask_a_label_and_its_numbers(efp, tmp_path, cells_root
             assert mask.mode == "L" and mask.size == (80, 64)
             assert int(row[f"{label}_pixels"]) == np.count_nonzero(mask)
     overlay = Image.open(tmp_path / "masks" / "cell_00_overlay.jpg")
-    assert overlay.width == 80 and overlay.height > 64  # with the legend
+    assert overlay.width >= 80 and overlay.height > 64  # with the legend
     before = (tmp_path / "masks" / "predictions.csv").read_bytes()
     lost = tmp_path / "masks" / "cell_03_nucleus.png"
     lost.unlink()

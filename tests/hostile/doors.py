@@ -22,7 +22,7 @@ from efp_hf import EFPForSegmentation, EFPImageProcessor
 from efp_hf.__main__ import main
 from efp_hf.data.synthetic import draw_lesion, write_synthetic_isic
 from efp_hf.inference.checkpoint import load_checkpoint, segment
-from efp_hf.inference.folder import predict_files, table_row
+from efp_hf.inference.folder import predict_files, table_row, write_mask
 
 from .damage import Case, Kind, Outcome, Place
 
@@ -278,7 +278,7 @@ def predict(write: Write, stage: Stage) -> None:
         (output / "notes.txt").write_text("keep")
         stale = output / f"{case.path.stem}_segmentation.png"
         if len(os.fsencode(stale.name)) < 255 and case.path.stem not in [path.stem for path in good]:
-            Image.new("L", (5, 5)).save(stale)
+            write_mask(np.zeros((5, 5), bool), stale)
             stage.may_change.append(stale)
         options.append("--overwrite")
     stage.writes.append(output)
