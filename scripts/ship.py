@@ -10,7 +10,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+import torch
+from safetensors.torch import save_file
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from efp_hf.inference.checkpoint import SHIPPED, TRAINING_IMAGES, load_checkpoint, weights_digest
@@ -20,22 +21,39 @@ from efp_hf.training.fingerprint import read_fingerprint, write_fingerprint
 RESULTS = Path(__file__).parents[1] / "results"
 
 
-def store_half(path: Path, prefix: str) -> None:
-    """The weights of a safetensors file, those with the prefix in float16."""
-    weights = {
+def halved(weights: dict[str, torch.Tensor], prefix: str) -> dict[str, torch.Tensor]:
+    """
+    Raises:
+        ValueError: a prefix that no weight has.
+    """
+    if not any(name.startswith(prefix) for name in weights):
+        raise ValueError(f"`--half` must be the beginning of some weights' names, got {prefix!r}.")
+    return {
         name: tensor.half() if name.startswith(prefix) and tensor.is_floating_point() else tensor
-        for name, tensor in load_file(path).items()
+        for name, tensor in weights.items()
     }
-    save_file(weights, path, metadata={"format": "pt"})
 
 
-def row_of_half(source: Path, target: Path) -> dict:
-    """That of the training of `source`, with what was made of its weights without learning anything."""
+def training_row(source: Path) -> dict[str, str]:
+    """
+    That of the weights of `source`.
+
+    Raises:
+        ValueError: there is none.
+    """
     weights = weights_digest(source)
-    training = next(row for row in read_rows(source / "training.csv") if row["weights"] == weights)
+    rows = [row for row in read_rows(source / "training.csv") if row["weights"] == weights]
+    if not rows:
+        raise ValueError(f"{source / 'training.csv'} must have a row of the weights {weights}. Train with `efp train`.")
+    return rows[-1]
+
+
+def row_of_half(training: dict[str, str], source: Path, target: Path) -> dict:
+    """That of the weights in half precision, which learnt nothing: their scores stand in their own rows."""
+    scores = {name: "" for name in training if name.startswith("validation_")}
     changed = {"epochs": 0, "precision": "float16", "minutes_this_session": 0}
-    digests = {"checkpoint": f"{source.name} {weights}", "weights": weights_digest(target)}
-    return training | provenance() | changed | digests
+    digests = {"checkpoint": f"{source.name} {training['weights']}", "weights": weights_digest(target)}
+    return training | provenance() | scores | changed | digests
 
 
 def main() -> None:
@@ -56,14 +74,16 @@ def main() -> None:
     try:
         model, processor = load_checkpoint(arguments.source, runtime="torch", allow_overlap=True)
         fingerprint = read_fingerprint(arguments.source)
+        training = training_row(arguments.source) if arguments.half else None
+        weights = halved(model.state_dict(), arguments.half) if arguments.half else None
     except (OSError, ValueError) as error:
         sys.exit(str(error))
     if fingerprint is None:
         sys.exit(f"{arguments.source} has no {TRAINING_IMAGES}. Make it: python -m efp_hf.training.fingerprint --help")
     model.save_pretrained(target)
     if arguments.half:
-        store_half(target / SAFE_WEIGHTS_NAME, arguments.half)
-        append_row(RESULTS / "label_training.csv", row_of_half(arguments.source, target))
+        save_file(weights, target / SAFE_WEIGHTS_NAME, metadata={"format": "pt"})
+        append_row(RESULTS / "label_training.csv", row_of_half(training, arguments.source, target))
     processor.save_pretrained(target)
     write_fingerprint(target, fingerprint)
 

@@ -162,11 +162,14 @@ def find_copies(entries: dict[str, list[dict]]) -> list[tuple[str, str, str, str
 
 
 def find_divided(entries: dict[str, list[dict]], groups: dict[str, list[str]]) -> list[str]:
-    """The patients and lesions, as `patient_id colin (test, train)`, whose images are in more than one split."""
+    """
+    The patients and lesions, as `patient_id colin (test, train)`, whose images are in more than one split; of an entry
+    by its own `groups`, where it has some, else by its id.
+    """
     places = {}
     for split, members in entries.items():
         for entry in members:
-            for group in groups.get(entry["image_id"], []):
+            for group in entry.get("groups", groups.get(entry["image_id"], [])):
                 places.setdefault(group, set()).add(split)
     return [
         f"{group.replace(':', ' ', 1)} ({', '.join(sorted(splits))})"

@@ -98,14 +98,14 @@ def convert_dataset(
         settings = {"num_classes": num_classes, "labels": labels}
         checked = {"fn_kwargs": settings, "remove_columns": rows.column_names}
         seen = rows.map(check_row, **checked, desc=f"{name}, {split}: checking")
-        facts[split] = list(seen)
+        own = groups_of(rows)  # by the ids of this split, which may start anew in the next
+        facts[split] = [{**fact, "groups": own.get(fact["image_id"], [])} for fact in seen]
         if any(is_changed(fact["size"], fact["values"], max_side, num_classes) for fact in facts[split]):
             settings["max_side"] = max_side
             rows = rows.map(reduce_row, fn_kwargs=settings, desc=f"{name}, {split}: reducing")
         rows = cast_images(rows, ImageFeature(), labels)
         splits[split] = with_column_of_labels(rows, facts[split], features, first=0 if labels else 1)
-    groups = {image_id: of_one for rows in splits.values() for image_id, of_one in groups_of(rows).items()}
-    warn_of_leaks(facts, groups)
+    warn_of_leaks(facts, {})
     warn_of_faint(fact for split_facts in facts.values() for fact in split_facts)
     if problems := problems_of_classes([fact for split_facts in facts.values() for fact in split_facts], classes):
         raise ValueError(f"{name}: {problems[0]}")

@@ -142,17 +142,17 @@ def survey_files(name: str, found: Found) -> Survey:
 def survey_rows(name: str, form: str, splits: DatasetDict, classes: tuple[str, ...]) -> Survey:
     survey = Survey(name, form, classes=classes, labels=label_names(splits, name))
     for split, dataset in splits.items():
-        survey.rows[split] = []
+        survey.rows[split], own = [], groups_of(dataset)
         for number, row in enumerate(dataset):
             try:
                 settings = (survey.num_classes, survey.labels)
                 opened = partial(open_row, dataset, number, *settings)
-                entry = {**check_row(row, *settings), "open": opened}
+                entry = {**check_row(row, *settings), "open": opened, "groups": own.get(row["image_id"], [])}
             except (FileNotFoundError, ValueError) as error:
                 survey.bad_pairs.append(str(error))
             else:
                 survey.rows[split].append(entry)
-    survey.groups = {image_id: of_one for rows in splits.values() for image_id, of_one in groups_of(rows).items()}
+    survey.groups = groups_of(splits["train"])  # other splits are drawn from it
     return survey
 
 

@@ -45,9 +45,7 @@ def validate_card(folder: Path, repo: str, repo_type: str) -> None:
         raise ValueError(f"{CARD}: the Hub refuses the metadata ({' '.join(str(error).split())[:300]}).") from error
     base_model = str(card.data.get("base_model"))
     if base_model.partition("/")[0] == repo.partition("/")[0] and not HfApi().repo_exists(base_model):
-        raise ValueError(
-            f"{CARD}: `base_model` {base_model} is not on the Hub. Publish it first, or leave the line out."
-        )
+        raise ValueError(f"{CARD}: `base_model` {base_model} is not on the Hub. Publish it first, under this name.")
 
 
 def upload(folder: Path, repo: str, repo_type: str, private: bool = False) -> str:

@@ -91,7 +91,7 @@ def expected_sentence(results: Path, checkpoint: Path) -> str:
     errors = rows.drop_duplicates("label", keep="last")["jaccard_error"]
     return (
         f"The expected J of a structure's mask says little: on {rows.iloc[-1]['images']} validation images it is "
-        f"{errors.min():.2f} to {errors.max():.2f} off in the mean."
+        f"{errors.min():.2f} to {errors.max():.2f} off, as a root mean square."
     )
 
 

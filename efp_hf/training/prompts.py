@@ -4,8 +4,10 @@ import copy
 
 import numpy as np
 import torch
+from datasets import DatasetDict
 
 from ..configuration_efp import PADDING
+from ..data.labels import check_all_known, row_labels
 from ..modeling_efp import EFPForSegmentation
 from .annotator import lesion_box, next_click
 from .trainer import LesionTrainer
@@ -59,6 +61,14 @@ class PromptedLesionTrainer(LesionTrainer):
     gradient; the last step has the loss, with that mask as a prompt of its own (Sofiiuk et al. 2021). The validation
     split is scored after one click into the middle of the largest error of each mask.
     """
+
+    @classmethod
+    def check_labels(cls, model, data) -> None:
+        """Raises also where masks have ignored pixels: a click there would say that they are skin."""
+        super().check_labels(model, data)
+        for rows in data.values() if isinstance(data, DatasetDict) else ():  # a stream has none
+            for row in rows.select_columns(["mask", "image_id"]):
+                check_all_known(row_labels(row["mask"], row["image_id"]), row["image_id"])
 
     def compute_loss(self, model, inputs, return_outputs: bool = False, **kwargs):
         network, is_training = self.accelerator.unwrap_model(model), model.training

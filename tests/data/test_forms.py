@@ -8,6 +8,7 @@ from pathlib import Path
 import datasets
 import numpy as np
 import pytest
+from conftest import tiny_model
 from PIL import Image
 from pycocotools import mask as run_lengths
 
@@ -18,6 +19,7 @@ from efp_hf.data.found import found_line
 from efp_hf.data.lesions import load_lesions
 from efp_hf.data.survey import survey_lesions, survey_lines
 from efp_hf.metrics.evaluation import known_mask, truth_mask
+from efp_hf.training.prompts import PromptedLesionTrainer, with_prompt_encoder
 from efp_hf.training.transform import LesionTransform
 
 IDS = [f"mole_{number}" for number in range(10)]
@@ -287,6 +289,21 @@ def test_patients_in_two_splits_and_faint_images_are_named(tmp_path, pairs, capl
     found = "\n".join(survey_lines(survey_lesions(tmp_path)))
     assert [words for words in expected if words not in found] == []
     assert "patient_id b" not in found
+
+
+def test_ids_that_start_anew_in_each_split_do_not_mix_patients(pairs, caplog):
+    def split(patients: str) -> datasets.Dataset:
+        names = {f"{number}": pairs[f"mole_{ord(patient) - ord('a')}"] for number, patient in enumerate(patients)}
+        return rows_of(names).add_column("patient_id", list(patients))
+
+    splits = {"train": "abcd", "validation": "efg", "test": "hij"}
+    for patients, is_divided in (("hij", False), ("haj", True)):
+        caplog.clear()
+        data = datasets.DatasetDict({name: split(of_one) for name, of_one in (splits | {"test": patients}).items()})
+        load_lesions(data)
+        survey = survey_lines(survey_lesions(data))
+        for text in (caplog.text, "\n".join(survey)):
+            assert ("patient_id a (test, train)" in text) == is_divided and "patient_id h" not in text
 
 
 # What is not read
@@ -580,6 +597,8 @@ def test_border_of_one_class_is_ignored(tmp_path, pairs, picture, words):
         assert set(np.unique(load_lesions(source, max_side=16)["train"][0]["mask"])) == {0, 254, 255}
         with pytest.raises(ValueError, match=rf"{row['image_id']}: a mask here must have no ignored pixels"):
             truth_mask(row)  # of clicks
+        with pytest.raises(ValueError, match="a mask here must have no ignored pixels"):
+            PromptedLesionTrainer.check_labels(with_prompt_encoder(tiny_model()), data)
         survey = survey_lesions(source)
         assert f"masks   {words} (10)" in survey_lines(survey) and not survey.problems
         shares = {entry["image_id"]: entry["share"] for rows in survey.rows.values() for entry in rows}
