@@ -35,6 +35,7 @@ PROBABILITY = "_probability"  # ends a column of a label that overlaps others
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-\d+-.+_.+\.png|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
 WRITER = "efp_hf"  # what masks and overlays name as their software
+NO_PICTURE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -271,9 +272,12 @@ def is_written(output: Path) -> Callable[[Path], bool]:
 
 def is_marked(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe may have no end
+            return False
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            return WRITER in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
-    except (OSError, SyntaxError, ValueError):
+            notes = picture.info.get("Software"), picture.info.get("comment")  # the latter of a JPEG are bytes
+            return WRITER in notes or WRITER.encode() in notes
+    except NO_PICTURE:
         return False
 
 
@@ -298,10 +302,12 @@ def read_files(path: Path, further: tuple[Path, ...]) -> bytes | None:
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:
     try:
+        if not mask.is_file():
+            return False
         with Image.open(mask, formats=("PNG",)) as picture:
             picture.load()
             return picture.size == (int(row["width"]), int(row["height"]))
-    except (OSError, SyntaxError, ValueError, TypeError):
+    except (*NO_PICTURE, TypeError):
         return False
 
 
