@@ -257,8 +257,9 @@ def finished_rows(
 
 def is_written(output: Path) -> Callable[[Path], bool]:
     """
-    Whether a file of a folder is a mask or overlay that was written there: a row of its tables says so; or, as a run
-    that was killed or another one has left it, the file itself. Without a table nothing is.
+    Whether a file of a folder is a mask or overlay that was written there: of a mask a row of its tables says so; or,
+    as a run that was killed or another one has left it, the file itself. An overlay says so itself: not every run with
+    a row draws one. Without a table nothing is.
     """
     named, tables = set(), [path for path in tables_in(output) if path.is_file() and is_table(table_of(path))]
     for path in tables:
@@ -266,7 +267,7 @@ def is_written(output: Path) -> Callable[[Path], bool]:
         labels = tuple(name.removesuffix(PROBABILITY) for name in columns if name.endswith(PROBABILITY))
         for row in (read_row(line, tuple(columns)) for line in read_lines(path)):
             if row is not None and not row["error"]:
-                named.update(path.name for path in written_paths(Path(), row["image"], labels))
+                named.update(path.name for path in mask_paths(Path(), row["image"], labels))
     return lambda path: bool(tables) and (table_text(path.name) in named or is_marked(path))
 
 

@@ -340,7 +340,7 @@ def test_files_that_a_table_names_or_that_say_so_were_written_here(folder, loade
         table.append(row)
     is_own = is_written(tmp_path)
     own = ("b_nucleus.png", "b_cell.png", "b_overlay.jpg", "b_segmentation.png", "a_cell.png")
-    assert [is_own(tmp_path / name) for name in own] == [True, True, True, False, False]
+    assert [is_own(tmp_path / name) for name in own] == [True, True, False, False, False]
 
 
 def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path):
