@@ -39,8 +39,8 @@ def check_own_folder(
     for path in sorted(output.iterdir()):  # also one that is of no image of this run: it may be of the next one's
         if path.name.lower().endswith(endings) and not LEFTOVER.fullmatch(path.name) and not is_own(path):
             raise ValueError(
-                f"{path} could be replaced, and is not of `efp predict` (no row of a predictions.csv beside it names "
-                "it). Choose another --output."
+                f"{path} could be replaced, and is not of `efp predict` (it does not say so, and no row of a "
+                "predictions.csv beside it names such a mask). Choose another --output."
             )
 
 

@@ -35,6 +35,7 @@ PROBABILITY = "_probability"  # ends a column of a label that overlaps others
 LEFTOVER = re.compile(r"\.\d+-.+_(segmentation\.png|overlay\.jpg)|\.\d+-\d+-.+_.+\.png|\.\d+-predictions\.csv")
 PART = re.compile(r"predictions\.part-\d+\.csv")
 WRITER = "efp_hf"  # what masks and overlays name as their software
+NO_PICTURE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)  # what Pillow raises
 FORMULA_SIGNS = ("=", "+", "-", "@")  # what a spreadsheet takes for the beginning of a formula
 
 
@@ -256,8 +257,9 @@ def finished_rows(
 
 def is_written(output: Path) -> Callable[[Path], bool]:
     """
-    Whether a file of a folder is a mask or overlay that was written there: a row of its tables says so; or, as a run
-    that was killed or another one has left it, the file itself. Without a table nothing is.
+    Whether a file of a folder is a mask or overlay that was written there: of a mask a row of its tables says so; or,
+    as a run that was killed or another one has left it, the file itself. An overlay says so itself: not every run with
+    a row draws one. Without a table nothing is.
     """
     named, tables = set(), [path for path in tables_in(output) if path.is_file() and is_table(table_of(path))]
     for path in tables:
@@ -265,15 +267,18 @@ def is_written(output: Path) -> Callable[[Path], bool]:
         labels = tuple(name.removesuffix(PROBABILITY) for name in columns if name.endswith(PROBABILITY))
         for row in (read_row(line, tuple(columns)) for line in read_lines(path)):
             if row is not None and not row["error"]:
-                named.update(path.name for path in written_paths(Path(), row["image"], labels))
+                named.update(path.name for path in mask_paths(Path(), row["image"], labels))
     return lambda path: bool(tables) and (table_text(path.name) in named or is_marked(path))
 
 
 def is_marked(path: Path) -> bool:
     try:
+        if not path.is_file():  # a pipe may have no end
+            return False
         with Image.open(path, formats=("PNG", "JPEG")) as picture:
-            return WRITER in (picture.info.get("Software"), picture.info.get("comment", b"").decode("latin-1"))
-    except (OSError, SyntaxError, ValueError):
+            notes = picture.info.get("Software"), picture.info.get("comment")  # the latter of a JPEG are bytes
+            return WRITER in notes or WRITER.encode() in notes
+    except NO_PICTURE:
         return False
 
 
@@ -298,10 +303,12 @@ def read_files(path: Path, further: tuple[Path, ...]) -> bytes | None:
 
 def is_whole(mask: Path, row: dict[str, str]) -> bool:
     try:
+        if not mask.is_file():
+            return False
         with Image.open(mask, formats=("PNG",)) as picture:
             picture.load()
             return picture.size == (int(row["width"]), int(row["height"]))
-    except (OSError, SyntaxError, ValueError, TypeError):
+    except (*NO_PICTURE, TypeError):
         return False
 
 

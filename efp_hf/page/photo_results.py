@@ -26,7 +26,7 @@ from ..inference.drawing import (
     tint_lesion,
 )
 from ..inference.folder import Prediction, table_row, write_classes, write_mask
-from ..inference.prediction_table import mask_paths
+from ..inference.prediction_table import WRITER, mask_paths
 from ..lesion.contour import coco_contour
 from ..lesion.measures import measure_lesion
 from ..lesion.notes import image_notes
@@ -142,13 +142,16 @@ def draw_probabilities(photo, processor, threshold=None, largest_region=None) ->
 
 
 def write_mask_file(photo, processor, folder: Path, threshold=None, largest_region=None) -> Path:
-    """`<id>_segmentation.png` of the photo's own size, byte for byte what `efp predict` writes."""
+    """
+    `<id>_segmentation.png` of the photo's own size, byte for byte what `efp predict` writes; with clicks or a box
+    without its mark, by which a later run could replace a person's work.
+    """
     path = Path(folder) / f"{photo.path.stem}_segmentation.png"
     mask, _ = find_lesion(photo, processor, threshold, largest_region)
     if photo.classes:
         write_classes(mask, path, len(photo.classes))
     else:
-        write_mask(mask, path)
+        write_mask(mask, path, writer=None if photo.marks else WRITER)
     return path
 
 

@@ -108,15 +108,20 @@ class Decisions:
         stays.
 
         Raises:
-            ValueError: it names something else.
+            ValueError: the file names something else, or there is none and lesions were decided.
         """
         path = self.output / "classes.txt"
-        if name == LESION:
-            return
-        if not path.exists():
-            write_atomically(path, lambda partial: partial.write_text(f"{name}\n", encoding="utf-8"))
-        elif name not in (found := path.read_text(encoding="utf-8", errors="replace").splitlines()):
-            raise ValueError(f"{path} must name {name}, as the checkpoint does, got {found}. Choose another --output.")
+        with self.locked() as (_, rows):
+            if path.exists():
+                found = path.read_text(encoding="utf-8", errors="replace").splitlines()
+            else:
+                found = [LESION] if rows else [name]
+            if name not in found:
+                raise ValueError(
+                    f"{self.output} must be of {name}, as the checkpoint is, got {found}. Choose another --output."
+                )
+            if name != LESION and not path.exists():
+                write_atomically(path, lambda partial: partial.write_text(f"{name}\n", encoding="utf-8"))
 
     def decide(
         self,

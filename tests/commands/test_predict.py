@@ -216,6 +216,22 @@ def test_files_of_somebody_else_are_not_replaced(efp, tmp_path, tiny_checkpoint,
     assert (tmp_path / "masks" / name).read_text() == "mine"
 
 
+def test_own_overlay_beside_masks_without_is_not_replaced(efp, tmp_path, tiny_checkpoint):
+    drawn = tmp_path / "masks" / "synthetic_1_overlay.jpg"
+    arguments = ("predict", EXAMPLES / "synthetic_1.jpg", "--checkpoint", tiny_checkpoint)
+    assert efp(*arguments).code == 0
+    Image.new("L", (8, 8)).save(drawn)
+    before = drawn.read_bytes()
+    for options in (["--overwrite"], ["--resume"], ["--overwrite", "--overlays"]):
+        ran = efp(*arguments, *options)
+        assert ran.code == 2 and "synthetic_1_overlay.jpg could be replaced, and is not of" in ran.err
+    assert drawn.read_bytes() == before
+    drawn.unlink()
+    for options in (["--overwrite", "--overlays"], ["--resume"], ["--overwrite"]):  # the run's own may go
+        assert efp(*arguments, *options).code == 0
+    assert not drawn.exists()
+
+
 def test_second_run_does_not_write_where_one_is_writing(efp, tmp_path, tiny_checkpoint):
     (tmp_path / "masks").mkdir()
     with only_writer(tmp_path / "masks"):

@@ -2,12 +2,15 @@ import copy
 import csv
 import errno
 import os
+import struct
 from pathlib import Path
+from zlib import crc32
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 import efp_hf.inference.folder
 from efp_hf.data.synthetic import draw_lesion
@@ -312,6 +315,19 @@ def test_files_that_a_table_names_or_that_say_so_were_written_here(folder, loade
     (tmp_path / "photo.png").write_bytes(drawn.read_bytes())
     (tmp_path / "killed_segmentation.png").rename(tmp_path / "killed_nucleus.png")
     assert find_images([str(tmp_path)]) == [tmp_path / "photo.png"]
+    note = PngInfo()
+    note.add_text("comment", "mine")
+    Image.new("L", (8, 8)).save(tmp_path / "noted_segmentation.png", pnginfo=note)
+    bomb = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 0, 0, 0, 0)
+    bomb = b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + bomb + struct.pack(">II", crc32(bomb), 0) + b"IDAT"
+    (tmp_path / "bomb_segmentation.png").write_bytes(bomb)
+    os.mkfifo(tmp_path / "pipe_segmentation.png")  # nobody writes to it
+    assert not any(is_own(tmp_path / f"{stem}_segmentation.png") for stem in ("noted", "bomb", "pipe"))
+    for stem in ("mole_2", "mole_4"):
+        (tmp_path / f"{stem}_segmentation.png").unlink()
+    (tmp_path / "mole_2_segmentation.png").write_bytes(bomb)
+    os.mkfifo(tmp_path / "mole_4_segmentation.png")
+    assert sorted(finished_rows(tmp_path)) == ["mole_0.jpg"]
     (tmp_path / "predictions.csv").write_text("another table")
     assert len(find_images([str(tmp_path)])) == 6
     (tmp_path / "predictions.csv").write_text("image,hei")  # cut by a full disk
@@ -324,7 +340,7 @@ def test_files_that_a_table_names_or_that_say_so_were_written_here(folder, loade
         table.append(row)
     is_own = is_written(tmp_path)
     own = ("b_nucleus.png", "b_cell.png", "b_overlay.jpg", "b_segmentation.png", "a_cell.png")
-    assert [is_own(tmp_path / name) for name in own] == [True, True, True, False, False]
+    assert [is_own(tmp_path / name) for name in own] == [True, True, False, False, False]
 
 
 def test_second_file_of_a_finished_name_is_another_one(folder, loaded, tmp_path):

@@ -12,6 +12,7 @@ from efp_hf import EFPImageProcessor
 from efp_hf.data.files import read_mask
 from efp_hf.inference.correction import Correction
 from efp_hf.inference.drawing import tint_lesion
+from efp_hf.inference.prediction_table import is_marked
 from efp_hf.page.correction import correct_photo, redo, undo
 from efp_hf.page.marks import Marks
 from efp_hf.page.photo import find_lesion, segment_photo
@@ -43,7 +44,10 @@ def test_photo_without_marks_has_the_mask_of_the_whole_model(prompted, photo, ph
 @pytest.mark.parametrize("marks", [FIRST, SECOND])
 def test_corrected_mask_file_is_that_of_the_library(prompted, photo, photo_file, tmp_path, marks, threshold):
     corrected = correct_photo(photo, marks)
-    ours = read_mask(write_mask_file(corrected, prompted[1], tmp_path, threshold))
+    assert is_marked(write_mask_file(photo, prompted[1], tmp_path, threshold))
+    path = write_mask_file(corrected, prompted[1], tmp_path, threshold)
+    assert not is_marked(path)  # `efp predict --overwrite` replaces none that a person corrected
+    ours = read_mask(path)
     correction = Correction(Image.open(photo_file), *prompted)
     theirs = correction.segment(list(marks.points), marks.box, threshold=threshold)["segmentation"]
     np.testing.assert_array_equal(ours, theirs.numpy())

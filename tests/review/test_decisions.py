@@ -97,11 +97,20 @@ def test_folder_is_one_that_training_and_scoring_take(store, tmp_path):
     assert class_names(data) == ()
     store.name_class("lesion")
     assert not (store.output / "classes.txt").exists()
-    for _ in range(2):  # the second server finds it there
-        store.name_class("nucleus")
+    with pytest.raises(ValueError, match=r"must be of nucleus, as the checkpoint is, got \['lesion'\]. Choose"):
+        store.name_class("nucleus")  # it would rename the masks that are there
+    assert not (store.output / "classes.txt").exists()
+
+
+def test_set_is_of_one_class(store, tmp_path):
+    store.name_class("nucleus")
+    for photo in draw_photos(tmp_path / "many", 20):
+        store.decide(photo, "accepted", MASK)
+    store.name_class("nucleus")  # the second server finds it there
+    for other in ("organ", "lesion"):
+        with pytest.raises(ValueError, match=rf"must be of {other}, as the checkpoint is, got \['nucleus'\]."):
+            store.name_class(other)
     assert class_names(load_isic(store.output, cache_dir=tmp_path / "cache")) == ("nucleus",)
-    with pytest.raises(ValueError, match=r"must name organ, as the checkpoint does, got \['nucleus'\]. Choose another"):
-        store.name_class("organ")
 
 
 def test_second_browser_does_not_overwrite_what_it_has_not_seen(store, photos):
