@@ -200,10 +200,20 @@ def given_options(others: list[str]) -> set[str]:
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
+    from ..inference.checkpoint import find_checkpoint
+
     for option, default in MODEL_OPTIONS.items():
         given = getattr(arguments, option.removeprefix("--").replace("-", "_")) != default
         if given and arguments.checkpoint is not None and (option, arguments.task) != ("--encoder", "structures"):
             raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
+    if arguments.checkpoint is not None:
+        with one_line_errors():
+            start = Path(find_checkpoint(arguments.checkpoint)).resolve()
+        if start.is_dir() and start.is_relative_to(arguments.output.resolve()):
+            raise InputError(
+                f"`--checkpoint` must not lie in --output, where the training writes, got {arguments.checkpoint}. "
+                "Choose another --output."
+            )
 
 
 def load_training_data(arguments: argparse.Namespace):

@@ -18,6 +18,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
@@ -347,9 +348,14 @@ class LesionTrainer(Trainer):
             raise
 
     def _save(self, output_dir=None, state_dict=None):
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            self.args, folder / TRAINING_ARGS_NAME
+        )  # before the weights: they are a training's ([`is_of_training`])
         super()._save(output_dir, state_dict)
         if self.fingerprint is not None:
-            write_fingerprint(output_dir or self.args.output_dir, self.fingerprint)
+            write_fingerprint(folder, self.fingerprint)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

@@ -234,6 +234,18 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_pa
     assert "must have a checkpoint in run, got none that is whole (checkpoint-6: optimizer.pt is damaged" in refused.err
 
 
+def test_start_within_the_output_is_refused_before_anything_is_removed(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    start = shutil.copytree(tiny_checkpoint, tmp_path / "run" / "checkpoint-1")
+    (start / "trainer_state.json").write_text("{}")
+    for name in ("run/checkpoint-1", start, "run/../run/checkpoint-1"):
+        ran = efp("train", "--data", synthetic_root, *SMALL, "--overwrite", "--checkpoint", name)
+        assert (
+            ran.code == 2
+            and f"`--checkpoint` must not lie in --output, where the training writes, got {name}" in ran.err
+        )
+    assert (start / "model.safetensors").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["0", "2"])
 def test_image_that_becomes_unreadable_is_named_in_a_line(

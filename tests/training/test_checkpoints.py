@@ -213,7 +213,10 @@ def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monk
 def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_are_not(tmp_path):
     own, killed, foreign = (tmp_path / f"checkpoint-{step}" for step in (2, 4, 6))
     half_written = (".tmpHG0dR2", ".7-8-training_images.csv")
-    names = {own: ("trainer_state.json", "notes.txt"), killed: ("model.safetensors", *half_written)}
+    names = {
+        own: ("trainer_state.json", "notes.txt"),
+        killed: ("training_args.bin", "model.safetensors", *half_written),
+    }
     for folder, files in names.items():
         folder.mkdir()
         for name in files:
@@ -221,8 +224,21 @@ def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_ar
     check_own_checkpoints(tmp_path)
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="got checkpoint-6 without trainer_state.json. Move it away"):
+    save_trained(tiny_model(), PROCESSOR, tmp_path / "checkpoint-900", {(64 * "0", "train")})  # somebody's own
+    with pytest.raises(ValueError, match="got checkpoint-900, checkpoint-6 without trainer_state.json. Move it away"):
         check_own_checkpoints(tmp_path)
+
+
+def test_training_says_that_weights_are_its_own_before_it_writes_them(tmp_path, data):
+    trainer = trainer_in(tmp_path, data)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    trainer.model.save_pretrained = killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_model(tmp_path / "checkpoint-2")
+    assert [path.name for path in (tmp_path / "checkpoint-2").iterdir()] == ["training_args.bin"]
 
 
 def test_training_leaves_the_checkpoint_folders_of_others(tmp_path, data):
