@@ -335,6 +335,9 @@ class LesionTrainer(Trainer):
         if self.args.should_save:
             remove_checkpoints(output, first_step=step)
         self.accelerator.wait_for_everyone()
+        for callback in self.callback_handler.callbacks:  # Transformers looks for what a resumed run did not have
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, {})
         try:
             super()._save_checkpoint(model, trial)
         except BaseException as error:
