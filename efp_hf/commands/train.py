@@ -43,15 +43,7 @@ from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
 TASKS = ("lesion", "structures")
-# that say how long a training is, and when it is scored
-LENGTH_OPTIONS = {
-    "--num-train-epochs",
-    "--max-steps",
-    "--eval-strategy",
-    "--eval-steps",
-    "--save-strategy",
-    "--save-steps",
-}
+LENGTH_OPTIONS = {"--num-train-epochs", "--max-steps"}  # that say how long a training is
 UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
@@ -466,12 +458,6 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
         rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
         training_arguments.learning_rate = learning_rate
-        if fine_tuning and not known and not LENGTH_OPTIONS & given_options(arguments.others):
-            if lengthen(training_arguments, len(data["train"])) and is_told:
-                print(
-                    f"{len(data['train'])} images are few for classes that {arguments.checkpoint} does not know: up to "
-                    f"{training_arguments.num_train_epochs} epochs, or what --num-train-epochs says."
-                )
         if not for_structures:
             before = class_names_of(model.config)
             model = model_for(classes, overlap, model, arguments, is_told)
@@ -491,6 +477,14 @@ def run(arguments: argparse.Namespace) -> int:
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
         trainer_class = OverlapTrainer if overlap else trainer_class
         trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
+        given = given_options(arguments.others)
+        if fine_tuning and not known and not LENGTH_OPTIONS & given:
+            images_of_epoch = len(trainer._get_train_sampler())  # of labels that overlap not all
+            if lengthen(training_arguments, images_of_epoch, given) and is_told:
+                print(
+                    f"{len(data['train'])} images are few for classes that {arguments.checkpoint} does not know: up to "
+                    f"{training_arguments.num_train_epochs} epochs, or what --num-train-epochs says."
+                )
     row |= {
         "data": Path(arguments.data).name,
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
