@@ -416,6 +416,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
     training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
+    if fine_tuning and training_arguments.save_strategy == "best" and training_arguments.load_best_model_at_end:
+        raise InputError(
+            "`--save-strategy` must be 'epoch' or 'steps' with --checkpoint, whose training may end early and is "
+            "saved there, got best. The best epoch is kept with both."
+        )
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)

@@ -59,6 +59,24 @@ def test_train_fine_tunes_a_checkpoint(efp, tmp_path, synthetic_root, tiny_check
     assert EFPForSegmentation.from_pretrained(tmp_path / "runs" / "first").config.pyramid_size == 6
 
 
+def test_save_strategy_that_would_not_save_an_early_stop_is_refused(efp, tmp_path, tiny_checkpoint):
+    call = (
+        "train",
+        "--data",
+        "/nowhere",
+        "--checkpoint",
+        tiny_checkpoint,
+        "--output",
+        "run",
+        "--save-strategy",
+        "best",
+    )
+    ran = efp(*call)
+    assert ran.code == 2 and "`--save-strategy` must be 'epoch' or 'steps' with --checkpoint" in ran.err
+    assert "got best" in ran.err and not (tmp_path / "run").exists()
+    assert "/nowhere: no such folder" in efp(*call, "--load-best-model-at-end", "false").err  # then none ends early
+
+
 @pytest.mark.parametrize("given", [("--encoder", "paper"), ("--no-encoder-weights",), ("--nano",)])
 def test_train_refuses_model_arguments_beside_a_checkpoint(efp, synthetic_root, tiny_checkpoint, given):
     ran = efp(
@@ -159,6 +177,7 @@ def test_train_refuses_to_remove_the_columns_of_the_images(efp, tmp_path, synthe
         (("--output_dir=o4",), "`--output-dir` must not be given"),
         (("--resume-from-checkpoint", "nowhere"), "`--resume-from-checkpoint` must not be given"),
         (("--save-only-model",), "`--save-only-model` must not be given"),
+        (("--save-strategy", "best"), "/nowhere: no such folder"),  # a new network's training does not end early
         (("--dice-weight", "3"), "unrecognized arguments: --dice-weight 3"),
         (("--learning-rate", "fast"), "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
     ],
