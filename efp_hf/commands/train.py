@@ -515,7 +515,7 @@ def run(arguments: argparse.Namespace) -> int:
         **dict.fromkeys(OVERLAP_COLUMNS if overlap else ()),
     }
     settings = {f"--{name.replace('_', '-')}": row[name] for name in RESUMED_ALIKE}
-    settings |= {"--checkpoint": starting_weights or None}
+    settings |= {"--checkpoint": row["checkpoint"] if starting_weights else None}
     with one_line_errors():
         if resume is not None:
             check_settings(resume, settings)

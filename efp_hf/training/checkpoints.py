@@ -139,11 +139,16 @@ def check_settings(checkpoint: Path, settings: dict[str, str | float | None]) ->
     """
     Raises:
         ValueError: a whole checkpoint of a run with other settings, by option: its optimizer would go on with its own.
+            Of words the last one counts: that of `--checkpoint` is the digest of its weights, after its name.
     """
+
+    def compared(value: str | float | None) -> str | float | None:
+        return value.split()[-1] if isinstance(value, str) else value
+
     state = TrainerState.load_from_json(checkpoint / STATE).stateful_callbacks.get("RunSettings")
     saved = state["args"]["settings"] if state else settings  # of an earlier version
     for option, value in settings.items():
-        if saved.get(option, value) != value:
+        if compared(saved.get(option, value)) != compared(value):
             raise ValueError(
                 f"{checkpoint} was trained with {option} {saved[option]}, got {value}. "
                 "Resume with the options that it was started with."

@@ -246,6 +246,17 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_pa
         other = efp(*arguments, "--max-steps", "8", option, value, "--resume")
         assert other.code == 2 and f"checkpoint-6 was trained with {option} " in other.err, other.err
 
+    start = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    call = [start if option is tiny_checkpoint else option for option in arguments]
+    assert efp(*call, "--resume").code == 0  # the same weights elsewhere
+    shutil.copy(output / "model.safetensors", start)
+    other = efp(*call, "--max-steps", "8", "--resume")
+    digests = [
+        f"{name} {weights_digest(folder)}"
+        for name, folder in ((tiny_checkpoint.name, tiny_checkpoint), ("base", start))
+    ]
+    assert other.code == 2 and f"--checkpoint {digests[0]}, got {digests[1]}. Resume" in other.err, other.err
+
     for checkpoint in output.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").write_bytes(b"")
     refused = efp(*arguments, "--resume")

@@ -14,6 +14,7 @@ from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.training.checkpoints import (
     check_network,
     check_own_checkpoints,
+    check_settings,
     damage,
     keep_whole_best,
     newest_whole,
@@ -123,6 +124,20 @@ def test_checkpoint_of_another_network_is_refused(run):
     check_network(run / "checkpoint-6", tiny_model())
     with pytest.raises(ValueError, match="checkpoint-6 must hold the network that is to be trained, got .* of shape"):
         check_network(run / "checkpoint-6", tiny_model(head_size=8))
+
+
+@pytest.mark.parametrize("kept", ["efp-isic 0123456789ab", "0123456789ab"])  # the second of an earlier version
+def test_start_with_other_weights_is_refused_by_its_name_and_a_moved_one_is_not(run, kept):
+    state_path = run / "checkpoint-6" / "trainer_state.json"
+    state = json.loads(state_path.read_text())
+    state["stateful_callbacks"]["RunSettings"] = {"args": {"settings": {"--checkpoint": kept, "--seed": 0}}}
+    state_path.write_text(json.dumps(state))
+    check_settings(run / "checkpoint-6", {"--checkpoint": "elsewhere/my base 0123456789ab", "--seed": 0})
+    words = f"checkpoint-6 was trained with --checkpoint {kept}, got efp-isic ba9876543210."
+    with pytest.raises(ValueError, match=words):
+        check_settings(run / "checkpoint-6", {"--checkpoint": "efp-isic ba9876543210", "--seed": 0})
+    with pytest.raises(ValueError, match="was trained with --seed 0, got 1."):
+        check_settings(run / "checkpoint-6", {"--checkpoint": "efp-isic 0123456789ab", "--seed": 1})
 
 
 def scores_of(folder: Path) -> dict[int, float]:
