@@ -43,15 +43,7 @@ from .interruption import interrupted_by_termination
 from .precision import check_bf16
 
 TASKS = ("lesion", "structures")
-# that say how long a training is, and when it is scored
-LENGTH_OPTIONS = {
-    "--num-train-epochs",
-    "--max-steps",
-    "--eval-strategy",
-    "--eval-steps",
-    "--save-strategy",
-    "--save-steps",
-}
+LENGTH_OPTIONS = {"--num-train-epochs", "--max-steps"}  # that say how long a training is
 UNET_FOLDER = "compared-unet"  # in --output
 DEFAULT_ENCODER = "tf_efficientnet_lite0"
 # that a checkpoint says itself: option → its value where it is not given
@@ -200,10 +192,20 @@ def given_options(others: list[str]) -> set[str]:
 
 
 def check_model_options(arguments: argparse.Namespace) -> None:
+    from ..inference.checkpoint import find_checkpoint
+
     for option, default in MODEL_OPTIONS.items():
         given = getattr(arguments, option.removeprefix("--").replace("-", "_")) != default
         if given and arguments.checkpoint is not None and (option, arguments.task) != ("--encoder", "structures"):
             raise InputError(f"`{option}` must not be given with --checkpoint, which says it itself. Leave one out.")
+    if arguments.checkpoint is not None:
+        with one_line_errors():
+            start = Path(find_checkpoint(arguments.checkpoint)).resolve()
+        if start.is_dir() and start.is_relative_to(arguments.output.resolve()):
+            raise InputError(
+                f"`--checkpoint` must not lie in --output, where the training writes, got {arguments.checkpoint}. "
+                "Choose another --output."
+            )
 
 
 def load_training_data(arguments: argparse.Namespace):
@@ -414,6 +416,11 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("`--compare` must be without --prompts, --task structures and --streaming. Leave it out.")
     fine_tuning = arguments.checkpoint is not None and not arguments.prompts and not for_structures
     training_arguments = parse_training_arguments(arguments.others, str(arguments.output), arguments.streaming)
+    if fine_tuning and training_arguments.save_strategy == "best" and training_arguments.load_best_model_at_end:
+        raise InputError(
+            "`--save-strategy` must be 'epoch' or 'steps' with --checkpoint, whose training may end early and is "
+            "saved there, got best. The best epoch is kept with both."
+        )
     if training_arguments.bf16 and not arguments.force_bf16:
         with one_line_errors():
             check_bf16(training_arguments.use_cpu)
@@ -456,12 +463,6 @@ def run(arguments: argparse.Namespace) -> int:
         encoder_rate, learning_rate = chosen_rates(arguments, training_arguments, fine_tuning and known)
         rates_of_new = chosen_rates(arguments, training_arguments, fine_tuning=False)
         training_arguments.learning_rate = learning_rate
-        if fine_tuning and not known and not LENGTH_OPTIONS & given_options(arguments.others):
-            if lengthen(training_arguments, len(data["train"])) and is_told:
-                print(
-                    f"{len(data['train'])} images are few for classes that {arguments.checkpoint} does not know: up to "
-                    f"{training_arguments.num_train_epochs} epochs, or what --num-train-epochs says."
-                )
         if not for_structures:
             before = class_names_of(model.config)
             model = model_for(classes, overlap, model, arguments, is_told)
@@ -481,6 +482,14 @@ def run(arguments: argparse.Namespace) -> int:
         trainer_class = PromptedLesionTrainer if arguments.prompts else LesionTrainer
         trainer_class = OverlapTrainer if overlap else trainer_class
         trainer = lesion_trainer(model, processor, data, training_arguments, encoder_rate, trainer_class)
+        given = given_options(arguments.others)
+        if fine_tuning and not known and not LENGTH_OPTIONS & given:
+            images_of_epoch = len(trainer._get_train_sampler())  # of labels that overlap not all
+            if lengthen(training_arguments, images_of_epoch, given) and is_told:
+                print(
+                    f"{len(data['train'])} images are few for classes that {arguments.checkpoint} does not know: up to "
+                    f"{training_arguments.num_train_epochs} epochs, or what --num-train-epochs says."
+                )
     row |= {
         "data": Path(arguments.data).name,
         "images": "streamed" if arguments.streaming else "/".join(str(len(data[split])) for split in data),
@@ -506,7 +515,7 @@ def run(arguments: argparse.Namespace) -> int:
         **dict.fromkeys(OVERLAP_COLUMNS if overlap else ()),
     }
     settings = {f"--{name.replace('_', '-')}": row[name] for name in RESUMED_ALIKE}
-    settings |= {"--checkpoint": starting_weights or None}
+    settings |= {"--checkpoint": row["checkpoint"] if starting_weights else None}
     with one_line_errors():
         if resume is not None:
             check_settings(resume, settings)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedModel, TrainerState, TrainingArguments
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_pt_utils import safe_globals
 
 from ..image_processing_efp import EFPImageProcessor
@@ -24,7 +25,7 @@ STATE = "trainer_state.json"
 PICKLED = ("optimizer.pt", "scheduler.pt", "rng_state*.pth")  # rng_state_0.pth … of several processes
 OPTIONAL = ("scaler.pt",)
 # what else a training writes into a checkpoint, before its state
-OTHER_FILES = ("preprocessor_config.json", "training_args.bin", TRAINING_IMAGES, "*.py")
+OTHER_FILES = ("preprocessor_config.json", TRAINING_ARGS_NAME, TRAINING_IMAGES, "*.py")
 UNNAMED = (".tmp??????", f".*-{TRAINING_IMAGES}")  # of safetensors and `write_atomically`, while they write
 READING_ERRORS = (  # of files that are cut, overwritten, or hold other objects
     *(OSError, ValueError, TypeError, KeyError, EOFError, RuntimeError),
@@ -39,11 +40,15 @@ def numbered_checkpoints(output: Path) -> dict[int, Path]:
 
 
 def is_of_training(checkpoint: Path) -> bool:
-    """Whether a training made a folder: its state is there or, where it was killed, none but the files of one."""
+    """
+    Whether a training made a folder: its state is there or, where it was killed, none but the files of one. Weights
+    without the arguments, which a training writes before them, are somebody's own.
+    """
+    if (checkpoint / STATE).is_file():
+        return True
     own = (CONFIG, WEIGHTS, *PICKLED, *OPTIONAL, *OTHER_FILES, *UNNAMED)
-    return (checkpoint / STATE).is_file() or all(
-        any(path.match(name) for name in own) and not path.is_dir() for path in checkpoint.iterdir()
-    )
+    is_own = all(any(path.match(name) for name in own) and not path.is_dir() for path in checkpoint.iterdir())
+    return is_own and ((checkpoint / TRAINING_ARGS_NAME).is_file() or not (checkpoint / WEIGHTS).exists())
 
 
 def check_own_checkpoints(output: Path) -> None:
@@ -134,11 +139,16 @@ def check_settings(checkpoint: Path, settings: dict[str, str | float | None]) ->
     """
     Raises:
         ValueError: a whole checkpoint of a run with other settings, by option: its optimizer would go on with its own.
+            Of words the last one counts: that of `--checkpoint` is the digest of its weights, after its name.
     """
+
+    def compared(value: str | float | None) -> str | float | None:
+        return value.split()[-1] if isinstance(value, str) else value
+
     state = TrainerState.load_from_json(checkpoint / STATE).stateful_callbacks.get("RunSettings")
     saved = state["args"]["settings"] if state else settings  # of an earlier version
     for option, value in settings.items():
-        if saved.get(option, value) != value:
+        if compared(saved.get(option, value)) != compared(value):
             raise ValueError(
                 f"{checkpoint} was trained with {option} {saved[option]}, got {value}. "
                 "Resume with the options that it was started with."

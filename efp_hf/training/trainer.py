@@ -18,6 +18,7 @@ from transformers import (
     TrainerCallback,
     TrainingArguments,
 )
+from transformers.trainer import TRAINING_ARGS_NAME
 from transformers.trainer_callback import ExportableState
 from transformers.trainer_utils import IntervalStrategy
 
@@ -73,18 +74,23 @@ STREAMING_DEFAULTS = {  # a stream has no epochs that Trainer could count: thirt
 NEW_CLASSES_STEPS = 600
 
 
-def lengthen(arguments: TrainingArguments, num_images: int) -> bool:
+def lengthen(arguments: TrainingArguments, num_images: int, given: set[str]) -> bool:
     """
-    Give a training on few images as many epochs as make `NEW_CLASSES_STEPS`, and an evaluation each thirtieth of them,
-    or leave one that is as long → whether it was changed.
+    Give a training whose epochs have few images as many of them as make `NEW_CLASSES_STEPS`, and an evaluation each
+    thirtieth of them, or leave one that is as long → whether it was changed. Of the four options that say when it is
+    scored and saved, `--eval-strategy` …, those `given` are kept.
     """
     of_step = arguments.train_batch_size * arguments.gradient_accumulation_steps * arguments.world_size
     epochs = math.ceil(NEW_CLASSES_STEPS / math.ceil(num_images / of_step))
     if epochs <= arguments.num_train_epochs:
         return False
     arguments.num_train_epochs = epochs
+    if given & {"--eval-strategy", "--save-strategy"}:  # Transformers has compared all four
+        return True
     arguments.eval_strategy = arguments.save_strategy = IntervalStrategy.STEPS
-    arguments.eval_steps = arguments.save_steps = STREAMING_DEFAULTS["eval_steps"]
+    kept = [name for name in ("eval_steps", "save_steps") if f"--{name.replace('_', '-')}" in given]
+    for name in {"eval_steps", "save_steps"} - set(kept):
+        setattr(arguments, name, getattr(arguments, kept[0]) if kept else STREAMING_DEFAULTS[name])
     return True
 
 
@@ -334,6 +340,9 @@ class LesionTrainer(Trainer):
         if self.args.should_save:
             remove_checkpoints(output, first_step=step)
         self.accelerator.wait_for_everyone()
+        for callback in self.callback_handler.callbacks:  # Transformers looks for what a resumed run did not have
+            if isinstance(callback, ExportableState):
+                self.state.stateful_callbacks.setdefault(type(callback).__name__, {})
         try:
             super()._save_checkpoint(model, trial)
         except BaseException as error:
@@ -347,9 +356,14 @@ class LesionTrainer(Trainer):
             raise
 
     def _save(self, output_dir=None, state_dict=None):
+        folder = Path(output_dir or self.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        torch.save(
+            self.args, folder / TRAINING_ARGS_NAME
+        )  # before the weights: they are a training's ([`is_of_training`])
         super()._save(output_dir, state_dict)
         if self.fingerprint is not None:
-            write_fingerprint(output_dir or self.args.output_dir, self.fingerprint)
+            write_fingerprint(folder, self.fingerprint)
 
     def _save_rng_state(self, output_dir):
         super()._save_rng_state(output_dir)

@@ -14,6 +14,8 @@ from transformers import AutoImageProcessor, AutoModelForSemanticSegmentation
 from efp_hf import EFPConfig, EFPForSegmentation, EFPImageProcessor
 from efp_hf.metrics.classes import MEAN_OF_LABELS, MICRO
 from efp_hf.metrics.overlap import THRESHOLDS
+from efp_hf.training import trainer
+from efp_hf.training.trainer import TRAINING_DEFAULTS
 
 SMALL = ("--max-steps", 2, "--per-device-train-batch-size", 7, "--use-cpu", "--disable-tqdm")
 ROWS = [*CELL_LABELS, MICRO, MEAN_OF_LABELS]
@@ -43,6 +45,20 @@ def test_train_keeps_all_but_the_head_which_gets_a_sigmoid_a_label(efp, tmp_path
     assert processor.labels_overlap and not processor.largest_region and set(processor.threshold) <= set(THRESHOLDS)
     (row,) = rows_of(tmp_path / "run" / "training.csv")
     assert row["validation_jaccard"] == row["validation_mean_jaccard"] and float(row["validation_micro_jaccard"]) >= 0
+
+
+def test_steps_of_a_longer_training_are_counted_of_the_images_that_an_epoch_draws(
+    efp, tmp_path, cells_root, tiny_checkpoint, monkeypatch, rows_of
+):
+    monkeypatch.setitem(TRAINING_DEFAULTS, "num_train_epochs", 1)
+    monkeypatch.setattr(trainer, "NEW_CLASSES_STEPS", 2)
+    call = ("train", "--data", cells_root, "--checkpoint", tiny_checkpoint, "--output", "run", "--use-cpu")
+    call += ("--per-device-train-batch-size", 14, "--eval-strategy", "epoch", "--save-strategy", "epoch")
+    ran = efp(*call)
+    assert ran.code == 0 and "28 images are few for classes that" in ran.out and "up to 2 epochs" in ran.out, ran.err
+    assert rows_of(tmp_path / "run" / "training.csv")[0]["epochs"] == "2.0"
+    checkpoints = {path.name for path in (tmp_path / "run").glob("checkpoint-*")}
+    assert checkpoints == {"checkpoint-1", "checkpoint-2"}  # half of the 28, in a step an epoch
 
 
 def test_fine_tuning_says_its_start_takes_lower_rates_and_is_resumed(efp, tmp_path, cells_root, mine, rows_of):

@@ -59,6 +59,24 @@ def test_train_fine_tunes_a_checkpoint(efp, tmp_path, synthetic_root, tiny_check
     assert EFPForSegmentation.from_pretrained(tmp_path / "runs" / "first").config.pyramid_size == 6
 
 
+def test_save_strategy_that_would_not_save_an_early_stop_is_refused(efp, tmp_path, tiny_checkpoint):
+    call = (
+        "train",
+        "--data",
+        "/nowhere",
+        "--checkpoint",
+        tiny_checkpoint,
+        "--output",
+        "run",
+        "--save-strategy",
+        "best",
+    )
+    ran = efp(*call)
+    assert ran.code == 2 and "`--save-strategy` must be 'epoch' or 'steps' with --checkpoint" in ran.err
+    assert "got best" in ran.err and not (tmp_path / "run").exists()
+    assert "/nowhere: no such folder" in efp(*call, "--load-best-model-at-end", "false").err  # then none ends early
+
+
 @pytest.mark.parametrize("given", [("--encoder", "paper"), ("--no-encoder-weights",), ("--nano",)])
 def test_train_refuses_model_arguments_beside_a_checkpoint(efp, synthetic_root, tiny_checkpoint, given):
     ran = efp(
@@ -159,6 +177,7 @@ def test_train_refuses_to_remove_the_columns_of_the_images(efp, tmp_path, synthe
         (("--output_dir=o4",), "`--output-dir` must not be given"),
         (("--resume-from-checkpoint", "nowhere"), "`--resume-from-checkpoint` must not be given"),
         (("--save-only-model",), "`--save-only-model` must not be given"),
+        (("--save-strategy", "best"), "/nowhere: no such folder"),  # a new network's training does not end early
         (("--dice-weight", "3"), "unrecognized arguments: --dice-weight 3"),
         (("--learning-rate", "fast"), "argument --learning_rate/--learning-rate: invalid float value: 'fast'"),
     ],
@@ -227,11 +246,34 @@ def test_resume_goes_on_from_the_newest_whole_checkpoint_and_says_so(efp, tmp_pa
         other = efp(*arguments, "--max-steps", "8", option, value, "--resume")
         assert other.code == 2 and f"checkpoint-6 was trained with {option} " in other.err, other.err
 
+    start = shutil.copytree(tiny_checkpoint, tmp_path / "base")
+    call = [start if option is tiny_checkpoint else option for option in arguments]
+    assert efp(*call, "--resume").code == 0  # the same weights elsewhere
+    shutil.copy(output / "model.safetensors", start)
+    other = efp(*call, "--max-steps", "8", "--resume")
+    digests = [
+        f"{name} {weights_digest(folder)}"
+        for name, folder in ((tiny_checkpoint.name, tiny_checkpoint), ("base", start))
+    ]
+    assert other.code == 2 and f"--checkpoint {digests[0]}, got {digests[1]}. Resume" in other.err, other.err
+
     for checkpoint in output.glob("checkpoint-*"):
         (checkpoint / "optimizer.pt").write_bytes(b"")
     refused = efp(*arguments, "--resume")
     assert refused.code == 2
     assert "must have a checkpoint in run, got none that is whole (checkpoint-6: optimizer.pt is damaged" in refused.err
+
+
+def test_start_within_the_output_is_refused_before_anything_is_removed(efp, tmp_path, synthetic_root, tiny_checkpoint):
+    start = shutil.copytree(tiny_checkpoint, tmp_path / "run" / "checkpoint-1")
+    (start / "trainer_state.json").write_text("{}")
+    for name in ("run/checkpoint-1", start, "run/../run/checkpoint-1"):
+        ran = efp("train", "--data", synthetic_root, *SMALL, "--overwrite", "--checkpoint", name)
+        assert (
+            ran.code == 2
+            and f"`--checkpoint` must not lie in --output, where the training writes, got {name}" in ran.err
+        )
+    assert (start / "model.safetensors").exists()
 
 
 @pytest.mark.slow

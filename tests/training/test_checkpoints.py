@@ -14,6 +14,7 @@ from efp_hf.inference.checkpoint import load_checkpoint
 from efp_hf.training.checkpoints import (
     check_network,
     check_own_checkpoints,
+    check_settings,
     damage,
     keep_whole_best,
     newest_whole,
@@ -125,6 +126,20 @@ def test_checkpoint_of_another_network_is_refused(run):
         check_network(run / "checkpoint-6", tiny_model(head_size=8))
 
 
+@pytest.mark.parametrize("kept", ["efp-isic 0123456789ab", "0123456789ab"])  # the second of an earlier version
+def test_start_with_other_weights_is_refused_by_its_name_and_a_moved_one_is_not(run, kept):
+    state_path = run / "checkpoint-6" / "trainer_state.json"
+    state = json.loads(state_path.read_text())
+    state["stateful_callbacks"]["RunSettings"] = {"args": {"settings": {"--checkpoint": kept, "--seed": 0}}}
+    state_path.write_text(json.dumps(state))
+    check_settings(run / "checkpoint-6", {"--checkpoint": "elsewhere/my base 0123456789ab", "--seed": 0})
+    words = f"checkpoint-6 was trained with --checkpoint {kept}, got efp-isic ba9876543210."
+    with pytest.raises(ValueError, match=words):
+        check_settings(run / "checkpoint-6", {"--checkpoint": "efp-isic ba9876543210", "--seed": 0})
+    with pytest.raises(ValueError, match="was trained with --seed 0, got 1."):
+        check_settings(run / "checkpoint-6", {"--checkpoint": "efp-isic 0123456789ab", "--seed": 1})
+
+
 def scores_of(folder: Path) -> dict[int, float]:
     state = TrainerState.load_from_json(folder / "checkpoint-6" / "trainer_state.json")
     return {entry["step"]: entry["eval_jaccard"] for entry in state.log_history if "eval_jaccard" in entry}
@@ -213,7 +228,10 @@ def test_final_weights_come_with_their_own_files_after_all_others(tmp_path, monk
 def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_are_not(tmp_path):
     own, killed, foreign = (tmp_path / f"checkpoint-{step}" for step in (2, 4, 6))
     half_written = (".tmpHG0dR2", ".7-8-training_images.csv")
-    names = {own: ("trainer_state.json", "notes.txt"), killed: ("model.safetensors", *half_written)}
+    names = {
+        own: ("trainer_state.json", "notes.txt"),
+        killed: ("training_args.bin", "model.safetensors", *half_written),
+    }
     for folder, files in names.items():
         folder.mkdir()
         for name in files:
@@ -221,8 +239,21 @@ def test_checkpoint_folders_of_others_are_named_and_those_of_killed_trainings_ar
     check_own_checkpoints(tmp_path)
     foreign.mkdir()
     (foreign / "thesis.tex").write_text("")
-    with pytest.raises(ValueError, match="got checkpoint-6 without trainer_state.json. Move it away"):
+    save_trained(tiny_model(), PROCESSOR, tmp_path / "checkpoint-900", {(64 * "0", "train")})  # somebody's own
+    with pytest.raises(ValueError, match="got checkpoint-900, checkpoint-6 without trainer_state.json. Move it away"):
         check_own_checkpoints(tmp_path)
+
+
+def test_training_says_that_weights_are_its_own_before_it_writes_them(tmp_path, data):
+    trainer = trainer_in(tmp_path, data)
+
+    def killed(*_, **__):
+        raise KeyboardInterrupt
+
+    trainer.model.save_pretrained = killed
+    with pytest.raises(KeyboardInterrupt):
+        trainer.save_model(tmp_path / "checkpoint-2")
+    assert [path.name for path in (tmp_path / "checkpoint-2").iterdir()] == ["training_args.bin"]
 
 
 def test_training_leaves_the_checkpoint_folders_of_others(tmp_path, data):

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from conftest import ORGANS, tiny_model
+from conftest import ORGANS, REPOSITORY, tiny_model
 from datasets import Dataset
 from PIL import Image
 from transformers import EvalPrediction, TrainingArguments
@@ -151,6 +151,10 @@ def test_fine_tuning_stops_early_where_there_are_scores(tmp_path):
     assert stop.early_stopping_patience == FINE_TUNING_PATIENCE
     patient, _ = fine_tuning_callbacks(arguments(tmp_path), new_head=True)
     assert patient.early_stopping_patience == 2 * FINE_TUNING_PATIENCE
+    said = " ".join((REPOSITORY / "docs" / "training.md").read_text().split())
+    patiences = (FINE_TUNING_PATIENCE, 2 * FINE_TUNING_PATIENCE)
+    assert "after {} scores without a better one, and with a new head after {}.".format(*patiences) in said
+    assert f"trained on for up to {NEW_CLASSES_STEPS} steps" in said
     unscored = arguments(tmp_path, eval_strategy="no", load_best_model_at_end=False)
     assert [type(callback) for callback in fine_tuning_callbacks(unscored, new_head=True)] == [HeadWarmUp]
 
@@ -161,7 +165,26 @@ def test_fine_tuning_stops_early_where_there_are_scores(tmp_path):
 )
 def test_few_images_of_new_classes_are_trained_on_for_as_many_steps(tmp_path, num_images, epochs):
     made = arguments(tmp_path, num_train_epochs=30, per_device_train_batch_size=16)
-    assert lengthen(made, num_images) is (epochs > 30)
+    assert lengthen(made, num_images, set()) is (epochs > 30)
     assert made.num_train_epochs == epochs
     assert made.num_train_epochs * -(-num_images // 16) >= NEW_CLASSES_STEPS
     assert (made.eval_strategy, made.save_strategy) == (("steps", "steps") if epochs > 30 else ("epoch", "epoch"))
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"eval_strategy": "epoch", "save_strategy": "epoch"}, ("epoch", "epoch", None, 500)),
+        (
+            {"eval_strategy": "steps", "save_strategy": "steps", "eval_steps": 5, "save_steps": 10},
+            ("steps", "steps", 5, 10),
+        ),
+        ({"eval_steps": 25}, ("steps", "steps", 25, 25)),
+        ({"save_steps": 40}, ("steps", "steps", 40, 40)),
+        ({"eval_steps": 20, "save_steps": 40}, ("steps", "steps", 20, 40)),
+    ],
+)
+def test_longer_training_is_scored_and_saved_when_the_user_says(tmp_path, given, kept):
+    made = arguments(tmp_path, num_train_epochs=30, per_device_train_batch_size=16, **given)
+    assert lengthen(made, 45, {f"--{name.replace('_', '-')}" for name in given}) and made.num_train_epochs == 200
+    assert (made.eval_strategy, made.save_strategy, made.eval_steps, made.save_steps) == kept

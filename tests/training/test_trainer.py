@@ -7,7 +7,7 @@ from conftest import tiny_model
 from datasets import Dataset
 from PIL import Image
 from torch.utils.data import default_collate
-from transformers import EvalPrediction, Trainer, TrainingArguments
+from transformers import EvalPrediction, Trainer, TrainerState, TrainingArguments
 
 from efp_hf import EFPConfig, EFPImageProcessor
 from efp_hf.data.folders import load_isic
@@ -16,6 +16,8 @@ from efp_hf.metrics import confusion_counts, dice, jaccard, threshold_jaccard
 from efp_hf.modeling_efp import EFPForSegmentation
 from efp_hf.training.encoders import new_model
 from efp_hf.training.trainer import (
+    EarlyStop,
+    RunSettings,
     SegmentationScore,
     depthwise_in_float32,
     lesion_trainer,
@@ -93,6 +95,19 @@ def test_resumed_run_ends_with_the_weights_of_an_uninterrupted_one(tmp_path, dat
         assert torch.equal(whole[name], resumed[name]), name
     first_half = EFPForSegmentation.from_pretrained(tmp_path / "whole" / "checkpoint-3").state_dict()
     assert any(not torch.equal(whole[name], first_half[name]) for name in whole)
+
+
+def test_run_that_was_begun_without_a_callback_is_resumed_with_it_and_saves_it(tmp_path, data):
+    settings = {"save_strategy": "steps", "save_steps": 1, "eval_strategy": "steps", "eval_steps": 1}
+    settings |= {"load_best_model_at_end": True, "metric_for_best_model": "jaccard"}
+    trained(tmp_path, data, max_steps=1, **settings)
+    trainer = lesion_trainer(tiny_model(), PROCESSOR, data, arguments(tmp_path, max_steps=2, **settings), 1e-3)
+    for callback in (RunSettings({"--seed": 0}), EarlyStop(3)):
+        trainer.add_callback(callback)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "checkpoint-1"))
+    saved = TrainerState.load_from_json(tmp_path / "checkpoint-2" / "trainer_state.json").stateful_callbacks
+    assert saved["RunSettings"]["args"] == {"settings": {"--seed": 0}}
+    assert saved["EarlyStop"]["args"]["early_stopping_patience"] == 3
 
 
 def test_depthwise_convolutions_stay_in_float32_under_autocast():
