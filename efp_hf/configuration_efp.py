@@ -142,8 +142,8 @@ class EFPConfig(PreTrainedConfig):
         added_backbone_config (`PreTrainedConfig` or `dict`, *optional*):
             The backbone of that encoder, where it is another one than `backbone_config`.
         shared_size (`int`, defaults to 0):
-            Sides at which the other labels' encoder reads the image, where the added labels have one of
-            their own: these may come from a larger image than the one that the other labels were trained with. A
+            Sides at which the other labels' encoder reads the image, where the added labels have one of their own:
+            these may come from a larger image than the one that the other labels were trained with. A
             multiple of 32. 0: those of the image.
         hidden_act (`str`, defaults to `"relu"`):
             The nonlinear activation σ of the ConvBlocks, of the cross-scale responses and of the head.

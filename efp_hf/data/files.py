@@ -1,5 +1,6 @@
 """Reads image and mask files, or says by name why it cannot."""
 
+import csv
 import os
 import struct
 import threading
@@ -44,6 +45,20 @@ def delimiter_of(table: Path) -> str:
     with table.open(encoding="utf-8-sig", errors="surrogateescape") as file:
         header = file.readline()
     return max(",;\t", key=header.count)
+
+
+def rows_of_table(table: Path) -> list[dict]:
+    """
+    Each row of a CSV, by column; what is missing is empty, and values beyond the header are under `None`.
+
+    Raises:
+        ValueError: not a table in UTF-8.
+    """
+    try:
+        with table.open(newline="", encoding="utf-8-sig") as file:
+            return list(csv.DictReader(file, delimiter=delimiter_of(table), restval=""))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{table} must be a table in UTF-8, got {error}. Save it again.") from error
 
 
 def open_image(path: str | Path, max_pixels: int = MAX_PIXELS, content: bytes | None = None) -> Image.Image:

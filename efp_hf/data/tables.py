@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..extras import needing
 from .channels import further_columns
-from .files import delimiter_of, is_image_file
+from .files import delimiter_of, is_image_file, rows_of_table
 from .found import Found
 from .names import listed
 from .pairs import mask_files
@@ -84,11 +84,7 @@ def find_paths(root: Path, tables: list[Path]) -> Found:
     columns = columns_of(table)
     if not is_path_table(columns):
         raise ValueError(f"{table}: the columns image and mask must be there, got {', '.join(columns)}. Rename them.")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter=delimiter_of(table), restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} must be a table in UTF-8, got {error}. Save it again.") from error
+    rows = rows_of_table(table)
     if ragged := [str(number) for number, row in enumerate(rows, start=1) if None in row]:
         raise ValueError(f"{table}: rows {listed(ragged)} have more values than the header. Put quotes around commas.")
     found = Found(f"a CSV of paths, {table.name}", {})

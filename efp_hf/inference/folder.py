@@ -1,6 +1,5 @@
 """Image files, or images of a stream, to mask files: one after the other, in batches, past the bad ones."""
 
-import csv
 import errno
 import glob
 import logging
@@ -23,7 +22,7 @@ from PIL.PngImagePlugin import PngInfo
 from transformers.image_processing_utils import BatchFeature
 
 from ..data.channels import ARRAY_SUFFIX, channels_in, further_columns, is_array, join_files, picture_of, read_channels
-from ..data.files import REPAIRED, delimiter_of, is_image_file, read_sized_image, write_atomically
+from ..data.files import REPAIRED, is_image_file, read_sized_image, rows_of_table, write_atomically
 from ..image_processing_efp import NUM_COLOURS, EFPImageProcessor
 from ..lesion.contour import bounding_box
 from ..lesion.structures import LABELS, LESION, structure_variety
@@ -171,11 +170,7 @@ def listed_images(table: Path) -> list[Path | ImageFiles]:
     """
     if not table.is_file():
         raise FileNotFoundError(f"{table}: no such file. Check the path.")
-    try:
-        with table.open(newline="", encoding="utf-8-sig") as file:
-            rows = list(csv.DictReader(file, delimiter=delimiter_of(table), restval=""))
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{table} must be a table in UTF-8, got {error}. Save it again.") from error
+    rows = rows_of_table(table)
     images = []
     for number, row in enumerate(rows, start=1):
         if None in row:

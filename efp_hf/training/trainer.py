@@ -358,9 +358,8 @@ class LesionTrainer(Trainer):
     def _save(self, output_dir=None, state_dict=None):
         folder = Path(output_dir or self.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
-        torch.save(
-            self.args, folder / TRAINING_ARGS_NAME
-        )  # before the weights: they are a training's ([`is_of_training`])
+        # before the weights, which are then known as a training's ([`is_of_training`])
+        torch.save(self.args, folder / TRAINING_ARGS_NAME)
         super()._save(output_dir, state_dict)
         if self.fingerprint is not None:
             write_fingerprint(folder, self.fingerprint)
