@@ -261,9 +261,10 @@ def is_written(output: Path) -> Callable[[Path], bool]:
     as a run that was killed or another one has left it, the file itself. An overlay says so itself: not every run with
     a row draws one. Without a table nothing is.
     """
-    named, tables = set(), [path for path in tables_in(output) if path.is_file() and is_table(table_of(path))]
-    for path in tables:
-        columns = next(csv.reader([table_of(path).partition("\n")[0]]), [])
+    texts = {path: table_of(path) for path in tables_in(output) if path.is_file()}
+    named, tables = set(), {path: text for path, text in texts.items() if is_table(text)}
+    for path, text in tables.items():
+        columns = next(csv.reader([text.partition("\n")[0]]), [])
         labels = tuple(name.removesuffix(PROBABILITY) for name in columns if name.endswith(PROBABILITY))
         for row in (read_row(line, tuple(columns)) for line in read_lines(path)):
             if row is not None and not row["error"]:
